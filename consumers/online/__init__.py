@@ -1,6 +1,7 @@
 """Online features for ranking services, without Feast and without a registry.
 
 reader.py  `OnlineReader`: features of n entities as arrays
+errors.py  what a store may lack: views, services, features
 affinity.py  features of a user's candidates, with their affinity to the user's clicks
 encoder_guard.py  refuses vectors of two encoder versions in one request
 coverage.py  features that say what is missing for each candidate, and how old its vector is
@@ -9,11 +10,19 @@ coverage.py  features that say what is missing for each candidate, and how old i
 import warnings
 from typing import Any
 
-from consumers.online.reader import Link, NoServicesError, OnlineReader, UnknownFeaturesError
+from consumers.online.reader import IncompleteStoreError, Link, NoServicesError, OnlineReader, UnknownFeaturesError
 from feature_repo.online.decode import Status
 from feature_repo.online.feature_batch import FeatureBatch
 
-__all__ = ["FeatureBatch", "Link", "NoServicesError", "OnlineReader", "Status", "UnknownFeaturesError"]
+__all__ = [
+    "FeatureBatch",
+    "IncompleteStoreError",
+    "Link",
+    "NoServicesError",
+    "OnlineReader",
+    "Status",
+    "UnknownFeaturesError",
+]
 
 _RENAMED = {"Block": FeatureBatch, "NoServices": NoServicesError, "UnknownFeatures": UnknownFeaturesError}
 """Names of the last version. They go in the next."""

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
+from consumers.online.errors import IncompleteStoreError, NoServicesError, UnknownFeaturesError
 from feature_repo.arrow import timestamps
-from feature_repo.errors import NotFoundError, UnavailableError
+from feature_repo.errors import NotFoundError
 from feature_repo.online.catalog import ProjectCatalog, ServiceView
 from feature_repo.online.decode import DecodedRows, Status
 from feature_repo.online.feature_batch import FeatureBatch, ViewRows
@@ -31,15 +32,15 @@ from feature_repo.online.table import OnlineTable, RequestPipeline, ViewRequest
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["FeatureBatch", "Link", "NoServicesError", "OnlineReader", "Status", "UnknownFeaturesError"]
-
-
-class UnknownFeaturesError(NotFoundError):
-    """The store has no feature service, feature view or feature of that name. The message lists those it has."""
-
-
-class NoServicesError(UnavailableError):
-    """The store has no service or view of that name, and no services at all. Perhaps `feast apply` has not run."""
+__all__ = [
+    "FeatureBatch",
+    "IncompleteStoreError",
+    "Link",
+    "NoServicesError",
+    "OnlineReader",
+    "Status",
+    "UnknownFeaturesError",
+]
 
 
 @dataclass(frozen=True)
@@ -258,14 +259,15 @@ class OnlineReader:
         return self._plan(view_or_service, None, True).on_demand
 
     def ping(self) -> None:
-        """Read the catalog, to see whether the store answers.
+        """Read the catalog, to see whether the store answers and has what its services need.
 
         Raises:
-            NotFoundError: the store has no views of the project.
+            IncompleteStoreError: the store has no views, or a service names a view that it lacks.
             UnavailableError: the store does not answer.
         """
-        if not self._table.catalog.reload().views:
-            raise NotFoundError(f"the online store has no views of project `{self._table.project}`: run `feast apply`")
+        gaps = self._table.catalog.reload().find_gaps()
+        if gaps:
+            raise IncompleteStoreError(f"project `{self._table.project}`: {'; '.join(gaps)}")
 
     def close(self) -> None:
         """Close the store's connections. A store in an LMDB file stays open for other readers of the process."""

@@ -23,6 +23,7 @@ arrive in time is DEADLINE_EXCEEDED with 408.
 import logging
 from enum import Enum
 
+from consumers.online.reader import IncompleteStoreError
 from feature_repo.errors import (
     ConflictError,
     CorruptDataError,
@@ -64,6 +65,9 @@ CODES: dict[type[VitrineError], ErrorCode] = {
 CALLER_ERRORS = (InvalidInputError, NotFoundError, ConflictError)
 """Classes whose cause lies with the caller. Their messages are sent to the caller."""
 
+NAMED_ERRORS = (EncoderMismatchError, IncompleteStoreError)
+"""Classes whose cause lies with the deployment. Their messages hold no address or path, and are sent to the caller."""
+
 
 class RequestError(Exception):
     """A request that gets an error instead of features. The arguments are kept as attributes.
@@ -84,11 +88,11 @@ class RequestError(Exception):
     def from_error(cls, error: VitrineError) -> "RequestError":
         """Return, but do not raise, the response to an error.
 
-        It has the error's own message if the class is one of CALLER_ERRORS or EncoderMismatchError, or a subclass. The
-        message of any other error is logged, and replaced by one that reveals nothing.
+        It has the error's own message if the class is one of CALLER_ERRORS or NAMED_ERRORS, or a subclass. The message
+        of any other error is logged, and replaced by one that reveals nothing.
         """
         code = code_of(type(error))
-        if isinstance(error, (*CALLER_ERRORS, EncoderMismatchError)):
+        if isinstance(error, (*CALLER_ERRORS, *NAMED_ERRORS)):
             return cls(code, str(error))
         _log.error("%s", error)
         if code is ErrorCode.UNAVAILABLE:

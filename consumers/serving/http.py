@@ -9,7 +9,8 @@
     GET  /, /docs       a page with the routes
 
 /readyz and /v1/services answer 503 if the online store does not answer or the server has no place for the work; /readyz
-also if the store has no views. /metrics needs the token, like every route except /healthz and /readyz.
+also if the store lacks views or services, which it names. /metrics needs the token, like every route except /healthz
+and /readyz.
 
 An error response is {"error": word, "message": text} with gRPC's status word (errors.py), or HTTP's word if the route
 or the method does not exist.

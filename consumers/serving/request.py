@@ -13,10 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from consumers.online.affinity import Affinity, fetch_with_affinity
 from consumers.online.encoder_guard import require_one_encoder
-from consumers.online.reader import OnlineReader, UnknownFeaturesError
+from consumers.online.reader import IncompleteStoreError, OnlineReader, UnknownFeaturesError
 from consumers.serving.metrics import Metrics
 from consumers.serving.response import AFFINITY, STATUS_WORDS, FeatureResponse, build_response
 from feature_repo.errors import InvalidInputError, NotFoundError, UnavailableError, VitrineError
+from feature_repo.online.catalog import FILL_AGAIN
 from feature_repo.online.feature_batch import FeatureBatch
 from feature_repo.schema import PRODUCT_ID, USER_ID
 from feature_repo.serving_limits import MAX_ID_LENGTH
@@ -141,13 +142,16 @@ class FeatureLookup:
                     self.fetch(request, is_counted=False)
 
     def ping(self) -> None:
-        """Check that the store answers and has views.
+        """Check that the store answers and has services with all of their views.
 
         Raises:
-            UnavailableError: it does not answer, or has no views.
+            IncompleteStoreError: it has no views or no services, or lacks a view that a service names.
+            UnavailableError: it does not answer.
         """
         with _store_errors():
             self._reader.ping()
+            if not self._reader.services():
+                raise IncompleteStoreError(f"the online store has no feature services; {FILL_AGAIN}")
 
     def _fetch(self, request: FeatureRequest, *, with_affinity: bool) -> tuple[FeatureBatch, Affinity]:
         now, keep_stale = self._clock(), request.keep_stale

@@ -7,6 +7,7 @@ The candidates are one batch with a row for each requested product, in the order
                                  the width is unknown and the type is list<float>
     user_product_affinity__<name>  float32, if the service has that view: affinity of candidate and user
     status__<view>               uint8: 0 present, 1 stale, 2 absent, 3 failed (damaged, or in an unknown format)
+    status__<view>__<feature>    likewise, only if some row was written before the view had the feature: absent there
     event_timestamp__<view>      timestamp[us, UTC] of the row; null if the row is absent or failed
 
 A feature is null if its row is absent or failed, if the row is stale and the request does not keep stale values, or if
@@ -125,7 +126,8 @@ class _BatchBuilder:
     def add_view(self, name: str, view: ViewRows, row_index: NDArray[np.int64] | None) -> None:
         """Add a view's features, then its statuses, then its event timestamps.
 
-        The timestamp is null where the row is absent or failed.
+        The timestamp is null where the row is absent or failed. A feature that some rows were written without, because
+        it is new, has a column of statuses of its own.
 
         Args:
             name: the view's name in the service.
@@ -138,13 +140,20 @@ class _BatchBuilder:
         status, timestamps = view.rows.status, view.rows.event_timestamp_us
         if row_index is not None:
             status, timestamps = status[row_index], timestamps[row_index]
-        self.arrays.append(columns.numbers_to_arrow(status, pa.uint8()))
-        self.fields.append(_status_field(name))
+        self._add_status(name, status)
+        for feature, own_name in view.names.items():
+            if own_name in view.rows.unwritten:
+                own = view.rows.feature_status(own_name)
+                self._add_status(feature, own if row_index is None else own[row_index])
         missing = status >= int(Status.ABSENT)
         self.add(
             EVENT_TIMESTAMP + name,
             columns.numbers_to_arrow(timestamps, _TIMESTAMP, ~missing if missing.any() else None),
         )
+
+    def _add_status(self, name: str, status: NDArray[np.uint8]) -> None:
+        self.arrays.append(columns.numbers_to_arrow(status, pa.uint8()))
+        self.fields.append(_status_field(name))
 
     def build(self) -> pa.RecordBatch:
         # Building a struct and converting it takes half the time of building the batch from its columns.

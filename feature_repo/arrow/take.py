@@ -284,12 +284,10 @@ def _as_matrix(values: pa.ChunkedArray) -> tuple[NDArray[Any], Int64] | None:
     present = present.astype(bool)
     flat = [chunk.flatten() for chunk in values.chunks]
     lengths = {length for chunk in values.chunks for length in np.unique(chunk.value_lengths().drop_null())}
-    if len(lengths) != 1 or any(chunk.null_count for chunk in flat):
+    if len(lengths) != 1 or lengths == {0} or any(chunk.null_count for chunk in flat):
         return None
     numbers = [chunk.to_numpy() for chunk in flat]
     matrix = (numbers[0] if len(numbers) == 1 else np.concatenate(numbers)).reshape(-1, lengths.pop())
-    if len(matrix) != present.sum():  # lists of length 0
-        return None
     number = np.append(np.where(present, np.cumsum(present) - 1, -1), -1)
     return matrix, number
 

@@ -33,6 +33,9 @@ from feature_repo.online.row_format import Layout
 FORMAT = 1
 """Format of the stored catalog. A catalog of another format is refused."""
 
+FILL_AGAIN = "run `feast apply`, then `feast materialize-incremental`"
+"""What to do about a store that lacks views, services or rows."""
+
 
 @dataclass(frozen=True)
 class View:
@@ -120,6 +123,20 @@ class ProjectCatalog:
     def without_view(self, name: str) -> "ProjectCatalog":
         """Return the catalog without a view. A missing view is ignored. Services that name the view keep it."""
         return replace(self, views={other: view for other, view in self.views.items() if other != name})
+
+    def find_gaps(self) -> list[str]:
+        """Return what readers need and the store lacks, one line for each gap; empty if nothing is missing.
+
+        A store that lost its data, or was never filled, has no views. A service that names a view which the store
+        lacks cannot be fetched.
+        """
+        if not self.views:
+            return [f"the online store has no views: it is new, or it has lost its data; {FILL_AGAIN}"]
+        names = {view.view: name for name, service in self.services.items() for view in service.views}
+        return [
+            f"the online store has no view `{view}`, which service `{names[view]}` names; {FILL_AGAIN}"
+            for view in sorted(names.keys() - self.views.keys())
+        ]
 
     def to_bytes(self, project: str) -> bytes:
         """Return the catalog as the JSON that is stored, in UTF-8.

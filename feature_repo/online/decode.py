@@ -5,6 +5,7 @@ Nearly always all rows exist, or all but some, and are intact, fresh and of one 
 in one step. Only otherwise are the rows sorted into those that can be decoded together and the rest (`_check_each`).
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -32,7 +33,7 @@ class Status(IntEnum):
     STALE = 1
     """The row exists, but is older than its view's TTL."""
     ABSENT = 2
-    """The store has no row for the entity."""
+    """The store has no row for the entity, or one that was written before any of the requested features existed."""
     FAILED = 3
     """The row is damaged, or its layout or one of its codes is unknown to the reader."""
 
@@ -50,6 +51,19 @@ class DecodedRows:
     """int64 [n], event timestamps in microseconds since 1970 UTC; 0 for an absent or failed row."""
     is_catalog_outdated: bool = False
     """Whether an intact row failed: its layout or a code was added to the store after the reader read the catalog."""
+    unwritten: Mapping[str, NDArray[np.bool_]] = dataclasses.field(default_factory=dict)
+    """For features that some rows were written without, by name: bool [n], whether the row's layout lacks the feature.
+    A feature that was added to the view, or got another type, is absent from older rows until they are written again.
+    """
+
+    def feature_status(self, name: str) -> NDArray[np.uint8]:
+        """Return the `Status` of each row for one feature, uint8 [n]: ABSENT where the row was written without it.
+
+        Args:
+            name: one of `columns`; its status is otherwise that of the row.
+        """
+        unwritten = self.unwritten.get(name)
+        return self.status if unwritten is None else np.where(unwritten, np.uint8(Status.ABSENT), self.status)
 
     def __repr__(self) -> str:
         return f"DecodedRows({count_statuses(self.status)}; {', '.join(self.columns)})"
@@ -62,7 +76,9 @@ class DecodedRows:
             rows: the range, a slice of 0 to n. `is_catalog_outdated` is kept as it is, for all rows.
         """
         sliced = {field.name: columns.slice_rows(self.columns[field.name], rows) for field in fields}
-        return DecodedRows(sliced, self.status[rows], self.event_timestamp_us[rows], self.is_catalog_outdated)
+        unwritten = {name: mask[rows] for name, mask in self.unwritten.items() if name in sliced}
+        status, timestamps = _mark_absent(fields, unwritten, self.status[rows], self.event_timestamp_us[rows])
+        return DecodedRows(sliced, status, timestamps, self.is_catalog_outdated, unwritten)
 
 
 def count_statuses(status: NDArray[np.uint8]) -> str:
@@ -108,6 +124,7 @@ def decode_rows(
         status = np.zeros(len(rows), np.uint8)  # Status.PRESENT
         event_timestamp_us = matrix.event_timestamps_us
         is_outdated = False
+        parts = [(np.arange(len(rows)), matrix)]
     else:
         parts, status, event_timestamp_us, is_outdated = _check_each(
             rows, layouts, fields, dictionaries, oldest_us, keep_stale
@@ -115,7 +132,32 @@ def decode_rows(
         decoded = {field.name: _merge_parts(parts, field, dictionaries, len(rows)) for field in fields}
     for name in decoded.keys() & out.keys():
         decoded[name] = columns.copy_into(decoded[name], out[name])
-    return DecodedRows(decoded, status, event_timestamp_us, is_outdated)
+    unwritten = _find_unwritten(parts, fields, len(rows))
+    status, event_timestamp_us = _mark_absent(fields, unwritten, status, event_timestamp_us)
+    return DecodedRows(decoded, status, event_timestamp_us, is_outdated, unwritten)
+
+
+def _find_unwritten(parts: Sequence[_Part], fields: Sequence[Field], count: int) -> dict[str, NDArray[np.bool_]]:
+    """Return `DecodedRows.unwritten` of rows whose values are decoded; empty if all have every field."""
+    unwritten: dict[str, NDArray[np.bool_]] = {}
+    for row_indexes, matrix in parts:
+        for field in fields:
+            if not matrix.layout.has(field):
+                unwritten.setdefault(field.name, np.zeros(count, np.bool_))[row_indexes] = True
+    return unwritten
+
+
+def _mark_absent(
+    fields: Sequence[Field],
+    unwritten: Mapping[str, NDArray[np.bool_]],
+    status: NDArray[np.uint8],
+    event_timestamp_us: NDArray[np.int64],
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Return status and event timestamps, ABSENT and 0 for rows that were written without any of the fields."""
+    if not fields or len(unwritten) < len(fields):
+        return status, event_timestamp_us
+    is_absent = np.logical_and.reduce([unwritten[field.name] for field in fields])
+    return np.where(is_absent, np.uint8(Status.ABSENT), status), np.where(is_absent, 0, event_timestamp_us)
 
 
 def _check_together(

@@ -88,6 +88,19 @@ class ViewRows:
         """Return the `Status` of each row of the request, uint8 [n]. If all rows have one entity, it is read-only."""
         return self.expand(self.rows.status)
 
+    def feature_status(self, name: str) -> NDArray[np.uint8]:
+        """Return the `Status` of each row of the request for one feature, uint8 [n].
+
+        It is the row's, except ABSENT where the row was written before the view had the feature. May be read-only.
+
+        Args:
+            name: the feature's name in the result.
+
+        Raises:
+            KeyError: the view has no such feature.
+        """
+        return self.expand(self.rows.feature_status(self.names[name]))
+
     def event_timestamp(self) -> NDArray[np.datetime64]:
         """Return the event timestamp of each row, datetime64[us] [n], UTC; NaT for an absent or failed row.
 
@@ -134,12 +147,23 @@ class FeatureBatch:
     def status(self) -> NDArray[np.uint8]:
         """The `Status` of each row, uint8 [n]: the worst of all views; PRESENT if there are no views.
 
-        `views[name].status()` has each view's own.
+        `views[name].status()` has each view's own, and `feature_status` that of one feature.
         """
         worst = np.full(self.count, Status.PRESENT, np.uint8)
         for view in self.views.values():
             worst = np.maximum(worst, view.status())
         return worst
+
+    def feature_status(self, name: str) -> NDArray[np.uint8]:
+        """Return the `Status` of each row for one feature, uint8 [n].
+
+        It is that of the view's row, except ABSENT where the row was written before the view had the feature. A row
+        with other requested features is not ABSENT for that.
+
+        Raises:
+            NotFoundError: the batch has no such feature.
+        """
+        return self._view_of(name).feature_status(name)
 
     @cached_property
     def event_timestamp(self) -> NDArray[np.datetime64]:

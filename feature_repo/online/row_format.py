@@ -98,6 +98,11 @@ class Layout:
         text = json.dumps(self.to_json(), separators=(",", ":"), sort_keys=True, ensure_ascii=False)
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
 
+    def has(self, field: Field) -> bool:
+        """Return whether rows of this layout have a field of that name and type, however it is stored."""
+        stored = self.fields_by_name.get(field.name)
+        return stored is not None and stored.type == field.type
+
     @cached_property
     def fields_by_name(self) -> dict[str, Field]:
         """Each field by its name, in the order of `fields`."""

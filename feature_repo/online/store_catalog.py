@@ -93,6 +93,11 @@ class StoreCatalog:
             )
         return view
 
+    def has_view(self, name: str) -> bool:
+        """Return whether the store has a view now. The catalog is read again if it has changed or is gone."""
+        self._reload_if_changed()
+        return name in self.load().views
+
     def with_stored_layouts(self, view: View) -> View:
         """Return the view with the layouts that its stored rows may have; without layouts if it is not in the store.
 
@@ -117,8 +122,7 @@ class StoreCatalog:
         Raises:
             ConflictError: another view's keys have the same prefix, or an older layout has the same fingerprint.
         """
-        if self._catalog is None or self._store.get(catalog_key(self._project)) != self._raw:
-            self.reload()
+        self._reload_if_changed()
         known = self.load().views.get(view.name)
         if known is not None and self.load().with_view(view).views[view.name] == known:
             return known
@@ -132,12 +136,13 @@ class StoreCatalog:
         return self._change(lambda catalog: catalog.with_view(view)).views[view.name]
 
     def set_services(self, services: Mapping[str, Service]) -> None:
-        """Replace all feature services of the project; write nothing if the catalog as last read has the same.
+        """Replace all feature services of the project; write nothing if the store has the same.
 
         Args:
             services: the services by name; one that is not among them is removed. Whether their views exist is not
                 checked.
         """
+        self._reload_if_changed()
         if self.load().services != services:
             self._change(lambda catalog: replace(catalog, services=services))
 
@@ -203,6 +208,11 @@ class StoreCatalog:
         with self._lock:
             self._dictionaries = {**self._dictionaries, id_: known}
         return known
+
+    def _reload_if_changed(self) -> None:
+        """Read the catalog if it has not been read yet, or if another process has changed or deleted it since."""
+        if self._catalog is None or self._store.get(catalog_key(self._project)) != self._raw:
+            self.reload()
 
     def _change(self, change: Callable[[ProjectCatalog], ProjectCatalog]) -> ProjectCatalog:
         """Change the stored catalog; try again if another process changed it meanwhile."""

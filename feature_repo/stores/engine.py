@@ -60,14 +60,18 @@ class ColumnarEngine(LocalComputeEngine):
             return super()._materialize_one(registry, task, **kwargs)
         job_id = f"{view.name}-{task.start_time}-{task.end_time}"
         try:
-            self._write(self.online_store, task)
+            self._write(self.online_store, task, registry)
         except Exception as error:
             return LocalMaterializationJob(job_id=job_id, status=MaterializationJobStatus.ERROR, error=error)
         return LocalMaterializationJob(job_id=job_id, status=MaterializationJobStatus.SUCCEEDED)
 
-    def _write(self, store: PackedOnlineStore, task: MaterializationTask) -> None:
-        """Write the rows that must be online after the task; nothing, with a warning, if there is no table."""
+    def _write(self, store: PackedOnlineStore, task: MaterializationTask, registry: BaseRegistry) -> None:
+        """Write the rows that must be online after the task; no rows, with a warning, if there is no table.
+
+        The store gets all views and services first: it may be new, or have lost its data.
+        """
         config, view = self.repo_config, task.feature_view
+        views.publish_catalog(store.online_table(config).catalog, config, registry)
         source = sources.require_file_source(view.batch_source, f"feature view `{view.name}`")
         if not sources.exists(config, source):
             # A shop without labels has no tags. Its other views must be served nevertheless.

@@ -14,6 +14,7 @@ from feature_repo.config import Settings
 from feature_repo.errors import EncoderMismatchError, NotFoundError
 from feature_repo.offline import delta
 from feature_repo.online.open_store import open_configured_table
+from feature_repo.online.table import OnlineTable
 from feature_repo.schema import CREATED_TIMESTAMP
 from feature_repo.table_format import DEFAULT_FORMAT, TableFormat
 from producers.behaviour.neighbours import read_state
@@ -117,7 +118,7 @@ def open_stream(
                 view_builders,
                 options.decimal,
             ),
-            RowWriter(settings, online),
+            RowWriter(settings, online, lambda: _fill_catalog(settings, online)),
             InterestUpdater(settings, encoder.version, encoder.dim),
             clock=clock,
             batch_size=options.batch_size,
@@ -126,6 +127,15 @@ def open_stream(
             on_commit=metrics.observe_commit,
             clock_delay=clock_delay,
         )
+
+
+def _fill_catalog(settings: Settings, online: OnlineTable) -> None:
+    """Register the deployment's views and services, as Feast's registry has them, in the online store."""
+    from feature_repo.stores.feature_store import open_feature_store
+    from feature_repo.stores.online.views import publish_catalog
+
+    store = open_feature_store(settings)
+    publish_catalog(online.catalog, store.config, store.registry)
 
 
 def _check_encoder(settings: Settings, encoder_version: str) -> None:

@@ -4,7 +4,8 @@ A commit skips the rows that the table has already, by product or user, event ti
 that it reads these columns from the files that may have the same products.
 """
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -14,8 +15,11 @@ from feature_repo import schema
 from feature_repo.config import Settings
 from feature_repo.errors import ConflictError
 from feature_repo.offline import delta
+from feature_repo.online.catalog import View
 from feature_repo.online.materialize import Packer
 from feature_repo.online.table import OnlineTable
+
+_log = logging.getLogger(__name__)
 
 SERIES = "stream"
 """Name under which `delta.append_if_version` counts the commits of streams."""
@@ -38,15 +42,18 @@ ONLINE_TABLES = tuple(name for name in KEYS if name != schema.FIRST_FEATURE_TABL
 class RowWriter:
     """Writes the rows of a run to the online store at once, and to the offline tables at each commit."""
 
-    def __init__(self, settings: Settings, online: OnlineTable) -> None:
+    def __init__(self, settings: Settings, online: OnlineTable, fill_catalog: Callable[[], None]) -> None:
         """Start without rows.
 
         Args:
             settings: The deployment.
             online: The online store.
+            fill_catalog: Registers the deployment's views and services in the online store. Called when the store is
+                found to have none.
         """
         self._settings = settings
         self._online = online
+        self._fill_catalog = fill_catalog
         self._uncommitted: dict[str, list[pa.Table]] = {}
 
     @property
@@ -67,8 +74,8 @@ class RowWriter:
         """
         if not len(rows):
             return
-        view = self._online.catalog.load().views.get(table)
-        if table in ONLINE_TABLES and view is not None:
+        view = self._find_view(table) if table in ONLINE_TABLES else None
+        if view is not None:
             packer = Packer(view, schema.EVENT_TIMESTAMP, schema.CREATED_TIMESTAMP)
             self._online.store.write(*packer.pack(self._online, rows), view.ttl_us)
         self._uncommitted.setdefault(table, []).append(rows)
@@ -92,8 +99,19 @@ class RowWriter:
             if parts:
                 added[table] = self._append(table, key, pa.concat_tables(parts))
                 del self._uncommitted[table]
-        self._online.catalog.reload()  # views may have been applied or changed since the last commit
         return added
+
+    def _find_view(self, table: str) -> View | None:
+        """Return the view as the store has it now; None if it is not applied. A store without views is filled first."""
+        catalog = self._online.catalog
+        if not catalog.has_view(table) and not catalog.load().views:
+            self._fill_catalog()
+            _log.warning(
+                "the online store had no views: it is new, or has lost its data; registered again: %s. Older rows are "
+                "online after `feast materialize-incremental`",
+                ", ".join(sorted(catalog.load().views)) or "none",
+            )
+        return catalog.load().views.get(table)
 
     def _append(self, table: str, key: tuple[str, ...], rows: pa.Table) -> int:
         path = self._settings.table(table)

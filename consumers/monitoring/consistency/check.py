@@ -121,6 +121,8 @@ class Consistency:
     """Share of a view's sampled keys that may be faulty, from 0 to 1, inclusive."""
     views: list[ViewConsistency]
     """Every view of the online store, checked or not, ordered by name."""
+    gaps: list[str] = field(default_factory=list)
+    """One line for each view that a service names and the online store lacks; one line if it has no views at all."""
 
     @property
     def no_data(self) -> str | None:
@@ -131,13 +133,14 @@ class Consistency:
         reasons = [view.not_judged for view in self.views if view.not_judged is not None]
         if len(reasons) < len(self.views):
             return None
-        return "; ".join(dict.fromkeys(reasons)) or "there is no view online"
+        return "; ".join(dict.fromkeys([*self.gaps, *reasons])) or "there is no view online"
 
     @property
     def breaches(self) -> list[str]:
-        """One line for each view whose table is gone, then one for each view over the budget, with what to do first.
+        """One line for each view that the online store lacks, whose table is gone, or that is over the budget.
 
-        Ordered by view in both parts; empty if all is well. Other views that could not be checked are not breaches.
+        They say what to do first. Ordered by view in each of the three parts; empty if all is well. Other views that
+        could not be checked are not breaches, nor is an online store without views: `no_data` names it.
         """
         gone = [
             f"{view.view}: its rows are online, but its offline table is gone; restore the table, or remove the view "
@@ -145,7 +148,9 @@ class Consistency:
             for view in self.views
             if view.table_is_gone
         ]
-        return gone + [_describe_breach(view, self.budget) for view in self.views if view.faulty_share > self.budget]
+        gaps = self.gaps if self.views else []
+        over = [_describe_breach(view, self.budget) for view in self.views if view.faulty_share > self.budget]
+        return [*gaps, *gone, *over]
 
 
 def check(
@@ -185,11 +190,12 @@ def check(
     now_us, grace_us = timestamps.datetime_to_ticks(now, "us"), timestamps.timedelta_to_ticks(grace, "us")
     log = None if served is None else (served, read_table(served, [USER_ID, PRODUCT_ID], table_format=table_format))
     with _open_online(settings) as online:
+        catalog = online.catalog.reload()
         views = [
             _check_view(online, view, settings.table(name), sample, seed, now_us, grace_us, max_keys_scanned, log)
-            for name, view in sorted(online.catalog.reload().views.items())
+            for name, view in sorted(catalog.views.items())
         ]
-    return Consistency(now, budget, views)
+    return Consistency(now, budget, views, catalog.find_gaps())
 
 
 def check_served(
@@ -218,11 +224,12 @@ def check_served(
     rows = served_log.read(log, sample)
     now_us, grace_us = timestamps.datetime_to_ticks(now, "us"), timestamps.timedelta_to_ticks(grace, "us")
     with _open_online(settings) as online:
+        catalog = online.catalog.reload()
         views = [
             _check_served_view(online, view, settings.table(name), rows.get(name), now_us, grace_us)
-            for name, view in sorted(online.catalog.reload().views.items())
+            for name, view in sorted(catalog.views.items())
         ]
-    return Consistency(now, budget, views)
+    return Consistency(now, budget, views, catalog.find_gaps())
 
 
 @contextmanager

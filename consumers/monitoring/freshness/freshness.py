@@ -7,7 +7,7 @@ and no product active.
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from feature_repo.errors import InvalidInputError, UnavailableError
 from feature_repo.offline import delta, versions
 from feature_repo.offline.input_files import read_table
 from feature_repo.offline.validation import parse_text, require_columns
+from feature_repo.online.open_store import LMDB, REDIS, open_configured_table
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID
 from feature_repo.table_format import DEFAULT_FORMAT, TableFormat
 
@@ -89,11 +90,14 @@ class Freshness:
     """Number of products on sale, each counted once; None if there is neither a list of them nor a catalogue."""
     views: list[ViewFreshness]
     """In the order in which the views are computed."""
+    gaps: list[str] = field(default_factory=list)
+    """One line for each view that a service names and the online store lacks, or that it has none or does not answer.
+    Empty without an online store."""
 
     @property
     def breaches(self) -> list[str]:
-        """One line for each late view, in the order in which the views are computed."""
-        return [view.breach for view in self.views if view.breach]
+        """One line for each late view, in the order in which the views are computed, then `gaps`."""
+        return [*(view.breach for view in self.views if view.breach), *self.gaps]
 
 
 def check(
@@ -124,7 +128,8 @@ def check(
     ended = _read_last_ends(settings)
     for view in list_views(settings):
         views[view] = _check_view(settings, view, active, (max_ages or {}).get(view, max_age), now, views, ended)
-    return Freshness(now, max_age.total_seconds(), None if active is None else len(active), list(views.values()))
+    count = None if active is None else len(active)
+    return Freshness(now, max_age.total_seconds(), count, list(views.values()), _find_gaps(settings))
 
 
 def list_views(settings: Settings) -> list[str]:
@@ -193,6 +198,23 @@ def read_active_products(
     table = read_table(products, [PRODUCT_ID], table_format=table_format)
     require_columns(table, [PRODUCT_ID], products)
     return pc.unique(normalize_ids(parse_text(table, PRODUCT_ID, products)).drop_null())
+
+
+def _find_gaps(settings: Settings) -> list[str]:
+    """Return what the online store lacks, in one line each; empty if it is another kind of store or does not exist."""
+    online_store = settings.raw.get("online_store")
+    if not isinstance(online_store, dict) or online_store.get("type") not in (LMDB, REDIS):
+        return []
+    try:
+        online = open_configured_table(settings)
+        if online is None:
+            return []
+        try:
+            return online.catalog.reload().find_gaps()
+        finally:
+            online.store.close()
+    except UnavailableError as error:
+        return [str(error)]
 
 
 def _check_view(

@@ -83,7 +83,10 @@ class FreshnessBySlice:
 
     @property
     def breaches(self) -> list[str]:
-        """One line for each late view, then one for each missed objective; empty if all is well."""
+        """One line for each late view, then what the online store lacks, then one for each missed objective.
+
+        Empty if all is well.
+        """
         return [*self.views.breaches, *self.missed]
 
 

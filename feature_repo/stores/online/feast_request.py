@@ -5,16 +5,20 @@ A plan is made once for a set of features and kept until the registry or the sto
 
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
+from uuid import UUID
 
+import numpy as np
 from feast import FeatureService
 from feast.infra.registry.base_registry import BaseRegistry
 from feast.protos.feast.types.Value_pb2 import RepeatedValue, Value
 from feast.repo_config import RepoConfig
 from feast.value_type import ValueType
 
+from feature_repo.errors import InvalidInputError
 from feature_repo.online.decode import DecodedRows, Status
 from feature_repo.online.request_plan import PlannedRequest, RequestPlan, ViewPlan, keep_plan
 from feature_repo.online.table import OnlineTable
@@ -46,8 +50,8 @@ class FeastPlan:
 
         Raises:
             KeyError: a view's join key is not among the columns, as Feast raises it.
-            ValueError: the rows have different columns, the columns different lengths, or an id does not fit the type
-                of its join key.
+            ValueError: the rows have different columns, or the columns different lengths.
+            InvalidInputError: an id is missing or does not fit the type of its join key.
             IndexError: the rows are an empty list.
         """
         columns = _to_columns(entity_rows)
@@ -84,13 +88,43 @@ class FeastRequest:
         ]
         for part in parts:
             features = len(part.rows.names)
-            present = int((part.rows.status() == Status.PRESENT).sum()) * features
+            present = sum(int((part.rows.feature_status(name) == Status.PRESENT).sum()) for name in part.rows.names)
             track_feature_statuses(part.view, present, count * features - present)
         types = self.plan.context.types
         columns = {
             name: RequestColumn(ids, types.get(name, ValueType.UNKNOWN)) for name, ids in self.request.ids.items()
         }
         return ColumnarResponse(columns, parts, count, include_versions)
+
+
+def convert_entity_rows(
+    entity_rows: EntityRows,
+    features: list[str] | FeatureService,
+    registry: BaseRegistry,
+    project: str,
+    full_feature_names: bool,
+) -> dict[str, list[Any]]:
+    """Return entity rows for Feast's own call, as columns, with ids converted as `FeastPlan.bind` converts them.
+
+    Feast writes bytes as the text "b'...'" and None as "None", and then finds no row.
+
+    Args:
+        entity_rows: the entities. Columns that are not join keys, such as request data, stay as they are.
+        features: references `view:feature`, or a feature service.
+        registry: has the views.
+        project: the project's name in the registry.
+        full_feature_names: whether features are called view__feature.
+
+    Raises:
+        ValueError: the rows have different columns, or the columns different lengths.
+        InvalidInputError: an id is missing or does not fit the type of its join key.
+    """
+    context = request_context(registry, project, features, full_feature_names)
+    columns, join_keys = _to_columns(entity_rows), context.join_keys
+    return {
+        name: _convert(name, values, context.types.get(name, ValueType.UNKNOWN)) if name in join_keys else values
+        for name, values in columns.items()
+    }
 
 
 class FeastPlanCache:
@@ -196,18 +230,73 @@ def _join_key_columns(
                 continue
             key = join_key_of_entity[name]
             warnings.warn("Using entity name is deprecated. Use join_key instead.", stacklevel=4)
-        result[key] = _convert(values, types.get(key, ValueType.UNKNOWN))
+        result[key] = _convert(key, values, types.get(key, ValueType.UNKNOWN))
     return result
 
 
-def _convert(values: list[Any], type_: ValueType) -> list[Any]:
+def _convert(key: str, values: list[Any], type_: ValueType) -> list[Any]:
     """Return ids as integers, texts or seconds since 1970 UTC, by the join key's type; of other types as they are."""
     if any(isinstance(value, Value) for value in values):
-        values = [getattr(value, value.WhichOneof("val")) for value in values]
-    if type_ in (ValueType.INT32, ValueType.INT64):
-        return [int(value) for value in values]
-    if type_ == ValueType.STRING:
-        return [str(value) for value in values]
-    if type_ == ValueType.UNIX_TIMESTAMP:
-        return [int(value.timestamp()) if hasattr(value, "timestamp") else int(value) for value in values]
-    return values
+        values = [getattr(value, value.WhichOneof("val") or "null_val") for value in values]
+    convert = _CONVERSIONS.get(type_)
+    if convert is None:
+        return values
+    try:
+        return list(map(convert, values))
+    except (TypeError, ValueError, OverflowError):
+        wrong = next(value for value in values if not _is_convertible(convert, value))
+        raise InvalidInputError(
+            f"join key `{key}` is {type_.name.lower()}, and an id is {wrong!r:.80}; expected {_EXPECTED[type_]}"
+        ) from None
+
+
+def _to_text(value: Any) -> str:
+    """Return an id as text: bytes as UTF-8, a whole number by its digits; raise ValueError for what is no id."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bytes):
+        return value.decode()
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, Real) and not isinstance(value, bool):
+        return str(_to_integer(value))
+    if isinstance(value, UUID):
+        return str(value)
+    raise ValueError
+
+
+def _to_integer(value: Any) -> int:
+    """Return an id as integer, also from a whole float, text or bytes; raise an error for what is no whole number."""
+    if isinstance(value, bool | np.bool_):
+        raise ValueError
+    number = int(value)
+    if isinstance(value, Real) and number != value:
+        raise ValueError
+    return number
+
+
+def _to_seconds(value: Any) -> int:
+    """Return a time as whole seconds since 1970 UTC; raise an error for a missing one."""
+    return int(value.timestamp()) if hasattr(value, "timestamp") else _to_integer(value)
+
+
+def _is_convertible(convert: Callable[[Any], Any], value: Any) -> bool:
+    try:
+        convert(value)
+    except (TypeError, ValueError, OverflowError):
+        return False
+    return True
+
+
+_CONVERSIONS: Mapping[ValueType, Callable[[Any], Any]] = {
+    ValueType.INT32: _to_integer,
+    ValueType.INT64: _to_integer,
+    ValueType.STRING: _to_text,
+    ValueType.UNIX_TIMESTAMP: _to_seconds,
+}
+_EXPECTED = {
+    ValueType.INT32: "a whole number",
+    ValueType.INT64: "a whole number",
+    ValueType.STRING: "text, UTF-8 bytes or a whole number",
+    ValueType.UNIX_TIMESTAMP: "a datetime, or whole seconds since 1970 UTC",
+}

@@ -24,7 +24,7 @@ from feature_repo.online.materialize import Packer
 from feature_repo.online.store import Store
 from feature_repo.online.table import OnlineTable, ViewRequest
 from feature_repo.stores.online import values, views
-from feature_repo.stores.online.feast_request import EntityRows, FeastPlanCache
+from feature_repo.stores.online.feast_request import EntityRows, FeastPlanCache, convert_entity_rows
 
 FeastRow = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
 """A row as Feast writes it: entity key, features, event timestamp, created timestamp (None: unknown)."""
@@ -155,10 +155,10 @@ class PackedOnlineStore(OnlineStore):
         entity_keys: list[EntityKey],
         requested_features: list[str] | None = None,
     ) -> list[tuple[datetime | None, dict[str, Value] | None]]:
-        """Return event timestamp and features of each entity; (None, None) for one that is absent, stale or failed.
+        """Return event timestamp and features of each entity; (None, None) for one that is absent or failed.
 
-        A row is stale if it is older than its view's TTL now. The result is in the order of the entity keys; repeats
-        are allowed.
+        A row that is older than its view's TTL is returned too, as Feast's own stores return it. The result is in the
+        order of the entity keys; repeats are allowed.
 
         Args:
             config: the deployment.
@@ -171,7 +171,7 @@ class PackedOnlineStore(OnlineStore):
         """
         online = self.online_table(config)
         request = self._request(online, config, table, entity_keys, requested_features)
-        return values.to_feast(online.read([request], _now())[0])
+        return values.to_feast(online.read([request], _now(), keep_stale=True)[0])
 
     async def online_read_async(
         self,
@@ -180,21 +180,18 @@ class PackedOnlineStore(OnlineStore):
         entity_keys: list[EntityKey],
         requested_features: list[str] | None = None,
     ) -> list[tuple[datetime | None, dict[str, Value] | None]]:
-        """Return what `online_read` returns, without blocking the event loop.
+        """Return what `online_read` returns, or raise what it raises, without blocking the event loop.
 
         Args:
             config: the deployment.
             table: the view.
             entity_keys: the entities, all with the same join keys; none give an empty list.
             requested_features: names of features; unknown ones are ignored. None: all.
-
-        Raises:
-            VitrineError: the store cannot be opened or does not answer.
         """
         online = await asyncio.to_thread(self.online_table, config)
         request = await asyncio.to_thread(self._request, online, config, table, entity_keys, requested_features)
         raw = await online.store.read_async([request.keys])
-        return values.to_feast((await asyncio.to_thread(online.unpack, [request], raw, _now()))[0])
+        return values.to_feast((await asyncio.to_thread(online.unpack, [request], raw, _now(), True))[0])
 
     def get_online_features(
         self,
@@ -208,8 +205,9 @@ class PackedOnlineStore(OnlineStore):
     ) -> OnlineResponse:
         """Return online features as a `ColumnarResponse`; if on-demand views are among them, Feast's own response.
 
-        The response has the entity rows in their order, repeats included. A row that is absent, stale or failed has
-        missing values, and its status says which.
+        The response has the entity rows in their order, repeats included. A row that is absent or failed has missing
+        values, and its status says which. A row that is older than its view's TTL has its values, as from Feast's own
+        stores, and the status OUTSIDE_MAX_AGE.
 
         Args:
             config: the deployment.
@@ -222,9 +220,10 @@ class PackedOnlineStore(OnlineStore):
 
         Raises:
             KeyError: a join key is missing in the entity rows.
-            ValueError: the entity rows do not all have the same columns, or an id does not fit its join key's type.
+            ValueError: the entity rows do not all have the same columns.
             IndexError: the entity rows are an empty list.
-            VitrineError: the store does not answer.
+            InvalidInputError: an id is missing or does not fit its join key's type.
+            UnavailableError: the store does not answer.
         """
         online = self.online_table(config)
         plan = self._plans.get(online, config, features, registry, project, full_feature_names)
@@ -232,14 +231,14 @@ class PackedOnlineStore(OnlineStore):
             return super().get_online_features(
                 config,
                 features,
-                entity_rows,
+                convert_entity_rows(entity_rows, features, registry, project, full_feature_names),
                 registry,
                 project,
                 full_feature_names,
                 include_feature_view_version_metadata,
             )
         request = plan.bind(entity_rows)
-        rows = online.read(request.request.view_requests(), _now())
+        rows = online.read(request.request.view_requests(), _now(), keep_stale=True)
         return request.build_response(rows, include_feature_view_version_metadata)
 
     async def get_online_features_async(
@@ -252,7 +251,7 @@ class PackedOnlineStore(OnlineStore):
         full_feature_names: bool = False,
         include_feature_view_version_metadata: bool = False,
     ) -> OnlineResponse:
-        """Return what `get_online_features` returns, without blocking the event loop.
+        """Return what `get_online_features` returns, or raise what it raises, without blocking the event loop.
 
         Args:
             config: the deployment.
@@ -262,12 +261,6 @@ class PackedOnlineStore(OnlineStore):
             project: the project's name in the registry.
             full_feature_names: whether features are called view__feature.
             include_feature_view_version_metadata: whether the protobuf form says which version of each view was read.
-
-        Raises:
-            KeyError: a join key is missing in the entity rows.
-            ValueError: the entity rows do not all have the same columns, or an id does not fit its join key's type.
-            IndexError: the entity rows are an empty list.
-            VitrineError: the store does not answer.
         """
         online = await asyncio.to_thread(self.online_table, config)
         plan = await asyncio.to_thread(self._plans.get, online, config, features, registry, project, full_feature_names)
@@ -275,7 +268,7 @@ class PackedOnlineStore(OnlineStore):
             return await super().get_online_features_async(
                 config,
                 features,
-                entity_rows,
+                convert_entity_rows(entity_rows, features, registry, project, full_feature_names),
                 registry,
                 project,
                 full_feature_names,
@@ -284,7 +277,7 @@ class PackedOnlineStore(OnlineStore):
         request = plan.bind(entity_rows)
         requests = request.request.view_requests()
         raw = await online.store.read_async([one.keys for one in requests])
-        rows = await asyncio.to_thread(online.unpack, requests, raw, _now())
+        rows = await asyncio.to_thread(online.unpack, requests, raw, _now(), True)
         return request.build_response(rows, include_feature_view_version_metadata)
 
     def update(
@@ -327,7 +320,7 @@ class PackedOnlineStore(OnlineStore):
         """Register a registry's feature services so that readers find them; others are removed from the store.
 
         `feast apply` does this. With a file registry it updates the online store before it writes the registry, so
-        readers find a new service only after the next `feast apply` or a call of this method.
+        readers find a new service only after the next materialization, `feast apply` or call of this method.
         """
         self.online_table(config).catalog.set_services(views.stored_services(config, registry))
 
@@ -336,11 +329,12 @@ class PackedOnlineStore(OnlineStore):
 
         Args:
             config: the deployment.
-            tables: the views; one that the store does not have is ignored.
+            tables: the views; one that the store does not have is ignored. Feast leaves out on-demand views, which are
+                dropped too.
             entities: not used.
         """
         online = self.online_table(config)
-        for table in tables:
+        for table in (*tables, *FeatureStore(config=config).registry.list_on_demand_feature_views(config.project)):
             online.catalog.drop_view(views.stored_name(config, table))
         if not online.catalog.reload().views:
             online.catalog.drop_project()
@@ -365,9 +359,14 @@ class PackedOnlineStore(OnlineStore):
         online.store.delete(online.make_keys(view, join_keys, len(next(iter(join_keys.values()), [""]))))
 
     def _register(self, config: RepoConfig, table: FeatureView) -> tuple[OnlineTable, View]:
-        """Return the project's rows and the view as the store has it, registered if it is new or changed."""
-        online = self.online_table(config)
-        return online, online.catalog.register_view(views.stored_view(config, table))
+        """Return the project's rows and the view as the store has it, registered if it is new or changed.
+
+        If the store lacks the view, it is new or has lost its data: then all views and services are registered.
+        """
+        online, view = self.online_table(config), views.stored_view(config, table)
+        if not online.catalog.has_view(view.name):
+            views.publish_catalog(online.catalog, config, FeatureStore(config=config).registry)
+        return online, online.catalog.register_view(view)
 
     def _pack(self, online: OnlineTable, view: View, data: list[FeastRow]) -> tuple[list[bytes], list[bytes]]:
         """Return keys and packed rows of Feast's rows; for a repeated entity only its newest row."""

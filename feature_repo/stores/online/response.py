@@ -90,7 +90,8 @@ class ColumnarResponse(OnlineResponse):
     def status(self, name: str) -> NDArray[np.uint8]:
         """Return Feast's `FieldStatus` of a feature for each row, uint8 [n].
 
-        It is that of the view's row: PRESENT, OUTSIDE_MAX_AGE (stale), NOT_FOUND (absent) or INVALID (failed).
+        It is that of the view's row: PRESENT, OUTSIDE_MAX_AGE (stale), NOT_FOUND (absent) or INVALID (failed). A row
+        that was written before the view had the feature is NOT_FOUND for it.
 
         Args:
             name: the feature's name in the response; join keys have no status.
@@ -98,7 +99,7 @@ class ColumnarResponse(OnlineResponse):
         Raises:
             NotFoundError: the response has no such feature.
         """
-        return FEAST_STATUS[self._feature(name).status()]
+        return FEAST_STATUS[self._feature(name).feature_status(name)]
 
     def event_timestamp(self, name: str) -> NDArray[np.datetime64]:
         """Return the event timestamp of a feature for each row, datetime64[us] [n], UTC.
@@ -237,9 +238,9 @@ class ColumnarResponse(OnlineResponse):
         for timestamp, microseconds in zip(timestamps, rows.event_timestamp_us.tolist(), strict=True):
             timestamp.FromMicroseconds(microseconds)
         row_index = range(self._count) if part.rows.row_index is None else part.rows.row_index.tolist()
-        statuses = FEAST_STATUS[rows.status].tolist()
-        for name in part.rows.names:
+        for name, feature in part.rows.names.items():
             protos = values.to_protos(part.rows.column(name))
+            statuses = FEAST_STATUS[rows.feature_status(feature)].tolist()
             response.metadata.feature_names.val.append(name)
             response.results.append(
                 GetOnlineFeaturesResponse.FeatureVector(

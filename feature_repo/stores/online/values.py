@@ -135,13 +135,17 @@ def to_microseconds(times: Sequence[datetime | None]) -> NDArray[np.int64]:
 def to_feast(rows: DecodedRows) -> list[tuple[datetime | None, dict[str, Value] | None]]:
     """Convert rows to event timestamps and features by name, as Feast's `online_read` returns them.
 
-    The timestamps have the time zone UTC. The order is that of the rows. A row that is not PRESENT becomes (None,
-    None).
+    The timestamps have the time zone UTC. The order is that of the rows. A row that is absent or failed becomes (None,
+    None). A feature that a row was written without is left out, which Feast reports as NOT_FOUND.
     """
     protos = {name: to_protos(column) for name, column in rows.columns.items()}
+    unwritten = {name: set(np.flatnonzero(mask).tolist()) for name, mask in rows.unwritten.items()}
     return [
-        (timestamps.EPOCH + timedelta(microseconds=event), {name: column[i] for name, column in protos.items()})
-        if status == Status.PRESENT
+        (
+            timestamps.EPOCH + timedelta(microseconds=event),
+            {name: column[i] for name, column in protos.items() if i not in unwritten.get(name, ())},
+        )
+        if status in (Status.PRESENT, Status.STALE)
         else (None, None)
         for i, (status, event) in enumerate(zip(rows.status.tolist(), rows.event_timestamp_us.tolist(), strict=True))
     ]

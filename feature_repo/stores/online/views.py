@@ -16,6 +16,7 @@ from feature_repo.arrow.field import NUMBERS, Field
 from feature_repo.errors import InvalidInputError
 from feature_repo.online.catalog import Service, ServiceView, View
 from feature_repo.online.row_format import Layout
+from feature_repo.online.store_catalog import StoreCatalog
 from feature_repo.stores.feast_compat import DUMMY_ENTITY_ID, compute_versioned_name
 
 log = logging.getLogger(__name__)
@@ -99,6 +100,27 @@ def stored_field(field: FeastField) -> Field:
         field.tags.get("storage", "plain"),
         getattr(field, "vector_length", 0) if is_vector else 0,
     )
+
+
+def publish_catalog(catalog: StoreCatalog, config: RepoConfig, registry: BaseRegistry) -> None:
+    """Register a registry's views and feature services in the online store, so that readers find all of them.
+
+    Whoever writes rows calls this, because the store may be new or have lost its data. Services that the registry does
+    not have are removed from the store; views stay. Nothing is written if the store has the same.
+
+    Args:
+        catalog: the project's catalog in the store.
+        config: the deployment.
+        registry: has the views and services. A view that is not written online is not registered.
+
+    Raises:
+        ConflictError: another view's keys have the same prefix, or an older layout has the same fingerprint.
+        UnavailableError: the store does not answer.
+    """
+    for table in registry.list_all_feature_views(config.project):
+        if getattr(table, "write_to_online_store", True):
+            catalog.register_view(stored_view(config, table))
+    catalog.set_services(stored_services(config, registry))
 
 
 def stored_services(config: RepoConfig, registry: BaseRegistry) -> dict[str, Service]:

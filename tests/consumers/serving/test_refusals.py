@@ -215,8 +215,12 @@ def test_a_store_deleted_while_served_is_503_and_not_created_again(tmp_path: Pat
 def test_a_store_without_services_is_503(tmp_path: Path) -> None:
     LMDBStore(tmp_path / "online", create=True)
     with OnlineReader(f"lmdb://{tmp_path}/online", "shop") as reader, serving(reader) as served:
-        answer = httpx.post(f"{served.http}/v1/features", json=GOOD)
+        answer, ready = httpx.post(f"{served.http}/v1/features", json=GOOD), httpx.get(f"{served.http}/readyz")
         assert (answer.status_code, answer.json()["error"]) == (503, "UNAVAILABLE")
+        assert (ready.status_code, ready.json()["error"]) == (503, "UNAVAILABLE")
+        assert "the online store has no views: it is new, or it has lost its data" in ready.json()["message"]
+        assert "no service or view `ranking`" in answer.json()["message"]
+        assert not reveals_internals(ready.text + answer.text)
         assert served.lines()[0]["status"] == "UNAVAILABLE"
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_repo.arrow.take import matrix_to_lists, take_chunks, to_matrix, to_widest_matrix
+from feature_repo.arrow.take import matrix_to_lists, take_chunks, take_column, to_matrix, to_widest_matrix
 from feature_repo.errors import VitrineError
 
 FLOATS = st.floats(width=32)
@@ -67,6 +67,18 @@ def test_chunks_have_the_rows_asked_for_and_one_size_however_the_table_is_stored
     assert 0 < len(chunks[-1]) <= rows
     assert pa.concat_tables(chunks)["x"].to_pylist() == table.to_table()["x"].take(positions).to_pylist()
     assert list(take_chunks(table, positions[:0], ["x"], rows)) == []
+
+
+@given(st.data(), st.sampled_from([pa.list_(pa.float32()), pa.list_(pa.int64()), pa.list_(pa.null())]))
+def test_lists_are_taken_by_row_number_also_if_all_are_empty(data: st.DataObject, type_: pa.DataType) -> None:
+    length = 0 if pa.types.is_null(type_.value_type) else data.draw(st.integers(0, 2))
+    rows = data.draw(st.lists(st.none() | st.just([1] * length) | st.just([]), max_size=6))
+    row_index = np.array(data.draw(st.lists(st.integers(-1, len(rows) - 1), max_size=9)), np.int64)
+    cut = data.draw(st.integers(0, len(rows)))
+    column = pa.chunked_array([pa.array(rows[:cut], type_), pa.array(rows[cut:], type_)])
+    taken = take_column(column, row_index)
+    assert taken.type == type_
+    assert taken.to_pylist() == [None if index < 0 else rows[index] for index in row_index]
 
 
 def test_whole_numbers_become_floats_and_a_null_inside_a_list_nan() -> None:

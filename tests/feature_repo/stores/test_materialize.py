@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from feast import FeatureStore
+from feast import FeatureService, FeatureStore
 
+from consumers.online import IncompleteStoreError, OnlineReader, Status
 from feature_repo.offline import delta
+from feature_repo.online.table import OnlineTable
+from tests.arrow_rows import write_arrow
 from tests.feature_repo.stores import world
 
 PRODUCTS = ["a", "b", "c", "毛绒", "x" * 500]
@@ -54,6 +57,30 @@ def test_a_view_without_a_table_is_logged_and_the_others_are_written(
     store.materialize_incremental(world.at(2))
     assert world.online_looks(store, ["a"]) == {"a": (1, 1)}
     assert {record.getMessage().split(":")[0] for record in caplog.records} >= {"affinity", "season"}
+
+
+def test_after_the_online_store_lost_its_data_a_run_brings_rows_views_and_services_back(store: FeatureStore) -> None:
+    store.apply([FeatureService(name="ranking", features=[world.looks, world.season])])
+    world.append_looks(Path(store.config.repo_path), [("a", 1, 1), ("b", 2, 2)])
+    store.materialize_incremental(world.at(3), feature_views=["looks"])
+    table = store._get_provider().online_store.online_table(store.config)
+    reader = OnlineReader.from_table(OnlineTable(table.store, table.project), refresh=0.0)
+    for write in (
+        lambda: store.materialize_incremental(world.at(4), feature_views=["looks"]),
+        lambda: write_arrow(store, "looks", delta.read(Path(store.config.repo_path) / "tables" / "looks")),
+    ):
+        table.store.delete_prefix(b"")
+        with pytest.raises(IncompleteStoreError, match=r"`shop`: the online store has no views: .* lost its data"):
+            reader.ping()
+        write()
+        reader.ping()
+        assert world.online_looks(store, ["a", "b"]) == {"a": (1, 1), "b": (2, 2)}
+        batch = reader.fetch("ranking", {"product_id": ["a", "c"]})
+        assert batch.views["looks"].status().tolist() == [Status.PRESENT, Status.ABSENT]
+        assert set(table.catalog.reload().views) == {"looks", "affinity", "season"}
+    table.catalog.drop_view("season")
+    with pytest.raises(IncompleteStoreError, match="no view `season`, which service `ranking` names"):
+        reader.ping()
 
 
 def feast(folder: Path, *arguments: str) -> str:

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset
@@ -311,6 +312,30 @@ def test_writes_columns_in_any_order_and_rejects_unknown_ones(tmp_path: Path) ->
     assert store.get_historical_features(rows, ["looks:colour"]).to_arrow()["colour"].to_pylist() == ["green"]
     with pytest.raises(ValueError, match="extra_unexpected_columns"):
         store.write_to_offline_store("looks", frame.assign(weight=1))
+
+
+def test_without_entity_rows_numbers_keep_the_type_of_their_table(tmp_path: Path) -> None:
+    (tmp_path / "feature_store.yaml").write_text(SETTINGS)
+    rates = FeatureView(
+        name="rates",
+        entities=[product],
+        ttl=DAY,
+        schema=[Field(name="wide", dtype=Float32), Field(name="narrow", dtype=Float32)],
+        source=source("rates"),
+    )
+    stamps = {name: pa.array([START], STAMP) for name in ("event_timestamp", "created_timestamp")}
+    first = pa.table({"product_id": ["a"], "wide": [0.1], "narrow": pa.array([0.1], pa.float32()), **stamps})
+    delta.append(tmp_path / "tables" / "rates", first)
+    store = FeatureStore(str(tmp_path))
+    store.apply([product, rates])
+    frame = first.to_pandas().assign(wide=[0.2], narrow=[0.2], event_timestamp=[START + timedelta(hours=1)])
+    store.write_to_offline_store("rates", frame)
+    result = store.get_historical_features(
+        None, ["rates:wide", "rates:narrow"], start_date=START, end_date=START + DAY
+    ).to_df()
+    assert result["wide"].tolist() == [0.1, 0.2]
+    assert result["narrow"].dtype == "float32"
+    assert result["narrow"].tolist() == np.array([0.1, 0.2], np.float32).tolist()
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])

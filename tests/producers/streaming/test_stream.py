@@ -4,6 +4,7 @@ import io
 import shutil
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +29,7 @@ from producers.streaming.loop import StreamCounts
 from producers.streaming.product_rows import split_repeats
 from producers.streaming.source import StreamMessage
 from producers.tags.run import tag_products
+from tests.producers.streaming import running
 from tests.producers.streaming.running import BEGAN, PREFIX, TITLES, Shop, _now, stream_pending
 
 OPEN = QualityGates(1.0, 0.0, 1.0)
@@ -373,3 +375,26 @@ def test_messages_of_ids_that_look_equal_are_of_one_product() -> None:
         StreamMessage("products", str(number), {"product_id": name.encode()}, 0) for number, name in enumerate(ids)
     ]
     assert [[message.id for message in group] for group in split_repeats(messages)] == [["0", "2"], ["1"], ["3"]]
+
+
+def test_a_stream_whose_store_loses_its_data_registers_the_views_again(
+    tmp_path: Path, shop: Shop, caplog: pytest.LogCaptureFixture
+) -> None:
+    shop = running.make(tmp_path, shop.server, shop.encoder)
+    shop.send_product(1)
+    lost: list[int] = []
+
+    def lose() -> bool:
+        if online(shop, "p1") == Status.PRESENT and not lost:
+            lost.append(shop.redis.delete(*(key for key in shop.redis.scan_iter() if not key.startswith(b"shop:"))))
+            shop.send_product(2)
+        return len(lost) > 0 and shop.left() == stream_pending(shop)
+
+    with shop.stream(commit_seconds=0.0) as stream:
+        stream.run(lose)
+    assert lost
+    assert "lost its data; registered again: product_caption," in caplog.text
+    with shop.reader() as reader:
+        reader.ping()
+        assert "ranking" in reader.services()
+        assert reader.fetch("product_embedding", ["p1", "p2"]).status.tolist() == [Status.ABSENT, Status.PRESENT]

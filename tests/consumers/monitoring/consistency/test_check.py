@@ -229,6 +229,9 @@ def test_a_view_that_cannot_be_checked_has_a_reason(shop: FeatureStore) -> None:
     noise = Consistency(NOW, 0.0, [view for view in result.views if view.not_judged])
     assert (result.no_data, noise.no_data) == (None, "; ".join(view.not_judged or "" for view in noise.views))
     assert Consistency(NOW, 0.0, []).no_data == "there is no view online"
+    assert Consistency(NOW, 0.0, [], ["it has no views"]).no_data == "it has no views"
+    assert Consistency(NOW, 0.0, [], ["it has no views"]).breaches == []
+    assert Consistency(NOW, 0.0, [ViewConsistency("looks")], ["no view `tags`"]).breaches == ["no view `tags`"]
 
 
 @on_one_store

@@ -325,5 +325,6 @@ def test_the_json_is_valid_and_has_every_breach_with_and_without_slices(
         [*command, "--now", "2026-03-01T12:00Z", *by_slice], capture_output=True, text=True, check=False
     )
     result = json.loads(figures.read_text(), parse_constant=pytest.fail)
-    assert len(result["breaches"]) == 3
+    assert len(result["breaches"]) == 4
+    assert "the online store has no views: it is new, or it has lost its data; run `feast apply`" in done.stderr
     assert result["breaches"] == done.stderr.splitlines()

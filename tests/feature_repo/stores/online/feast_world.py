@@ -69,6 +69,31 @@ def attention(inputs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"clicks_by_position": inputs["clicks"] / (inputs["position"] + 1)})
 
 
+prices = FeatureView(
+    name="prices",
+    entities=[product, user],
+    ttl=DAY,
+    schema=[Field(name="price", dtype=Float32), Field(name="fee", dtype=Float32)],
+    source=source("prices"),
+)
+
+
+@on_demand_feature_view(
+    entities=[product, user],
+    sources=[prices],
+    schema=[Field(name="total", dtype=Float64)],
+    write_to_online_store=True,
+)
+def totals(inputs: pd.DataFrame) -> pd.DataFrame:
+    inputs["total"] = inputs["price"] + inputs["fee"]
+    return inputs
+
+
+@on_demand_feature_view(sources=[prices], schema=[Field(name="half", dtype=Float64)])
+def halves(inputs: pd.DataFrame) -> pd.DataFrame:
+    return pd.DataFrame({"half": inputs["price"] / 2})
+
+
 ranking = FeatureService(name="ranking", features=[looks[["vector", "colour"]], taste, season])
 OBJECTS = [product, user, looks, taste, affinity, season, pushes, pushed, attention, ranking]
 

@@ -15,6 +15,8 @@ from feast.protos.feast.serving.ServingService_pb2 import FieldStatus
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.types import Int64, String
 
+from consumers.online import OnlineReader, Status
+from consumers.serving.response import build_response
 from feature_repo.errors import InvalidInputError
 from feature_repo.stores.online.packed import PackedOnlineStore
 from feature_repo.stores.online.response import ColumnarResponse
@@ -24,11 +26,15 @@ from tests.feature_repo.stores.online.feast_world import (
     NOW,
     OBJECTS,
     entity,
+    halves,
     looks,
+    prices,
     product,
     project,
     source,
     taste,
+    totals,
+    user,
     write,
 )
 
@@ -162,18 +168,28 @@ def test_a_service_may_rename_a_view_and_its_join_key(store: FeatureStore) -> No
     assert result == {"product_id": ["bear"], "seen_id": ["car"], "offered__colour": ["brown"], "seen__colour": ["red"]}
 
 
-def test_a_row_older_than_its_ttl_is_outside_max_age_and_has_no_value(store: FeatureStore) -> None:
+def test_a_row_older_than_its_ttl_is_outside_max_age_and_has_its_value(store: FeatureStore) -> None:
     old = NOW - 11 * DAY
     write(store, "looks", [BEAR | {"event_timestamp": old}, CAR | {"event_timestamp": NOW - 9 * DAY}])
     write(store, "taste", [{"user_id": 7, "interest": [1.0], "age": 31.0, "event_timestamp": old - 5000 * DAY}])
     response = get_features(store, ["looks:price", "looks:colour"], [{"product_id": "bear"}, {"product_id": "car"}])
     assert response.status("price").tolist() == [FieldStatus.OUTSIDE_MAX_AGE, FieldStatus.PRESENT]
-    assert response.to_dict()["price"] == [None, 9.99]
+    assert response.to_dict()["price"] == [9.99, 9.99]
+    assert response.to_dict()["colour"] == ["brown", "red"]
+    proto = response.proto.results[response.feature_names.index("price")]
+    assert list(proto.statuses) == [FieldStatus.OUTSIDE_MAX_AGE, FieldStatus.PRESENT]
+    assert proto.values[0] == Value(double_val=9.99)
     assert response.event_timestamp("price")[0] == np.datetime64(old.replace(tzinfo=None))
     assert get_features(store, ["taste:age"], [{"user_id": 7}]).to_dict()["age"] == [31.0], (
         "without a TTL no row is stale"
     )
-    assert online(store).online_read(store.config, looks, [entity(product_id="bear")]) == [(None, None)]
+    ((event, features),) = online(store).online_read(store.config, looks, [entity(product_id="bear")], ["price"])
+    assert (event, features) == (old, {"price": Value(double_val=9.99)})
+    reader = OnlineReader.from_table(online(store).online_table(store.config))
+    if True:
+        batch = reader.fetch("looks", ["bear"], features=["price"])
+        assert batch.status.tolist() == [Status.STALE]
+        assert np.isnan(batch.values["price"]).all()
 
 
 def test_the_newest_row_is_kept_in_any_write_order(store: FeatureStore) -> None:
@@ -248,6 +264,18 @@ def test_on_demand_views_are_computed(store: FeatureStore) -> None:
     assert result["colour"] == ["red", "brown"]
 
 
+def test_views_computed_when_written_and_when_read_are_fetched_together(own_store: FeatureStore) -> None:
+    own_store.apply([product, user, prices, totals, halves])
+    rows = {"product_id": "bear", "user_id": 7, "price": 300.0, "fee": 15.0}
+    old = {"event_timestamp": NOW - 900 * DAY, "created_timestamp": NOW - 900 * DAY}
+    write(own_store, "prices", [rows | old])
+    write(own_store, "totals", [rows])
+    ids = [{"product_id": "bear", "user_id": 7}, {"product_id": "bear", "user_id": 8}]
+    assert own_store.get_online_features(["totals:total"], ids).to_dict()["total"] == [315.0, None]
+    together = own_store.get_online_features(["totals:total", "halves:half"], ids[:1]).to_dict()
+    assert (together["total"], together["half"]) == ([315.0], [150.0])
+
+
 def test_arrow_rows_are_written_without_protobuf(store: FeatureStore) -> None:
     count = 100
     rows = pa.table(
@@ -300,8 +328,33 @@ def test_a_view_whose_fields_change_keeps_its_rows(own_store: FeatureStore) -> N
         "price": [None],
         "vector": [[0.5, 0.25]],
     }
+    present, absent = FieldStatus.PRESENT, FieldStatus.NOT_FOUND
+    assert [result.status(name).tolist() for name in ("title", "brand", "price")] == [[present], [absent], [absent]]
+    only_new = get_features(own_store, ["looks:brand"], [{"product_id": "bear"}])
+    assert only_new.status("brand").tolist() == [absent]
     write(own_store, "looks", [{"product_id": "car", "vector": [0.0], "title": "auto", "price": "9", "brand": "b"}])
-    rows = [{"product_id": "bear"}, {"product_id": "car"}]
+    rows = [{"product_id": "bear"}, {"product_id": "car"}, {"product_id": "none"}]
+    result = get_features(own_store, ["looks:title", "looks:brand"], rows)
+    assert result.status("title").tolist() == [present, present, absent]
+    assert result.status("brand").tolist() == [absent, present, absent]
+    brand = result.proto.results[result.feature_names.index("brand")]
+    assert list(brand.statuses) == [absent, present, absent]
+    read = online(own_store).online_read(own_store.config, changed, [entity(product_id="bear")], ["title", "brand"])
+    assert read == [(NOW, {"title": Value(string_val="毛绒 bear")})]
+    reader = OnlineReader.from_table(online(own_store).online_table(own_store.config))
+    if True:
+        batch = reader.fetch("looks", ["bear", "car", "none"], features=["title", "brand"])
+        assert batch.status.tolist() == [Status.PRESENT, Status.PRESENT, Status.ABSENT]
+        assert batch.feature_status("brand").tolist() == [Status.ABSENT, Status.PRESENT, Status.ABSENT]
+        assert batch.feature_status("title").tolist() == batch.status.tolist()
+        batch = reader.fetch("looks", ["bear", "car"], features=["brand"])
+        assert batch.status.tolist() == [Status.ABSENT, Status.PRESENT]
+        assert np.isnat(batch.event_timestamp).tolist() == [True, False]
+        candidates = build_response(reader.fetch("looks", ["bear", "car"]), ["bear", "car"], (), {}).candidates
+        assert candidates["status__looks"].to_pylist() == [Status.PRESENT, Status.PRESENT]
+        assert candidates["status__brand"].to_pylist() == [Status.ABSENT, Status.PRESENT]
+        assert "status__title" not in candidates.schema.names
+    rows = rows[:2]
     result = get_features(own_store, ["looks:title", "looks:price"], rows)
     assert result.to_dict() | {"product_id": 0} == {
         "product_id": 0,
@@ -357,6 +410,34 @@ def test_the_error_names_a_missing_join_key(store: FeatureStore) -> None:
         store.get_online_features(["looks:price"], [{"user_id": 1}])
     with pytest.raises(ValueError, match="All entity_rows must have the same keys"):
         store.get_online_features(["looks:price"], [{"product_id": "a"}, {"user_id": 1}])
+
+
+ODD_IDS = [None, float("nan"), 1.5, True, np.True_, pd.NaT, [1], b"\xff", np.float64("inf"), {}]
+
+
+@pytest.mark.parametrize("features", [["looks:price"], ["attention:clicks_by_position"]])
+def test_ids_of_another_type_are_converted_or_refused_and_never_silently_absent(
+    store: FeatureStore, features: list[str]
+) -> None:
+    write(store, "looks", [BEAR | {"product_id": "1001"}])
+    for one in ("1001", 1001, 1001.0, b"1001", np.int32(1001), np.float32(1001), np.str_("1001")):
+        (value,) = store.get_online_features(features, [{"product_id": one, "position": 0}]).to_df()[
+            features[0].split(":")[1]
+        ]
+        assert value == (9.99 if features == ["looks:price"] else 3.0), repr(one)
+    for one in ODD_IDS:
+        with pytest.raises(InvalidInputError, match="join key `product_id` is string, and an id is ") as refused:
+            store.get_online_features(features, {"product_id": ["1001", one], "position": [0, 0]})
+        assert "\n" not in str(refused.value)
+
+
+def test_numbers_as_ids_are_whole(store: FeatureStore) -> None:
+    write(store, "taste", [{"user_id": 7, "interest": [1.0], "age": 31.0}])
+    for one in (7, 7.0, "7", b"7", np.int8(7)):
+        assert get_features(store, ["taste:age"], [{"user_id": one}]).to_dict()["age"] == [31.0], repr(one)
+    for one in [*ODD_IDS, "seven", "7.5"]:
+        with pytest.raises(InvalidInputError, match="join key `user_id` is int64, and an id is "):
+            store.get_online_features(["taste:age"], [{"user_id": one}])
 
 
 def test_offline_views_and_views_without_ttl_can_be_applied(online_config: dict[str, Any], tmp_path: Path) -> None:
