@@ -85,7 +85,7 @@ def lift(
     outcome.prepare_output_files(json, report)
     steps = read_timings(timings) if timings else []
     settings, now = config.load(store), datetime.now(UTC)
-    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    command = shlex.join(["consume", *sys.argv[1:]])
     provenance = Provenance(now, command, version("vitrine"), impressions.resolve(), settings.file)
     with console.make_progress_bar() as bar:
         task = bar.add_task("join impressions and features", total=None)
