@@ -60,7 +60,7 @@ test: .venv/installed  ## lint, types, the docs and every fast test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mkdocs build --quiet
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-all: .venv/installed  ## the slow tests too
 	$(BIN)/pytest -m ''

@@ -14,6 +14,15 @@ settings.register_profile("vitrine", deadline=None)
 settings.load_profile("vitrine")
 
 
+LONGEST = ("test_chain.py", "test_stored_deployment.py", "test_reliability.py", "test_embeddings.py")
+"""Files that take about a minute each. They come first, so that no worker is left with one at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the longest files first; the others keep their order."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 @pytest.fixture(scope="session")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small CLIP for tests that accept any encoder. Tests must not change it."""

@@ -12,6 +12,7 @@ from feature_repo.config import Settings
 from feature_repo.online import entity_keys
 from feature_repo.online.open_store import open_configured_table
 from feature_repo.stores.feature_store import open_feature_store
+from tests.deployments import ROOT
 from tests.feature_repo.features import world
 
 TIMINGS = [("produce embeddings", 30.0), ("produce tags", 4.0), ("produce interests", 2.0), ("feast apply", 9.0)]
@@ -94,5 +95,5 @@ def test_every_group_has_views_and_steps() -> None:
     assert costs.VIEWS.keys() == costs.STEPS.keys()
     online = {definitions.__dict__[name].name for name in definitions.__all__ if name.startswith("product_")}
     assert {view for views in costs.VIEWS.values() for view in views} <= online
-    commands = (world.ROOT / "Makefile").read_text()
+    commands = (ROOT / "Makefile").read_text()
     assert all(step in commands for steps in costs.STEPS.values() for step in steps)

@@ -96,7 +96,7 @@ def test_reads_what_python_writes(moment: datetime, minutes: int, separator: str
 
 @given(st.datetimes(datetime(1980, 1, 1), datetime(2200, 1, 1)))
 def test_a_date_is_read_exactly_if_the_calendar_has_it(moment: datetime) -> None:
-    for day in range(1, 33):
+    for day in (1, moment.day, 28, 29, 30, 31, 32):
         text = f"{moment:%Y-%m}-{day:02}"
         try:
             wanted = datetime.fromisoformat(text).replace(tzinfo=UTC)

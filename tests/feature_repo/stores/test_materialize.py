@@ -96,6 +96,7 @@ def feast(folder: Path, *arguments: str) -> str:
     return done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_feast_apply_and_materialize_work_from_the_command_line(tmp_path: Path) -> None:
     world.make(tmp_path, {"type": "feature_repo.stores.online.LMDBOnlineStore", "path": "online"})
     (tmp_path / "definitions.py").write_text("from tests.feature_repo.stores.world import looks, product")
