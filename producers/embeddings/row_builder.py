@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from feature_repo import schema
 from producers.catalogue import image_hashes, row_hash
+from producers.embeddings.tower_outputs import TowerOutputs
 from producers.embeddings.vector_cache import IMAGE, TITLE, VectorCache, Vectors
-from producers.encoders.encoder import Encoder
+from producers.encoders.encoder import Encoder, Outputs
 from producers.encoders.pipeline import NO_VECTOR, EncodedChunk, Unusable, build_embedding_rows
 
 UNIT_LENGTH_TOLERANCE = 1e-3
@@ -26,6 +27,8 @@ class Modality:
     """Column of the catalogue. Other columns have names made of it: `{column}_hash` and `is_{column}_encoded`."""
     vectors: str
     """Attribute of `EncodedChunk` with the vectors."""
+    outputs: str
+    """Attribute of `EncodedChunk` with the outputs of the tower."""
     cache_key: bytes
     """IMAGE or TITLE, which the methods of `VectorCache` take as `modality`."""
     count_name: str
@@ -35,8 +38,8 @@ class Modality:
 
 
 MODALITIES = (
-    Modality("image", "image", IMAGE, "pictures", can_change=True),
-    Modality("title", "text", TITLE, "titles", can_change=False),
+    Modality("image", "image", "image_outputs", IMAGE, "pictures", can_change=True),
+    Modality("title", "text", "text_outputs", TITLE, "titles", can_change=False),
 )
 
 
@@ -51,6 +54,8 @@ class BuiltRows:
     new_vectors: tuple[tuple[bytes, Sequence[bytes], Vectors], ...]
     """One entry for images, one for titles: IMAGE or TITLE, then hashes [m] and vectors [m, dim] of contents that were
     encoded and are not in the cache yet; m may be 0."""
+    new_outputs: tuple[tuple[bytes, Sequence[bytes], Outputs], ...]
+    """The same with the outputs of towers, float16 [m, width]; an entry only where the encoder has such outputs."""
     counts: dict[str, int]
     """For the run log: `pictures` and `titles` that the encoder gave a vector, and `reused`, the images and titles
     whose vector came from the cache or from an earlier row. All keys are always there."""
@@ -64,19 +69,23 @@ class RowBuilder:
     row now, and another pass has to build them.
     """
 
-    def __init__(self, encoder: Encoder, cache: VectorCache, now: datetime) -> None:
+    def __init__(
+        self, encoder: Encoder, cache: VectorCache, now: datetime, outputs: TowerOutputs | None = None
+    ) -> None:
         """Set up a pass.
 
         Args:
             encoder: the encoder that makes the vectors; this class only reads its properties.
             cache: cache of that encoder's vectors.
             now: the created timestamp of the rows, with a time zone.
+            outputs: where the outputs of the encoder's towers are kept; None keeps none.
         """
         self.deferred = 0
         """Number of rows so far that another pass has to build."""
         self._encoder = encoder
         self._cache = cache
         self._now = now
+        self._outputs = outputs
         self._unusable: dict[tuple[Modality, bytes], Unusable] = {}
 
     def build(self, chunk: pa.Table, encoded: EncodedChunk | None) -> BuiltRows:
@@ -99,6 +108,7 @@ class RowBuilder:
         in_encoded = flags[0] | flags[1]
         all_vectors: list[Vectors] = []
         unusable: list[Unusable] = []
+        new_outputs: list[tuple[bytes, Sequence[bytes], Outputs]] = []
         new_vectors, counts = [], {"pictures": 0, "titles": 0, "reused": 0}
         is_deferred = np.zeros(len(chunk), bool)
         for modality, is_encoded in zip(MODALITIES, flags, strict=True):
@@ -117,6 +127,10 @@ class RowBuilder:
                 can_cache &= _find_unchanged(chunk, is_encoded)
             cached = np.flatnonzero(can_cache)
             new_vectors.append((modality.cache_key, [hashes[row] for row in cached], vectors[cached]))
+            outputs = getattr(encoded, modality.outputs, None)
+            if outputs is not None:
+                position = np.cumsum(in_encoded) - 1  # of a row of the chunk among those that were encoded
+                new_outputs.append((modality.cache_key, new_vectors[-1][1], outputs[position[cached]]))
             row_of_hash = dict(zip(new_vectors[-1][1], cached.tolist(), strict=True))
             for row in np.flatnonzero(~is_encoded & ~has_vector & is_hashed).tolist():
                 if hashes[row] in row_of_hash:
@@ -132,7 +146,7 @@ class RowBuilder:
         image, text = (vectors[~is_deferred] for vectors in all_vectors)
         ready = EncodedChunk(chunk.filter(pa.array(~is_deferred)), image, text, tuple(unusable))
         embedding = build_embedding_rows(ready, self._encoder, self._now)
-        return BuiltRows(embedding.rows, embedding.unusable, tuple(new_vectors), counts)
+        return BuiltRows(embedding.rows, embedding.unusable, tuple(new_vectors), tuple(new_outputs), counts)
 
     def cache_vectors(self, built: BuiltRows) -> None:
         """Put the new vectors of a chunk into the cache; they are on disk when this returns.
@@ -144,6 +158,9 @@ class RowBuilder:
         Args:
             built: from `build`.
         """
+        for modality, hashes, outputs in built.new_outputs if self._outputs else ():
+            if hashes and self._outputs:
+                self._outputs.put(modality, hashes, outputs)
         for modality, hashes, vectors in built.new_vectors:
             if hashes:
                 self._cache.put(modality, hashes, vectors)

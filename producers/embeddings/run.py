@@ -29,10 +29,12 @@ from producers.embeddings import vector_cache
 from producers.embeddings.existing_rows import KEY, STEP, RowIndices, txn_app_id
 from producers.embeddings.plan import CatalogueChanges, EncodingPlan, plan_encoding, read_changes
 from producers.embeddings.row_builder import RowBuilder
+from producers.embeddings.tower_outputs import TowerOutputs, cache_kept_outputs, open_caches
 from producers.embeddings.vector_cache import VectorCache
 from producers.encoders import Encoder, load
 from producers.encoders.image_loader import open_decoding_pool
-from producers.encoders.pipeline import ZERO_SECONDS, EncodedChunk, StageSeconds, encode_chunks
+from producers.encoders.pipeline import EncodedChunk, encode_chunks
+from producers.encoders.stage_seconds import ZERO_SECONDS, StageSeconds
 
 ROWS_PER_COMMIT = 4096
 LOGGED_RUNS = 100_000
@@ -115,8 +117,8 @@ def embed_catalogue(
         run.set_model(model.version)
         if ray is not None:
             cluster.connect(ray)
-        with vector_cache.open_cache(settings.offline / vector_cache.FOLDER, model.version, model.dim) as cache:
-            work = _EmbeddingRun(settings, model, cache, now, run, progress, encoder if ray is not None else None)
+        with open_caches(settings.offline, model) as (cache, outputs):
+            work = _EmbeddingRun(settings, model, cache, outputs, now, run, progress, ray and encoder)
             for _ in range(delta.ATTEMPTS):
                 try:
                     while not work.encode_pass():
@@ -214,6 +216,8 @@ class _EmbeddingRun:
     settings: Settings
     model: Encoder
     cache: VectorCache
+    outputs: TowerOutputs | None
+    """Outputs of the encoder's towers; None unless it is a `TowerEncoder`."""
     now: datetime
     """The created timestamp of the rows."""
     run: run_log.RunRecorder
@@ -265,12 +269,13 @@ class _EmbeddingRun:
             )
             return True
         self.run.add_input(schema.CATALOGUE_TABLE, changes.version)
+        cache_kept_outputs(changes.new, self.cache, self.outputs)
         plan = plan_encoding(
             self.settings, changes.new, self.model.version, self.cache, has_images=self.model.has_images
         )
         total = len(plan.reused) + len(plan.encoded)
         self.existing = self.existing or changes.rows - total
-        builder = RowBuilder(self.model, self.cache, self.now)
+        builder = RowBuilder(self.model, self.cache, self.now, self.outputs)
         for done in self._commit_chunks(changes, plan, builder):
             self.progress(done, total)
         if builder.deferred:

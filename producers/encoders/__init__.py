@@ -16,11 +16,13 @@ geometry.py          images resized and cropped to a model's input size
 image_loader.py      images decoded in worker processes, through shared memory
 prefetch.py          one stage of a pipeline beside the next, in threads
 pipeline.py          catalogue rows to vectors, and vectors to embedding rows
+stage_seconds.py     seconds per stage of an encoding
 on_ray.py            the same encoding on a Ray cluster
 run.py               the same for a Parquet file, without a store
 shards.py            the Parquet parts that run.py writes
 whitening.py         an image and a title fused to one vector, whitened by products and by users' clicks
 recall.py            text-to-image recall
+assembled/           encoders of pretrained towers, with heads trained on the shop
 train.py             the default model or a checkpoint, trained on a catalogue
 training/            objectives, batches, the training loop
 captioner.py         images to selling lines

@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 class BatchRunner:
     """Runs n rows through a model in batches, and remembers the batch size that fits in memory."""
 
-    def __init__(self, size: int, threads: int = 1) -> None:
+    def __init__(self, size: int, threads: int = 1, *, is_unit: bool = True) -> None:
         """Set up batches.
 
         Args:
@@ -24,9 +24,11 @@ class BatchRunner:
             threads: how many batches run at once, each in a thread that computes on one core. A small model has steps
                 too short to be divided among cores, so each core gets a batch of its own. 1 runs batches in the
                 caller's thread, on as many cores as torch takes.
+            is_unit: scale rows to unit length; False returns them as the model gives them.
         """
         self.size = size
         """Largest number of rows in a batch; falls when a batch does not fit in memory."""
+        self._finish = normalize_rows if is_unit else torch.clone
         self._has_warned = threading.Lock()
         self.threads = ThreadPoolExecutor(threads, "batch", initializer=_use_one_core) if threads > 1 else None
 
@@ -81,7 +83,7 @@ class BatchRunner:
             batch = items[start : start + self.size]
             try:
                 with torch.inference_mode():
-                    rows.append(normalize_rows(encode(batch).float()))
+                    rows.append(self._finish(encode(batch).float()))
             except RuntimeError as error:
                 if not _is_out_of_memory(error) or len(batch) == 1:
                     raise

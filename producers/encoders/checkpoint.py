@@ -9,6 +9,8 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 
 from feature_repo.errors import InvalidInputError, NotFoundError, UnavailableError
 from producers.encoders import checkpoint_files, clip_family, sentence
+from producers.encoders.assembled.encoder import load_encoder as load_assembled
+from producers.encoders.assembled.model import AssembledConfig
 from producers.encoders.encoder import Encoder
 
 HUB_TIMEOUT_SECONDS = 5.0
@@ -45,6 +47,8 @@ def load(path_or_name: str, *, device: str | None = None) -> Encoder:
     if sentence.is_sentence_encoder(folder):
         return sentence.load_encoder(folder, version, target)
     family = checkpoint_files.read_json(folder / "config.json").get("model_type")
+    if family == AssembledConfig.model_type:
+        return load_assembled(folder, version, target)
     if family in clip_family.FAMILIES:
         return clip_family.load_encoder(folder, family, version, target)
     raise InvalidInputError(f"{folder}: a checkpoint of model_type {family!r} gives no product vectors; {SUPPORTED}")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from transformers import AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
@@ -85,7 +86,9 @@ def read_tokenizer(folder: Path, vocabulary_size: int) -> Any:
     return tokenizer
 
 
-def read_model(model_class: Any, folder: Path, unused: tuple[str, ...] = ()) -> PreTrainedModel:
+def read_model(
+    model_class: Any, folder: Path, unused: tuple[str, ...] = (), config: Any | None = None
+) -> PreTrainedModel:
     """Return the model of a checkpoint in float32 on the CPU, and check that the file has every weight.
 
     The model is in evaluation mode. Weights that config.json has no place for are ignored.
@@ -94,6 +97,7 @@ def read_model(model_class: Any, folder: Path, unused: tuple[str, ...] = ()) -> 
         model_class: class with the `from_pretrained` of transformers.
         folder: the checkpoint's directory, with config.json and *.safetensors.
         unused: prefixes of weights that may be missing, because no vector is computed from them.
+        config: configuration of a part of the checkpoint, such as its text tower; None reads config.json.
 
     Raises:
         CorruptDataError: there are no safetensors, they are unreadable, or weights are missing or have another shape
@@ -103,9 +107,11 @@ def read_model(model_class: Any, folder: Path, unused: tuple[str, ...] = ()) -> 
         raise CorruptDataError(
             f"{folder}: no *.safetensors; pickled weights are not read, convert them with save_pretrained"
         )
+    options = {} if config is None else {"config": config}
     with explain_errors(folder, "model"):
         model, report = model_class.from_pretrained(
             str(folder),
+            **options,
             use_safetensors=True,
             local_files_only=True,
             dtype=torch.float32,
@@ -120,6 +126,20 @@ def read_model(model_class: Any, folder: Path, unused: tuple[str, ...] = ()) -> 
             f"another shape, such as {sorted(missing + mismatched)[0]}; restore the checkpoint"
         )
     return model
+
+
+def list_weights(folder: Path) -> list[str]:
+    """Return the names of the weights in the *.safetensors of a checkpoint, without reading the weights.
+
+    Raises:
+        CorruptDataError: a file cannot be read.
+    """
+    names: list[str] = []
+    with explain_errors(folder, "model"):
+        for file in sorted(folder.glob("*.safetensors")):
+            with safe_open(file, "pt") as weights:
+                names += weights.keys()
+    return names
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from transformers.models.resnet.modeling_resnet import ResNetConvLayer, ResNetSh
 from feature_repo import memory
 from feature_repo.errors import CorruptDataError
 from producers.encoders import checkpoint_files, whitening
+from producers.encoders.assembled.efficientnet_lite import EfficientNetLiteModel
 from producers.encoders.batches import BatchRunner
 from producers.encoders.blip import Blip
 from producers.encoders.encoder import Pixels, Vectors
@@ -114,7 +115,11 @@ class DualEncoder:
         rescale = processor.rescale_factor if processor.do_rescale else 1.0
         self.scale = (rescale / deviation).view(1, 3, 1, 1).to(device)
         self.shift = (-mean / deviation).view(1, 3, 1, 1).to(device)
-        self.dim = self.encode_texts(["x"]).shape[1]
+        self.dim = self._measure_dim()
+
+    def _measure_dim(self) -> int:
+        """Return the width of a vector."""
+        return self.encode_texts(["x"]).shape[1]
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
         """Return unit vectors float32 [n, dim] of texts, in order; NaN where the model gives none.
@@ -188,12 +193,15 @@ class DualEncoder:
 
     def _pixels_to_features(self, pixels: torch.Tensor) -> torch.Tensor:
         """Scale and normalize resized images, uint8 [n, height, width, 3], and return their features [n, dim]."""
+        return self.model.get_image_features(pixel_values=self.prepare_pixels(pixels)).pooler_output
+
+    def prepare_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return resized images, uint8 [n, height, width, 3], scaled and normalized, [n, 3, height, width]."""
         # Scale a whole row of pixels at once: three channels at a time would take a CPU four times as long.
         scale, shift = (each.flatten().repeat(pixels.shape[2]) for each in (self.scale, self.shift))
         values = torch.addcmul(shift, pixels.flatten(2).float(), scale).view(pixels.shape)
         # NHWC memory viewed as NCHW is torch's channels_last, the fastest layout for convolutions.
-        values = values.permute(0, 3, 1, 2).to(self.dtype)
-        return self.model.get_image_features(pixel_values=values).pooler_output
+        return values.permute(0, 3, 1, 2).to(self.dtype)
 
     def _tokens_to_features(self, ids: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         """Return the features [n, dim] of token ids [n, length]; the mask is None for families without one."""
@@ -276,16 +284,18 @@ def pad_batch(rows: NDArray[Any], size: int) -> NDArray[Any]:
 
 
 def fold_batch_norms(model: Any) -> Any:
-    """Fold each batch normalization of a ResNet into the convolution before it, in place; return the model.
+    """Fold each batch normalization of a ResNet or EfficientNet-Lite into the convolution before it, in place.
 
-    That saves a tenth of the time on a CPU. The features stay the same within rounding. Other models stay as they are.
-    A model can be folded only once.
+    Returns the model. For a ResNet that saves a tenth of the time on a CPU. The features stay the same within rounding.
+    Other models stay as they are. A model can be folded only once.
 
     Args:
         model: transformers model in evaluation mode.
     """
-    for layer in model.modules():
-        if isinstance(layer, ResNetConvLayer | ResNetShortCut):
+    for layer in list(model.modules()):
+        if isinstance(layer, EfficientNetLiteModel):
+            layer.fold()
+        elif isinstance(layer, ResNetConvLayer | ResNetShortCut):
             layer.convolution = fuse_conv_bn_eval(layer.convolution, layer.normalization)
             layer.normalization = torch.nn.Identity()
     return model

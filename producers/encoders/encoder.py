@@ -1,7 +1,7 @@
 """The interface of an encoder. Imports neither torch nor transformers, so that decoding processes start at once."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from producers.encoders.whitening import Space
 
 Vectors = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
+Outputs = NDArray[np.float16]
 
 
 class Encoder(Protocol):
@@ -78,3 +79,50 @@ class Encoder(Protocol):
         Raises:
             InvalidInputError: there is no image tower.
         """
+
+
+@runtime_checkable
+class TowerEncoder(Protocol):
+    """An encoder of frozen towers and heads, whose tower outputs can be kept and made into vectors again.
+
+    `encode_pixels` gives the same as `project_images` of `encode_pixel_outputs`, and `encode_texts` the same as
+    `project_texts` of `encode_text_outputs`, within the rounding of other batch sizes.
+    """
+
+    image_fingerprint: str
+    """12 hex digits of a SHA-256 of the image tower's weights and settings."""
+    text_fingerprint: str | None
+    """The same of the text tower; None without one."""
+    image_width: int
+    """Number of values of an image tower's output."""
+    text_width: int
+    """Number of values of a text tower's output; 0 without a text tower."""
+
+    def encode_pixel_outputs(self, pixels: Pixels) -> Outputs:
+        """Return the image tower's outputs, float16 [n, image_width], of resized images; not finite where it has none.
+
+        Args:
+            pixels: RGB images resized by `geometry`, uint8 [n, height, width, 3].
+        """
+
+    def encode_text_outputs(self, texts: Sequence[str]) -> Outputs:
+        """Return the text tower's outputs, float16 [n, text_width], in the order of the texts."""
+
+    def project_images(self, outputs: Outputs) -> Vectors:
+        """Return the vectors, float32 [n, dim], of an image tower's outputs; NaN where an output is not finite."""
+
+    def project_texts(self, texts: Sequence[str], outputs: Outputs) -> Vectors:
+        """Return the vectors, float32 [n, dim], of texts and the text tower's outputs of them."""
+
+
+class KeptOutputs(Protocol):
+    """Outputs of towers that were computed before; `producers.embeddings.output_store` keeps them on disk."""
+
+    def check_name(self, modality: bytes, name: str, fingerprint: str) -> None:
+        """Remember which tower has a name, and raise EncoderMismatchError for another one of that name."""
+
+    def get(self, modality: bytes, fingerprint: str, hashes: Sequence[bytes | None], width: int) -> Outputs:
+        """Return outputs float16 [n, width] in the order of the content hashes; NaN where none is kept."""
+
+    def put(self, modality: bytes, fingerprint: str, hashes: Sequence[bytes], outputs: Outputs) -> None:
+        """Keep outputs float16 [n, width] of contents."""

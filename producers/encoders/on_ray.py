@@ -22,15 +22,9 @@ from feature_repo.distributed import cluster
 from feature_repo.errors import EncoderMismatchError, UnavailableError, VitrineError
 from producers.encoders import load
 from producers.encoders.encoder import Encoder
-from producers.encoders.pipeline import (
-    ZERO_SECONDS,
-    DecodedChunk,
-    EncodedChunk,
-    StageSeconds,
-    decode_rows,
-    encode_rows,
-)
+from producers.encoders.pipeline import DecodedChunk, EncodedChunk, decode_rows, encode_rows
 from producers.encoders.prefetch import iterate_in_background
+from producers.encoders.stage_seconds import ZERO_SECONDS, StageSeconds
 
 ROWS_PER_PART = 512
 """Rows that a task decodes: 77 MB of pixels at 224 x 224."""

@@ -23,10 +23,11 @@ from numpy.typing import NDArray
 from feature_repo import schema
 from feature_repo.arrow.take import matrix_to_lists
 from feature_repo.image_decoding import UnusableImageError
-from producers.encoders.encoder import Encoder, Vectors
+from producers.encoders.encoder import Encoder, Outputs, TowerEncoder, Vectors
 from producers.encoders.geometry import Geometry
 from producers.encoders.image_loader import DecodedBatch, Source, decode_batches, decode_in_process
 from producers.encoders.prefetch import iterate_in_background, map_in_threads
+from producers.encoders.stage_seconds import ZERO_SECONDS, StageSeconds
 from producers.encoders.whitening import SAME_PRODUCT, SIMILAR, fuse
 
 HASH_COLUMNS = ("image_hash", "title_hash")
@@ -50,31 +51,6 @@ class Unusable:
     """The title, or the path or size in bytes of the image; None if the reason says everything."""
 
 
-class StageSeconds(NamedTuple):
-    """Seconds per stage of an encoding. The stages overlap, so their sum may exceed the elapsed time."""
-
-    read: float = 0.0
-    """Waiting for catalogue rows."""
-    decode: float = 0.0
-    """In decoding processes, summed over all of them."""
-    wait: float = 0.0
-    """Waiting for decoded images. If it is long, decoding limits the run."""
-    encode: float = 0.0
-    """In the model. Time in which several batches are encoded at once counts once."""
-    write: float = 0.0
-    """Committing rows; set by the caller that writes them."""
-
-    def __add__(self, other: "StageSeconds") -> "StageSeconds":  # type: ignore[override]  # sums, does not join
-        return StageSeconds(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
-
-    def __str__(self) -> str:
-        read, decode, wait, encode, write = (f"{stage:.1f} s" for stage in self)
-        return f"read {read}, decode {decode} in workers ({wait} waited for), encode {encode}, write {write}"
-
-
-ZERO_SECONDS = StageSeconds()
-
-
 @dataclass(frozen=True)
 class EncodedChunk:
     """Vectors of a chunk of n catalogue rows, row by row."""
@@ -89,6 +65,10 @@ class EncodedChunk:
     """Images and titles that were present but gave no vector; in no particular order."""
     seconds: StageSeconds = ZERO_SECONDS
     """Seconds that each stage took for this chunk."""
+    image_outputs: Outputs | None = None
+    """Outputs of the image tower, float16 [n, width], NaN like `image`; None unless it is a `TowerEncoder`."""
+    text_outputs: Outputs | None = None
+    """Outputs of the text tower, float16 [n, width], NaN like `text`; None without a text tower."""
 
 
 @dataclass(frozen=True)
@@ -215,7 +195,7 @@ def encode_rows(decoded: DecodedChunk, encoder: Encoder) -> EncodedChunk:
         decoded: rows and images, decoded for the `geometry` of the encoder.
         encoder: the encoder.
     """
-    chunk = _PartialChunk.allocate(decoded.catalogue, encoder.dim)
+    chunk = _PartialChunk.allocate(decoded.catalogue, encoder)
     key = _ImageBatch(chunk, decoded.row_index, decoded.sources, is_first=True, is_last=True)
     batch = replace(decoded.images, key=key)
     _add_batch(batch, _encode_batch(batch, encoder), 0.0)
@@ -235,22 +215,39 @@ class _PartialChunk:
     """Images and titles so far that gave no vector."""
     seconds: StageSeconds = ZERO_SECONDS
     """Seconds of each stage so far."""
+    image_outputs: Outputs | None = None
+    """[rows, width], NaN until an output is computed; None unless it is a `TowerEncoder`."""
+    text_outputs: Outputs | None = None
+    """The same of the text tower; None without one."""
 
     @classmethod
-    def allocate(cls, catalogue: pa.Table, dim: int) -> Self:
+    def allocate(cls, catalogue: pa.Table, encoder: Encoder) -> Self:
         """Return a chunk whose image and text vectors are still missing: float32 [rows, dim], all NaN.
 
         Args:
             catalogue: the rows of the chunk.
-            dim: width of the encoder's vectors.
+            encoder: what will compute the vectors.
         """
-        image, text = np.full((2, len(catalogue), dim), np.nan, np.float32)
-        return cls(catalogue, image, text)
+        image, text = np.full((2, len(catalogue), encoder.dim), np.nan, np.float32)
+        chunk = cls(catalogue, image, text)
+        if isinstance(encoder, TowerEncoder):
+            chunk.image_outputs = np.full((len(catalogue), encoder.image_width), np.nan, np.float16)
+            if encoder.text_width:
+                chunk.text_outputs = np.full((len(catalogue), encoder.text_width), np.nan, np.float16)
+        return chunk
 
     def finish(self) -> EncodedChunk:
         """Return the chunk once all of its batches have been added."""
         columns = [name for name in self.catalogue.column_names if name != "image_bytes"]
-        return EncodedChunk(self.catalogue.select(columns), self.image, self.text, tuple(self.unusable), self.seconds)
+        return EncodedChunk(
+            self.catalogue.select(columns),
+            self.image,
+            self.text,
+            tuple(self.unusable),
+            self.seconds,
+            self.image_outputs,
+            self.text_outputs,
+        )
 
 
 class _ImageBatch(NamedTuple):
@@ -297,7 +294,7 @@ def _split_chunks(chunks: Iterator[pa.Table], encoder: Encoder) -> Iterator[_Ima
         if catalogue is None:
             return
         row_index, sources = _find_images(catalogue) if encoder.has_images else (np.empty(0, np.int64), [])
-        chunk = _PartialChunk.allocate(catalogue, encoder.dim)
+        chunk = _PartialChunk.allocate(catalogue, encoder)
         chunk.seconds = StageSeconds(read=time.perf_counter() - start)
         size = encoder.image_batch_size
         for first in range(0, max(len(row_index), 1), size):
@@ -343,7 +340,14 @@ def _encode_titles(chunk: _PartialChunk, encoder: Encoder) -> list[Unusable]:
     """Write the vectors of a chunk's titles to the chunk; return the titles that gave none."""
     titles = chunk.catalogue.column("title")
     row_index = np.flatnonzero(titles.is_valid())
-    chunk.text[row_index] = encoder.encode_texts(titles.drop_null().to_pylist())
+    texts = titles.drop_null().to_pylist()
+    if isinstance(encoder, TowerEncoder):
+        outputs = encoder.encode_text_outputs(texts)
+        if chunk.text_outputs is not None:
+            chunk.text_outputs[row_index] = outputs
+        chunk.text[row_index] = encoder.project_texts(texts, outputs)
+    else:
+        chunk.text[row_index] = encoder.encode_texts(texts)
     return [
         Unusable(_product_id(chunk.catalogue, row), "title", NO_VECTOR, titles[int(row)].as_py())
         for row in row_index[np.isnan(chunk.text[row_index, 0])]
@@ -353,7 +357,12 @@ def _encode_titles(chunk: _PartialChunk, encoder: Encoder) -> list[Unusable]:
 def _encode_images(batch: DecodedBatch[_ImageBatch], encoder: Encoder) -> list[Unusable]:
     """Write the vectors of a batch of images to their chunk; return the images that gave none, or were unusable."""
     chunk, row_index, sources, _, _ = batch.key
-    if batch.pixels is not None:
+    if batch.pixels is not None and isinstance(encoder, TowerEncoder):
+        outputs = encoder.encode_pixel_outputs(batch.pixels)[batch.usable]
+        vectors = encoder.project_images(outputs)
+        assert chunk.image_outputs is not None
+        chunk.image_outputs[row_index[batch.usable]] = outputs
+    elif batch.pixels is not None:
         vectors = encoder.encode_pixels(batch.pixels)[batch.usable]
     else:
         vectors = encoder.encode_images(batch.images) if batch.images else np.empty((0, encoder.dim), np.float32)

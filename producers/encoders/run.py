@@ -23,14 +23,8 @@ from feature_repo import schema
 from feature_repo.errors import InvalidInputError, VitrineError
 from producers.encoders import load, shards
 from producers.encoders.image_loader import open_decoding_pool
-from producers.encoders.pipeline import (
-    HASH_COLUMNS,
-    EmbeddingRows,
-    StageSeconds,
-    Unusable,
-    build_embedding_rows,
-    encode_chunks,
-)
+from producers.encoders.pipeline import HASH_COLUMNS, EmbeddingRows, Unusable, build_embedding_rows, encode_chunks
+from producers.encoders.stage_seconds import StageSeconds
 
 COLUMNS = [schema.PRODUCT_ID, "title", "image", "image_bytes", schema.EVENT_TIMESTAMP]
 ROWS_PER_PART = 16_384

@@ -72,12 +72,7 @@ class TrainingSummary:
         if self.co_clicks:
             lines.append(f"aligned with {self.co_clicks:,} pairs of clicks of one session")
         if self.has_preferences is not None:
-            lines.append(
-                "the fused space weights the directions in which the clicks of a user agree"
-                if self.has_preferences
-                else "too few clicks or products to find directions in which the clicks of a user agree: the fused "
-                "space is not weighted by clicks"
-            )
+            lines.append(whitening.describe_preferences(self.has_preferences))
         return "\n".join(lines)
 
 
@@ -226,11 +221,10 @@ def _write_checkpoint(
         initial.save(folder)
         sample = np.linspace(0, len(pairs) - 1, min(len(pairs), MAX_WHITENING_PRODUCTS)).astype(np.int64)
         fused = fuse(*encode_pairs(model.towers, pairs, initial.preprocessor, sample), SAME_PRODUCT)
-        space = whitened = whitening.fit_whitening(fused)
-        if whitened and clicked:
-            row_index = np.full(len(pairs) + 1, -1)  # the last entry is for clicks on a product without a pair
-            row_index[sample] = np.arange(len(sample))
-            space = whitening.fit_preference_whitening(whitened, fused, clicked.users, row_index[clicked.product_rows])
+        row_index = np.full(len(pairs) + 1, -1)  # the last entry is for clicks on a product without a pair
+        row_index[sample] = np.arange(len(sample))
+        clicks = (clicked.users, row_index[clicked.product_rows]) if clicked else None
+        space, has_preferences = whitening.fit_space(fused, clicks)
         whitening.save_space(space, folder)
         if hasattr(model, "language"):
             model.language.save(folder)
@@ -239,7 +233,7 @@ def _write_checkpoint(
             f"{folder}: the checkpoint cannot be written ({error}); free disk space and run this again, it continues "
             "from its last saved state"
         ) from error
-    return space is not whitened if clicked else None
+    return has_preferences
 
 
 def _renumber_products(usable: NDArray[np.bool_], clicked: ClickArrays) -> ClickArrays:

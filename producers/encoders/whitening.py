@@ -122,6 +122,31 @@ def fit_preference_whitening(
     return Space(space.centre, np.ascontiguousarray(space.axes @ stretch, np.float32))
 
 
+def fit_space(
+    fused: Vectors, clicks: tuple[NDArray[np.int64], NDArray[np.int64]] | None
+) -> tuple[Space | None, bool | None]:
+    """Return the space of products, and whether clicks weight it; None for the latter without clicks.
+
+    Args:
+        fused: vectors of products [n, dim] from `fuse` without a space; NaN rows are ignored.
+        clicks: user and product of each click, as in `fit_preference_whitening`; None without clicks.
+    """
+    space = whitened = fit_whitening(fused)
+    if whitened and clicks:
+        space = fit_preference_whitening(whitened, fused, *clicks)
+    return space, space is not whitened if clicks else None
+
+
+def describe_preferences(has_preferences: bool) -> str:
+    """Return a line that says whether clicks weight the fused space."""
+    if has_preferences:
+        return "the fused space weights the directions in which the clicks of a user agree"
+    return (
+        "too few clicks or products to find directions in which the clicks of a user agree: the fused space is not "
+        "weighted by clicks"
+    )
+
+
 def save_space(space: Space | None, folder: Path) -> None:
     """Write the space beside the weights of a checkpoint, and remove that of an earlier training.
 

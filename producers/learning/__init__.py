@@ -1,6 +1,7 @@
 """Train an encoder on a shop, evaluate it on held-out products, and export it.
 
 encoder.py     the training, and the clicks that it may be aligned with
+assembly.py    pretrained towers, with heads trained on the shop
 evaluation.py  designs held out, recall on them, and the best recall that titles allow
 export.py      ONNX towers in a Triton model repository
 """

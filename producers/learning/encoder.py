@@ -78,14 +78,8 @@ def train_encoder(
         UsageError: the batch cannot be divided evenly among the processes.
         VitrineError: the checkpoint cannot be read or written.
     """
-    if out.exists() and not out.is_dir():
-        raise InvalidInputError(f"{out} is a file: name a folder for the checkpoint")
-    if name is not None:
-        check_name(name)
-    products, images, left_out = read_pairs(data)
-    if held_out is not None:
-        is_kept = ~pc.is_in(products[PRODUCT_ID], value_set=held_out[PRODUCT_ID].combine_chunks()).to_numpy()
-        products, images = products.filter(pa.array(is_kept)), list(compress(images, is_kept))
+    check_output(out, name)
+    products, images, left_out = read_training_pairs(data, held_out)
     summary = train(
         products.column("title").to_pylist(),
         images,
@@ -95,17 +89,43 @@ def train_encoder(
         progress=progress,
         recipe=recipe,
         checkpoint=checkpoint,
-        clicked=_to_click_arrays(clicked, products) if clicked is not None else None,
+        clicked=to_click_arrays(clicked, products) if clicked is not None else None,
     )
     if summary is None:
         return None
+    write_training_files(out, held_out, name)
+    return replace(summary, left_out=summary.left_out + left_out)
+
+
+def check_output(out: Path, name: str | None) -> None:
+    """Check the folder and the name of an encoder before it is trained.
+
+    Raises:
+        InvalidInputError: `out` is a file, or the name is invalid.
+    """
+    if out.exists() and not out.is_dir():
+        raise InvalidInputError(f"{out} is a file: name a folder for the checkpoint")
+    if name is not None:
+        check_name(name)
+
+
+def read_training_pairs(data: Path, held_out: pa.Table | None) -> tuple[pa.Table, list[Source], int]:
+    """Return what `read_pairs` does, without the products of `held_out`; None holds out none."""
+    products, images, left_out = read_pairs(data)
+    if held_out is not None:
+        is_kept = ~pc.is_in(products[PRODUCT_ID], value_set=held_out[PRODUCT_ID].combine_chunks()).to_numpy()
+        products, images = products.filter(pa.array(is_kept)), list(compress(images, is_kept))
+    return products, images, left_out
+
+
+def write_training_files(out: Path, held_out: pa.Table | None, name: str | None) -> None:
+    """Write HELD_OUT and NAME_FILE beside a complete checkpoint; those of an earlier training are removed."""
     (out / HELD_OUT).unlink(missing_ok=True)  # an earlier training's: this one may have learnt from those products
     if held_out is not None:
         pq.write_table(held_out, out / HELD_OUT)
     (out / NAME_FILE).unlink(missing_ok=True)
     if name is not None:
         (out / NAME_FILE).write_text(name + "\n")
-    return replace(summary, left_out=summary.left_out + left_out)
 
 
 def read_clicks_before(
@@ -189,7 +209,7 @@ def read_pairs(data: Path) -> tuple[pa.Table, list[Source], int]:
     return pairs, images, products.num_rows - pairs.num_rows
 
 
-def _to_click_arrays(clicks: pa.Table, products: pa.Table) -> ClickArrays:
+def to_click_arrays(clicks: pa.Table, products: pa.Table) -> ClickArrays:
     """Convert clicks with CLICK_COLUMNS to arrays, in their order.
 
     A product is given as its row in `products`, -1 if it is not there; a user as a number from 0.

@@ -27,7 +27,8 @@ from PIL import Image
 from feature_repo import schema
 from producers.encoders import load
 from producers.encoders.image_loader import Source, decode_images, open_decoding_pool
-from producers.encoders.pipeline import StageSeconds, build_embedding_rows, encode_chunks
+from producers.encoders.pipeline import build_embedding_rows, encode_chunks
+from producers.encoders.stage_seconds import StageSeconds
 from producers.encoders.tokens import tokenize
 from tests.benchmarks.encoding_gpu import NAMES, NOW, ROWS_A_COMMIT, gpu
 from tests.benchmarks.harness import RecordOption, RoundsOption, compare_sides, report_figures, take_turns

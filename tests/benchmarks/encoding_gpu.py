@@ -19,7 +19,8 @@ from PIL import Image
 from feature_repo import schema
 from producers.encoders import load
 from producers.encoders.image_loader import open_decoding_pool
-from producers.encoders.pipeline import StageSeconds, build_embedding_rows, encode_chunks
+from producers.encoders.pipeline import build_embedding_rows, encode_chunks
+from producers.encoders.stage_seconds import StageSeconds
 from tests.benchmarks.harness import BenchmarkFigure, RecordOption, RoundsOption, format_command, report_figures
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
