@@ -62,13 +62,18 @@ class AssemblySummary:
 
     def __str__(self) -> str:
         heads = self.heads
+        quality = (
+            f"on {heads.validation:,} validation products a title's own image has mean reciprocal rank "
+            f"{heads.reciprocal_rank:.3f}"
+            if heads.validation
+            else "too few products to validate on"
+        )
         lines = [
             f"image tower {self.image_tower}, text tower {self.text_tower}, and the words of the shop",
             f"{self.images_encoded:,} images and {self.titles_encoded:,} titles encoded by the towers, the outputs of "
             "the others were kept",
-            f"heads trained on {self.pairs:,} products, {heads.steps:,} of {heads.planned:,} steps; on "
-            f"{heads.validation:,} validation products a title's own image has mean reciprocal rank "
-            f"{heads.reciprocal_rank:.3f}; {self.left_out:,} products left out, without a title or a usable image",
+            f"heads trained on {self.pairs:,} products, {heads.steps:,} of {heads.planned:,} steps; {quality}; "
+            f"{self.left_out:,} products left out, without a title or a usable image",
         ]
         if self.has_preferences is not None:
             lines.append(whitening.describe_preferences(self.has_preferences))
