@@ -255,16 +255,24 @@ def test_a_process_without_descriptors_serves_again_when_it_has_some() -> None:
     with run() as served, ExitStack() as stack:
         waiting = [stack.enter_context(socket.socket()) for _ in range(3)]
         try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors.count_open_descriptors(), hard))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (find_free_descriptor(), hard))
             for connection in waiting:
-                connection.settimeout(3)
+                connection.settimeout(10)
                 connection.connect(("127.0.0.1", served.server.port))
                 connection.sendall(GOOD)
-            time.sleep(0.1)
+            deadline = time.monotonic() + 10
+            while not served.refused("descriptors") and time.monotonic() < deadline:
+                time.sleep(0.01)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         assert all(connection.recv(1_000).startswith(b"HTTP/1.1 200 ") for connection in waiting)
         assert served.refused("descriptors") >= 1
+
+
+def find_free_descriptor() -> int:
+    """Return the lowest descriptor that is not open. With it as the limit, no other can be opened."""
+    with Path("/dev/null").open() as file:
+        return file.fileno()
 
 
 def test_a_taken_port_is_one_line() -> None:

@@ -36,7 +36,7 @@ def test_features_are_returned_over_http_with_their_statuses(store: FeatureStore
         client, features=["looks:vector", "looks:title"], entities={"product_id": ["bear", "car", "nothing"]}
     )
     assert [value for value, _ in columns["product_id"]] == ["bear", "car", "nothing"]
-    assert columns["vector"] == [([0.5, 0.25], "PRESENT"), (None, "OUTSIDE_MAX_AGE"), (None, "NOT_FOUND")]
+    assert columns["vector"] == [([0.5, 0.25], "PRESENT"), ([1.0, -1.0], "OUTSIDE_MAX_AGE"), (None, "NOT_FOUND")]
     assert columns["title"][0] == ("毛绒 bear", "PRESENT")
 
 
