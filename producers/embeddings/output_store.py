@@ -16,7 +16,7 @@ for the rows of one call is taken.
 import os
 import struct
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import lmdb
@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_repo.errors import CorruptDataError, EncoderMismatchError
+from feature_repo.lmdb_environment import SharedEnvironment
 
 FOLDER = "towers"
 """Folder of the outputs, in the folder of the Delta tables."""
@@ -40,7 +41,7 @@ class OutputStore:
     Several processes may read and write at once; writers wait for each other.
     """
 
-    def __init__(self, folder: Path, environment: lmdb.Environment) -> None:
+    def __init__(self, folder: Path, environment: SharedEnvironment) -> None:
         """Wrap an open LMDB environment and the folder of the files beside it."""
         self._folder, self._environment = folder, environment
 
@@ -56,14 +57,18 @@ class OutputStore:
             EncoderMismatchError: outputs are kept of a tower of this name with another fingerprint.
         """
         key = b"name" + modality + name.encode()[-400:]  # a key of LMDB has at most 511 bytes
-        with self._environment.begin(write=True) as transaction:
-            kept = transaction.get(key)
-            if kept is not None and bytes(kept) != fingerprint.encode():
-                raise EncoderMismatchError(
-                    f"tower `{name}` has changed: {bytes(kept).decode()} when its outputs were kept, {fingerprint} "
-                    f"now; give the changed tower another name, or remove {self._folder} to encode everything again"
-                )
-            transaction.put(key, fingerprint.encode())
+
+        def work(environment: lmdb.Environment) -> None:
+            with environment.begin(write=True) as transaction:
+                kept = transaction.get(key)
+                if kept is not None and bytes(kept) != fingerprint.encode():
+                    raise EncoderMismatchError(
+                        f"tower `{name}` has changed: {bytes(kept).decode()} when its outputs were kept, {fingerprint} "
+                        f"now; give the changed tower another name, or remove {self._folder} to encode everything again"
+                    )
+                transaction.put(key, fingerprint.encode())
+
+        self._environment.run(work)
 
     def has(self, modality: bytes, fingerprint: str, hashes: Sequence[bytes | None]) -> NDArray[np.bool_]:
         """Return whether each content has an output, bool [n], in the order of the hashes; False for None."""
@@ -109,24 +114,21 @@ class OutputStore:
         """
         prefix = bytes.fromhex(fingerprint) + modality
         usable: list[bool] = np.isfinite(outputs).all(axis=1).tolist()  # type: ignore[assignment]
-        while True:
-            try:
-                with self._environment.begin(write=True) as transaction:
-                    first = _read_row(transaction.get(prefix), default=0)
-                    new: dict[bytes, int] = {}
-                    for row, hash_ in enumerate(hashes):
-                        if usable[row] and hash_ not in new and transaction.get(prefix + hash_) is None:
-                            new[hash_] = row
-                    rows = np.ascontiguousarray(outputs[list(new.values())], np.float16)
-                    self._write_rows(modality, fingerprint, first, rows)
-                    for number, hash_ in enumerate(new):
-                        transaction.put(prefix + hash_, ROW.pack(first + number))
-                    transaction.put(prefix, ROW.pack(first + len(new)))
-                return
-            except lmdb.MapFullError:
-                self._environment.set_mapsize(2 * self._environment.info()["map_size"])
-            except lmdb.MapResizedError:  # another process has enlarged the file
-                self._environment.set_mapsize(0)
+
+        def work(environment: lmdb.Environment) -> None:
+            with environment.begin(write=True) as transaction:
+                first = _read_row(transaction.get(prefix), default=0)
+                new: dict[bytes, int] = {}
+                for row, hash_ in enumerate(hashes):
+                    if usable[row] and hash_ not in new and transaction.get(prefix + hash_) is None:
+                        new[hash_] = row
+                rows = np.ascontiguousarray(outputs[list(new.values())], np.float16)
+                self._write_rows(modality, fingerprint, first, rows)
+                for number, hash_ in enumerate(new):
+                    transaction.put(prefix + hash_, ROW.pack(first + number))
+                transaction.put(prefix, ROW.pack(first + len(new)))
+
+        self._environment.run(work)
 
     def _write_rows(self, modality: bytes, fingerprint: str, first: int, rows: Outputs) -> None:
         """Write rows from number `first` on, and wait until they are on disk."""
@@ -145,9 +147,15 @@ class OutputStore:
     def _find_rows(self, modality: bytes, fingerprint: str, hashes: Sequence[bytes | None]) -> NDArray[np.int64]:
         """Return the row of each hash in the file, int64 [n]; -1 for None and for a hash without an output."""
         prefix = bytes.fromhex(fingerprint) + modality
-        with self._environment.begin(buffers=True) as transaction:
-            rows = (-1 if hash_ is None else _read_row(transaction.get(prefix + hash_), default=-1) for hash_ in hashes)
-            return np.fromiter(rows, np.int64, len(hashes))
+
+        def work(environment: lmdb.Environment) -> NDArray[np.int64]:
+            with environment.begin(buffers=True) as transaction:
+                rows = (
+                    -1 if hash_ is None else _read_row(transaction.get(prefix + hash_), default=-1) for hash_ in hashes
+                )
+                return np.fromiter(rows, np.int64, len(hashes))
+
+        return self._environment.run(work)
 
     def _file(self, modality: bytes, fingerprint: str) -> Path:
         return self._folder / f"{fingerprint}-{modality.decode()}.f16"
@@ -160,10 +168,9 @@ def open_outputs(folder: Path) -> Iterator[OutputStore]:
     Raises:
         CorruptDataError: LMDB or the disk cannot read or write, now or within the context; the disk may be full.
     """
-    (folder / "index").mkdir(parents=True, exist_ok=True)
+    repair = "remove the folder: its contents are then encoded again"
     try:
-        with lmdb.open(str(folder / "index"), map_size=INITIAL_MAP_SIZE, readahead=False) as environment:
-            environment.reader_check()  # frees the reader slots of killed processes
+        with closing(SharedEnvironment(folder / "index", map_size=INITIAL_MAP_SIZE, repair=repair)) as environment:
             yield OutputStore(folder, environment)
     except lmdb.Error as error:
         raise CorruptDataError(
