@@ -10,7 +10,8 @@ coverage.py  features that say what is missing for each candidate, and how old i
 import warnings
 from typing import Any
 
-from consumers.online.reader import IncompleteStoreError, Link, NoServicesError, OnlineReader, UnknownFeaturesError
+from consumers.online.errors import IncompleteStoreError, NoServicesError, UnknownFeaturesError
+from consumers.online.reader import Link, OnlineReader
 from feature_repo.online.decode import Status
 from feature_repo.online.feature_batch import FeatureBatch
 

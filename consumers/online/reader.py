@@ -23,7 +23,7 @@ from consumers.online.errors import IncompleteStoreError, NoServicesError, Unkno
 from feature_repo.arrow import timestamps
 from feature_repo.errors import NotFoundError
 from feature_repo.online.catalog import ProjectCatalog, ServiceView
-from feature_repo.online.decode import DecodedRows, Status
+from feature_repo.online.decode import DecodedRows
 from feature_repo.online.feature_batch import FeatureBatch, ViewRows
 from feature_repo.online.open_store import open_store
 from feature_repo.online.request_plan import Ids, PlannedRequest, RequestPlan, keep_plan
@@ -31,16 +31,6 @@ from feature_repo.online.table import OnlineTable, RequestPipeline, ViewRequest
 
 if TYPE_CHECKING:
     import torch
-
-__all__ = [
-    "FeatureBatch",
-    "IncompleteStoreError",
-    "Link",
-    "NoServicesError",
-    "OnlineReader",
-    "Status",
-    "UnknownFeaturesError",
-]
 
 
 @dataclass(frozen=True)

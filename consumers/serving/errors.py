@@ -23,7 +23,7 @@ arrive in time is DEADLINE_EXCEEDED with 408.
 import logging
 from enum import Enum
 
-from consumers.online.reader import IncompleteStoreError
+from consumers.online.errors import IncompleteStoreError
 from feature_repo.errors import (
     ConflictError,
     CorruptDataError,

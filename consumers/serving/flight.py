@@ -8,7 +8,7 @@
                  request ends the stream with its error.
 
 A response is split so that no message is longer than response.MAX_MESSAGE_BYTES: gRPC's clients in Go, Java and other
-languages refuse a message of more than 4 MiB unless they are told otherwise.
+languages refuse a message of more than 4 MiB by default.
 
 response.py describes the columns. The header `authorization: Bearer ...` carries the token, `x-request-id` names the
 request in the access log. Flight's other methods return UNIMPLEMENTED.

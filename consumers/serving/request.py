@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from consumers.online.affinity import Affinity, fetch_with_affinity
 from consumers.online.encoder_guard import require_one_encoder
-from consumers.online.reader import IncompleteStoreError, OnlineReader, UnknownFeaturesError
+from consumers.online.errors import IncompleteStoreError, UnknownFeaturesError
+from consumers.online.reader import OnlineReader
 from consumers.serving.metrics import Metrics
 from consumers.serving.response import AFFINITY, STATUS_WORDS, FeatureResponse, build_response
 from feature_repo.errors import InvalidInputError, NotFoundError, UnavailableError, VitrineError

@@ -141,7 +141,7 @@ def _split_header(file: Path, header: bytes, delimiter: str | None) -> tuple[str
 
 
 def _check_utf8(file: Path, text: CsvText) -> None:
-    """Refuse a file most of whose rows are not UTF-8. Fewer are left to the checks of the rows."""
+    """Refuse a file if most of its rows are not UTF-8. If fewer are not, the checks of the rows refuse those."""
     offsets = pa.array([0, len(text.data)], pa.int64()).buffers()[1]
     try:
         pa.LargeStringArray.from_buffers(1, offsets, pa.py_buffer(text.data)).validate(full=True)

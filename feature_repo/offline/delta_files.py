@@ -16,7 +16,7 @@ from feature_repo.errors import CorruptDataError, InvalidInputError
 _REFUSED_IN_PATHS = re.compile(r"[\[\]^|\\]|%[0-9A-Fa-f]{2}|[\x00-\x1f]")
 """Delta Lake aborts the process at the first four characters and reads or writes another folder for the rest."""
 _CACHED_FILES = 65_536
-"""Files of which it is remembered whether their Arrow types are views."""
+"""Number of files that the process remembers: whether their columns have view types."""
 
 
 def to_uri(path: Path) -> str:

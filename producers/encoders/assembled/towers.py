@@ -108,7 +108,7 @@ def open_image_tower(name: str) -> OpenedImageTower:
 
     Args:
         name: `efficientnet-lite0`; a directory or hub name of a vision model of transformers (CLIP, SigLIP, DINOv2,
-            ViT, ConvNeXt, ResNet, ...), of whose image-text models the image tower is taken; or `timm/NAME`.
+            ViT, ConvNeXt, ResNet, ...); of an image-text model its image tower is used; or `timm/NAME`.
 
     Raises:
         NotFoundError: there is no such directory, hub checkpoint or installed package.
