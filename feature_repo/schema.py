@@ -10,6 +10,7 @@ import pyarrow as pa
 PRODUCT_ID = "product_id"
 USER_ID = "user_id"
 IMPRESSION_ID = "impression_id"
+SELLER_ID = "seller_id"
 EVENT_TIMESTAMP = "event_timestamp"
 CREATED_TIMESTAMP = "created_timestamp"
 CLICKED = "clicked"
@@ -53,6 +54,16 @@ PRODUCTS = pa.schema(
 )
 """Input: the products of a shop, one row per active product."""
 
+OPTIONAL_PRODUCTS = pa.schema(
+    [
+        (SELLER_ID, pa.string()),
+        ("in_stock", pa.bool_()),
+        ("sales", pa.int64()),  # units sold, in a period that the shop chooses
+        ("images", pa.list_(pa.string())),  # further images, paths as in `image`
+    ]
+)
+"""Input: columns of the products that may be missing. They are then null in the catalogue."""
+
 IMPRESSIONS = pa.schema(
     [
         (IMPRESSION_ID, pa.string()),
@@ -88,6 +99,7 @@ CATALOGUE = pa.schema(
         ("fingerprint", pa.binary()),  # hash of all columns that make a version
         (EVENT_TIMESTAMP, TIMESTAMP),  # the product's updated_at
         (CREATED_TIMESTAMP, TIMESTAMP),
+        *OPTIONAL_PRODUCTS,  # `images` are absolute paths; versions before 0.3 have none of these columns
     ]
 )
 """Table `product_catalogue`: every version of every product that passed validation."""

@@ -22,7 +22,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 
 from feature_repo.errors import ConflictError, CorruptDataError, NotFoundError, UnavailableError
 from feature_repo.offline.delta_files import first_line, list_files, make_parent, open_version, to_uri
-from feature_repo.schema import INPUT_DIGEST
+from feature_repo.schema import INPUT_DIGEST, OPTIONAL_PRODUCTS
 
 Result = TypeVar("Result")
 
@@ -305,12 +305,12 @@ def read(
 
 
 def _schema_mode(table: DeltaTable, columns: pa.Schema) -> Literal["merge"] | None:
-    """Return "merge" if only one of a table and new rows has the column `input_digest`, which older versions lack.
+    """Return "merge" if a table and new rows differ only in columns that older versions lack.
 
-    The rows without it then have null there. Every other difference stays an error.
+    The rows without such a column then have null there. Every other difference stays an error.
     """
-    names = {field.name for field in table.schema().fields}
-    return "merge" if names ^ set(columns.names) == {INPUT_DIGEST} else None
+    different = {field.name for field in table.schema().fields} ^ set(columns.names)
+    return "merge" if different and different <= {INPUT_DIGEST, *OPTIONAL_PRODUCTS.names} else None
 
 
 def _writer_properties(columns: pa.Schema) -> WriterProperties | None:

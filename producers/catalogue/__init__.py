@@ -3,6 +3,8 @@
 ingest.py           finds new, changed, unchanged and gone products, and writes them
 summary.py          what ingesting did, in counts and in lines
 validate.py         checks a block of a products table
+optional_columns.py seller, stock, sales and further images, which a table may lack
+image_paths.py      paths of images, made absolute
 prices.py           prices as shops write them, with marks and currencies
 decimal_mark.py     decimal point or comma, an option
 repeated_ids.py     product ids of several rows, and those spelled in several ways

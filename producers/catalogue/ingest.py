@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from feature_repo import schema
@@ -33,6 +34,8 @@ from producers.catalogue.stored_versions import StoredVersions
 from producers.catalogue.summary import MAX_GONE_SHARE, MIN_GONE, IngestSummary
 
 STEP = "catalogue"
+COLUMNS = (*schema.PRODUCTS.names, *schema.OPTIONAL_PRODUCTS.names)
+"""Columns of a products table that are read."""
 BLOCK_ROWS = 131_072
 """Rows of the day's table in memory at a time. Of earlier blocks only ids, hashes and the rows to write are kept."""
 
@@ -66,7 +69,7 @@ class _IngestProgress:
     repairs: list[tuple[int, RejectedRow]] = field(default_factory=list)
     """Repaired values of all blocks, each with its row number in the whole table, from 0."""
     ignored: tuple[str, ...] = ()
-    """Columns of the table that schema.PRODUCTS does not have."""
+    """Columns of the table that are not in COLUMNS."""
     rows: int = 0
     """Rows read so far."""
 
@@ -95,9 +98,9 @@ def ingest_products(
 
     Args:
         settings: the deployment.
-        file: Parquet or CSV with the columns of schema.PRODUCTS. `image` is a path, an image in an LMDB (see
-            `feature_repo.image_store`) or the image's bytes. Relative paths start at the file's folder. A path with a
-            part `..` counts as no image. A row whose image cannot be read is used too.
+        file: Parquet or CSV with the columns of schema.PRODUCTS, and any of schema.OPTIONAL_PRODUCTS. `image` is a
+            path, an image in an LMDB (see `feature_repo.image_store`) or the image's bytes. Relative paths start at the
+            file's folder. A path with a part `..` counts as no image. A row whose image cannot be read is used too.
         now: the created timestamp, with a time zone; rows with a later `updated_at` are refused.
         partial: the table holds only a part of the active products, so a missing product is not gone.
         allow_shrink: accept that MIN_GONE active products or more, and more than MAX_GONE_SHARE of them, are gone.
@@ -167,7 +170,7 @@ def _ingest_once(
     for block in tables:
         if not blocks.rows:
             validation.require_columns(block, schema.PRODUCTS.names, file)
-            blocks.ignored = tuple(name for name in block.column_names if name not in schema.PRODUCTS.names)
+            blocks.ignored = tuple(name for name in block.column_names if name not in COLUMNS)
             decimal = decimal or prices.find_decimal_mark(price_columns)
         _compare_block(blocks, block, stored, file, now, rehash=rehash, decimal=decimal, timezone=table_format.timezone)
         progress(blocks.rows)
@@ -237,9 +240,7 @@ def _open_blocks(
     Rows of a CSV that do not fit its header are added to `misshapen`. The prices of a Parquet file are read twice,
     because the decimal mark is a matter of the whole column. Other files are in memory anyway.
     """
-    blocks = input_files.read_blocks(
-        file, BLOCK_ROWS, schema.PRODUCTS.names, table_format=table_format, on_refused=misshapen.extend
-    )
+    blocks = input_files.read_blocks(file, BLOCK_ROWS, COLUMNS, table_format=table_format, on_refused=misshapen.extend)
     if file.is_file() and file.suffix.lower() == ".parquet":
         return blocks, input_files.read_column(file, "price", BLOCK_ROWS, table_format=table_format)
     tables = list(blocks)
@@ -297,11 +298,12 @@ def compute_fingerprints(rows: pa.Table, image_hash: pa.Array) -> RowHashes:
     """Return for each row a hash [n, 2] of everything that makes a version, but not of its product id and its time.
 
     Two versions of a product are the same if their fingerprints are equal. Stored fingerprints are compared with new
-    ones, so the result for a given row must never change. A null differs from an empty text. A null price equals NaN,
+    ones, so the result for a given row must never change. Optional columns count only in rows that have a value in one
+    of them, because version 0.2 had none. A null differs from an empty text. A null price equals NaN,
     and 0.0 equals -0.0.
 
     Args:
-        rows: n rows with title, image (the path), category, brand and price.
+        rows: n rows with title, image (the path), category, brand, price and the columns of schema.OPTIONAL_PRODUCTS.
         image_hash: [n], the hashes of the images' bytes; null where unknown. Two nulls are equal.
     """
     # There are few distinct categories and brands: each is hashed once.
@@ -310,7 +312,16 @@ def compute_fingerprints(rows: pa.Table, image_hash: pa.Array) -> RowHashes:
     price = np.where(np.isnan(price), np.nan, price + 0.0)  # one bit pattern for all nulls, one for 0.0 and -0.0
     columns = [row_hash.hash_texts(rows[name]) for name in ("title", "image")]
     images = row_hash.hash_texts(pa.chunked_array([image_hash]))
-    return row_hash.combine_columns([*columns, images, *repeated, row_hash.hash_numbers(price.view(np.int64))])
+    hashes = row_hash.combine_columns([*columns, images, *repeated, row_hash.hash_numbers(price.view(np.int64))])
+    has_options = np.zeros(len(rows), bool)
+    for name in schema.OPTIONAL_PRODUCTS.names:
+        has_options |= rows[name].is_valid().to_numpy()
+    if not has_options.any():
+        return hashes
+    texts = {name: rows[name].cast(pa.string()) for name in (schema.SELLER_ID, "in_stock", "sales")}
+    texts["images"] = pc.binary_join(rows["images"], "\n")
+    options = row_hash.combine_columns([hashes, *map(row_hash.hash_texts, texts.values())])
+    return np.where(has_options[:, None], options, hashes)
 
 
 def _hash_repeated(column: pa.ChunkedArray) -> RowHashes:

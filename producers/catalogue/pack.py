@@ -62,7 +62,8 @@ def pack_images(
 ) -> PackSummary:
     """Write the LMDB `output`/pictures and the table `output`/products.parquet.
 
-    The table is `products` with every row that fits the header of a CSV, in its order; only the column `image` differs.
+    The table is `products` with every row that fits the header of a CSV, in its order; only the columns `image` and
+    `images` differ. Further images are not copied; their paths become absolute.
     An image in the LMDB, also one that was downloaded from its URL, becomes `lmdb://pictures#KEY`, and null stays null.
     The path of a file that cannot be read becomes absolute. Another URL, and a path that leaves the table's folder by
     `..`, stay as they are; a text that is not UTF-8 becomes null.
@@ -118,6 +119,8 @@ def pack_images(
             for row, key in downloaded.items():
                 names[row] = f"{image_store.URL_SCHEME}{IMAGES_FOLDER}#{key}"
             table = block.set_column(block.schema.get_field_index("image"), "image", pa.array(names, pa.string()))
+            if "images" in table.column_names:
+                table = table.set_column(table.schema.get_field_index("images"), "images", rows["images"])
             writer = writer or pq.ParquetWriter(unfinished, table.schema)
             writer.write_table(table.cast(writer.schema))
             row_count, image_count = row_count + len(block), image_count + len(contents) + len(downloaded)

@@ -52,7 +52,7 @@ class IngestSummary:
     given: dict[str, int]
     """`price` and `image` -> values of the table that are not null."""
     ignored: tuple[str, ...]
-    """Names of columns of the table that schema.PRODUCTS does not have, in the table's order. They are not stored."""
+    """Names of columns of the table that were not read, in the table's order. They are not stored."""
 
     def __str__(self) -> str:
         """Return one line of counts, and one more for each kind of change, reason, normalised, URLs, ignored column."""

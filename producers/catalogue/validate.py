@@ -15,13 +15,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from feature_repo import image_store, schema
+from feature_repo import schema
 from feature_repo.arrow import text
 from feature_repo.arrow.text import NormalizedValues
 from feature_repo.offline import validation
 from feature_repo.offline.quarantine import RejectedRow
 from feature_repo.offline.validation import RowCheck
-from producers.catalogue import prices
+from producers.catalogue import image_paths, optional_columns, prices
 from producers.catalogue.decimal_mark import DecimalMark
 
 MAX_TITLE_CHARACTERS = 1_000
@@ -50,7 +50,8 @@ class ValidatedProducts:
     """[n], microseconds since 1970 UTC; 0 where the time is missing or cannot be read."""
     rows: pa.Table
     """All n rows, refused ones included, with repaired values: product_id, title, image, image_bytes, category, brand,
-    price and event_timestamp as in schema.CATALOGUE. Only rows with `is_valid` may be used."""
+    price, event_timestamp and the columns of schema.OPTIONAL_PRODUCTS as in schema.CATALOGUE. Only rows with `is_valid`
+    may be used."""
     is_valid: NDArray[np.bool_]
     """[n], false for refused rows."""
     refused: list[RejectedRow]
@@ -82,11 +83,11 @@ def validate_products(
     A row is refused if its product id is missing, a text is not UTF-8, `updated_at` is missing, invalid or in the
     future, or it has neither a title nor a usable image path or bytes. A title of more than MAX_TITLE_CHARACTERS is
     cut. A price that is negative, infinite, NaN, ambiguous or not a number becomes null, and so does an image path that
-    cannot be used. Blank titles, categories and brands become null without a note. Repeated product ids are not looked
-    for.
+    cannot be used. The columns of schema.OPTIONAL_PRODUCTS are read as `optional_columns` says. Blank titles,
+    categories and brands become null without a note. Repeated product ids are not looked for.
 
     Args:
-        table: the block, with the columns of schema.PRODUCTS.
+        table: the block, with the columns of schema.PRODUCTS and any of schema.OPTIONAL_PRODUCTS.
         start: the number of the block's first row in the whole table, from 0. A row without an id is reported as
             `row 17`, counted from 1.
         file: the table's file. Relative image paths start at its folder. The file itself is not read.
@@ -97,7 +98,8 @@ def validate_products(
     Raises:
         InvalidInputError: a column has a type that cannot hold its values, such as a price that is a list.
     """
-    table, utf8_checks = validation.null_invalid_utf8(table, schema.PRODUCTS.names)
+    optional = optional_columns.list_present(table.column_names)
+    table, utf8_checks = validation.null_invalid_utf8(table, [*schema.PRODUCTS.names, *optional])
     ids = validation.parse_text(table, schema.PRODUCT_ID, file)
     product_ids = text.normalize_ids(ids)
     names = validation.name_rows(product_ids, start)
@@ -112,6 +114,7 @@ def validate_products(
     titles, categories, brands = (_blank_to_null(column) for column in texts.values())
     price_values, is_ambiguous, currencies = _parse_prices(table, file, decimal)
     images, image_bytes, image_checks = resolve_images(table, file)
+    optional_values, optional_checks = optional_columns.parse_optional_columns(table, file)
     is_negative, is_finite = pc.less(price_values, 0.0), pc.is_finite(price_values)
     has_invalid_price = validation.to_mask(is_negative) | validation.to_mask(pc.invert(is_finite))
     has_no_content = (
@@ -136,6 +139,7 @@ def validate_products(
         RowCheck("price", INVALID_PRICE, has_invalid_price & ~is_ambiguous),
         RowCheck("price", AMBIGUOUS_PRICE, is_ambiguous),
         *image_checks,
+        *optional_checks,
     ):
         is_repaired = check.bad & is_valid
         repairs += zip(
@@ -152,6 +156,7 @@ def validate_products(
         "brand": brands,
         "price": pc.if_else(pa.array(has_invalid_price), None, price_values),
         schema.EVENT_TIMESTAMP: updated_at,
+        **optional_values,
     }
     updated_at_us = updated_at.cast(pa.int64()).fill_null(0).to_numpy()
     respelled = np.flatnonzero(text.find_changed(ids, product_ids))
@@ -204,20 +209,11 @@ def resolve_images(table: pa.Table, file: Path) -> tuple[pa.ChunkedArray, pa.Chu
     if pa.types.is_binary(column_type) or pa.types.is_large_binary(column_type):
         no_paths = pa.chunked_array([pa.nulls(table.num_rows, pa.string())])
         return no_paths, table["image"].cast(pa.binary()), ()
-    paths = _blank_to_null(validation.parse_text(table, "image", file))
-    in_lmdb = pa.array(validation.to_mask(pc.starts_with(paths, image_store.URL_SCHEME)))
-    paths = pc.if_else(in_lmdb, pc.utf8_slice_codeunits(paths, len(image_store.URL_SCHEME)), paths)
-    is_url = validation.to_mask(pc.match_substring_regex(paths, r"^[A-Za-z][A-Za-z0-9+.-]*://"))
-    leaves_folder = validation.to_mask(pc.match_substring_regex(paths, r"(^|/)\.\.(/|$)"))
-    folder = str((file if file.is_dir() else file.parent).resolve())
-    in_folder = pc.binary_join_element_wise(folder, pc.replace_substring_regex(paths, r"^(\./+)+", ""), "/")
-    absolute = pc.if_else(pc.starts_with(paths, "/"), paths, in_folder)
-    prefixed = pc.binary_join_element_wise(image_store.PATH_PREFIX, absolute, "")
-    absolute = pc.if_else(in_lmdb, prefixed, absolute)
-    no_bytes = pa.chunked_array([pa.nulls(table.num_rows, pa.binary())])
+    paths = validation.parse_text(table, "image", file)
+    absolute, is_url, leaves_folder = image_paths.resolve_paths(paths, file)
     return (
-        pc.if_else(pa.array(is_url | leaves_folder), None, absolute),
-        no_bytes,
+        absolute,
+        pa.chunked_array([pa.nulls(table.num_rows, pa.binary())]),
         (RowCheck("image", IMAGE_IS_URL, is_url), RowCheck("image", PATH_LEAVES_FOLDER, leaves_folder & ~is_url)),
     )
 

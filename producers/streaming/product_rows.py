@@ -25,7 +25,7 @@ from producers.encoders.encoder import Encoder
 from producers.encoders.pipeline import build_embedding_rows, encode_chunk
 from producers.streaming.source import StreamMessage
 
-TEXT_FIELDS = ("product_id", "title", "image", "category", "brand", "price", "updated_at")
+TEXT_FIELDS = catalogue.COLUMNS
 """Fields of a product message that are UTF-8 text."""
 BYTES_FIELD = "image_bytes"
 """Field of a product message that holds an image. If it is there, the field `image` is ignored."""

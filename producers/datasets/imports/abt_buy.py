@@ -81,6 +81,7 @@ def _product(shop: str, side: re.Match[str]) -> dict[str, Any]:
         "title": name or None,
         "price": _price(price),
         "updated_at": PUBLISHED,
+        "seller_id": shop,
         "description": description or None,
     }
 

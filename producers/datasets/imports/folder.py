@@ -1,6 +1,7 @@
 """The tables of an import, and how they are written: the folder of a shop with the tables that the set has.
 
-    products.parquet     schema.PRODUCTS and `description` where there is one; `image` is an absolute path into the set
+    products.parquet     schema.PRODUCTS, and `seller_id` and `description` where there are any; `image` is an absolute
+                         path into the set
     labels.parquet       schema.LABELS, `group`, and `split` where the set has its own
     impressions.parquet  schema.IMPRESSIONS and context
     users.parquet        user_id, child_birthday, child_gender
@@ -90,14 +91,20 @@ def write(imported: ImportedTables, name: str, output: Path, now: datetime) -> I
 
 
 def build_products(rows: Sequence[dict[str, Any]], *, described: bool = False) -> pa.Table:
-    """Return rows as a table of schema.PRODUCTS, in their order.
+    """Return rows as a table of schema.PRODUCTS and of the columns of schema.OPTIONAL_PRODUCTS that a row has.
+
+    Rows keep their order.
 
     Args:
         rows: for each product the values by column name. A missing key becomes null; any other key is ignored.
         described: whether the table has a further last column `description`.
     """
-    table_schema = schema.PRODUCTS.append(pa.field("description", pa.string())) if described else schema.PRODUCTS
-    return pa.Table.from_pylist(rows, schema=table_schema)
+    fields = [
+        *schema.PRODUCTS,
+        *(field for field in schema.OPTIONAL_PRODUCTS if any(field.name in row for row in rows)),
+    ]
+    fields += [pa.field("description", pa.string())] * described
+    return pa.Table.from_pylist(rows, schema=pa.schema(fields))
 
 
 def build_labels(rows: Sequence[tuple[str, str, str | None, str]]) -> pa.Table:

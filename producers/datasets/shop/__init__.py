@@ -4,6 +4,7 @@ parameters.py      constants that decide how difficult the shop is
 vocabulary.py      categories and attributes, and the words that sellers use for them, in Chinese and English
 random_streams.py  an independent random generator for each part
 assortment.py      designs, and the products that sellers make of them
+offers.py          seller ids, stock, units sold, second images
 shapes.py          polygons that everything is drawn with
 clothes.py         silhouettes of clothes
 non_clothing.py    silhouettes of toys, tableware, bags and care products

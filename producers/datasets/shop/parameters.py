@@ -26,6 +26,11 @@ MISSING_CATEGORY = 0.03
 MISSING_BRAND = 0.10
 LABELLED_DESIGNS = 0.60  # share of the designs that annotators could see
 
+# Offers. They have random streams of their own, and no user reacts to them.
+OUT_OF_STOCK = 0.08
+MEAN_SALES = 20.0  # units sold of a product with the median popularity
+FURTHER_IMAGE = 0.15  # share of the products with an image that have a second one
+
 # Images: shares.
 MISSING_IMAGE = 0.04
 LOW_QUALITY_IMAGE = {"blurred": 0.02, "grey": 0.015, "small": 0.015}

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageEnhance
 
 from feature_repo.schema import CHILD_AGES, CHILD_GENDERS
 from producers.datasets.shop import decoration, parameters, vocabulary
-from producers.datasets.shop.assortment import Assortment
+from producers.datasets.shop.assortment import Assortment, Bools
 from producers.datasets.shop.decoration import CANVAS, Colour
 from producers.datasets.shop.random_streams import make_generator
 from producers.datasets.shop.shapes import Points, Silhouette, ellipse
@@ -27,8 +27,12 @@ BOW: Colour = (232, 62, 128)
 PENNANT: Colour = (40, 104, 200)
 
 
-def draw_images(assortment: Assortment, folder: Path, *, seed: int, processes: int) -> Iterator[int]:
+def draw_images(
+    assortment: Assortment, folder: Path, *, seed: int, processes: int, further: Bools | None = None
+) -> Iterator[int]:
     """Write `folder`/PRODUCT_ID.jpg for each product that has an image, and replace files that are there.
+
+    A second image of a product is beside the first, see `name_further_image`.
 
     A file of a product without an image is left as it is. Products are drawn in tasks of PRODUCTS_PER_TASK. With one
     process, or one task, each is drawn in this process when its number is asked for.
@@ -38,23 +42,29 @@ def draw_images(assortment: Assortment, folder: Path, *, seed: int, processes: i
         folder: an existing folder.
         seed: the shop's seed.
         processes: how many processes draw, at least 1; the files do not depend on it.
+        further: [n], whether a product with an image has a second one; None: no product.
 
     Yields:
         For each finished task, in the order of the products, its number of products, those without an image included.
     """
     n = len(assortment.products.design)
+    further = np.zeros(n, bool) if further is None else further
     row_ranges = [range(a, min(a + PRODUCTS_PER_TASK, n)) for a in range(0, n, PRODUCTS_PER_TASK)]
+    tasks = [folder] * len(row_ranges), [seed] * len(row_ranges), row_ranges, [further[rows] for rows in row_ranges]
     if processes == 1 or len(row_ranges) == 1:
-        for rows in row_ranges:
-            yield _draw_rows(assortment, folder, seed, rows)
+        for task in zip(*tasks, strict=True):
+            yield _draw_rows(assortment, *task)
         return
     # Spawned, not forked, because Arrow and NumPy may have started threads in this process.
     with ProcessPoolExecutor(
         processes, mp_context=get_context("spawn"), initializer=_set_assortment, initargs=(assortment,)
     ) as pool:
-        yield from pool.map(
-            _draw_rows_of_shared_assortment, [folder] * len(row_ranges), [seed] * len(row_ranges), row_ranges
-        )
+        yield from pool.map(_draw_rows_of_shared_assortment, *tasks)
+
+
+def name_further_image(product_id: str) -> str:
+    """Return the name of the second image of a product, without its suffix."""
+    return f"{product_id}_2"
 
 
 _assortment: Assortment | None = None  # set in each worker process
@@ -66,22 +76,25 @@ def _set_assortment(assortment: Assortment) -> None:
     _assortment = assortment
 
 
-def _draw_rows_of_shared_assortment(folder: Path, seed: int, rows: range) -> int:
+def _draw_rows_of_shared_assortment(folder: Path, seed: int, rows: range, further: Bools) -> int:
     """Draw the images of a range of the products that this worker process keeps."""
     assert _assortment is not None
-    return _draw_rows(_assortment, folder, seed, rows)
+    return _draw_rows(_assortment, folder, seed, rows, further)
 
 
-def _draw_rows(assortment: Assortment, folder: Path, seed: int, rows: range) -> int:
+def _draw_rows(assortment: Assortment, folder: Path, seed: int, rows: range, further: Bools) -> int:
     """Write the images of a range of products and return their number, those without an image included."""
     ids = assortment.products.ids
-    for product in rows:
+    for product, has_further in zip(rows, further.tolist(), strict=True):
         if assortment.products.image_quality[product] != "missing":
             draw_image(assortment, product, seed=seed).save(folder / f"{ids[product]}.jpg", quality=88)
+            if has_further:
+                second = draw_image(assortment, product, seed=seed, number=1)
+                second.save(folder / f"{name_further_image(ids[product])}.jpg", quality=88)
     return len(rows)
 
 
-def draw_image(assortment: Assortment, product: int, *, seed: int) -> Image.Image:
+def draw_image(assortment: Assortment, product: int, *, seed: int, number: int = 0) -> Image.Image:
     """Return the image of a product: RGB, SIZE pixels square.
 
     If `image_quality` is "blurred", "grey" or "small", the image is degraded. If it is "missing", the image is drawn
@@ -91,9 +104,10 @@ def draw_image(assortment: Assortment, product: int, *, seed: int) -> Image.Imag
         assortment: the products.
         product: number of the product, from 0: an index into the fields of `assortment.products`.
         seed: the shop's seed; the same arguments give the same image.
+        number: which image of the product, from 0: they differ in background, crop and angle.
     """
     designs, goods = assortment.designs, assortment.products
-    rng = make_generator(seed, "picture", product)
+    rng = make_generator(seed, "picture", product, *[number] * (number > 0))
     design = goods.design[product]
     age, looks = int(designs.age[design]), float(designs.apparent_age[design])
     growth = float(np.clip((looks + 0.3) / (len(CHILD_AGES) - 0.4), 0, 1))

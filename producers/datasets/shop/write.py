@@ -22,8 +22,9 @@ from producers.datasets.shop import vocabulary
 from producers.datasets.shop.assortment import MISSING, Assortment, make_assortment, make_ids
 from producers.datasets.shop.clicks import compute_click_probability, draw_clicks
 from producers.datasets.shop.impressions import GeneratedImpressions, generate_impressions
+from producers.datasets.shop.offers import Offers, make_offers
 from producers.datasets.shop.people import People, age_months, make_people
-from producers.datasets.shop.product_images import draw_images
+from producers.datasets.shop.product_images import draw_images, name_further_image
 from producers.datasets.shop.titles import Titles, write_titles
 from producers.datasets.shop.vocabulary import AGE_WORDS, CATEGORIES, GENDER_WORDS, STYLE, STYLE_NAMES
 
@@ -71,13 +72,14 @@ def make_shop(
     _check_arguments(products, users, days, seed, language, impressions_per_user)
     _clear_folder(output)
     assortment = make_assortment(products, days, seed)
+    offers = make_offers(assortment.products, seed)
     titles = write_titles(assortment, language=language, seed=seed)
     people = make_people(users, assortment.designs.style(), seed)
     log = generate_impressions(assortment, people, days=days, impressions=users * impressions_per_user, seed=seed)
     probability = compute_click_probability(assortment, people, log, seed=seed)
     clicked = draw_clicks(probability, seed=seed)
 
-    _write(output / "products.parquet", _build_products(assortment, titles, language))
+    _write(output / "products.parquet", _build_products(assortment, offers, titles, language))
     _write(output / "users.parquet", _build_users(people))
     _write(output / "labels.parquet", _build_labels(assortment, language))
     _write(output / "impressions.parquet", _build_impressions(people, log, clicked))
@@ -88,7 +90,8 @@ def make_shop(
     _write(output / "truth" / "impressions.parquet", pa.table({"impression_id": ids, "click_probability": probability}))
     with console.make_progress_bar() as bar:
         task = bar.add_task("draw images", total=products)
-        for done in draw_images(assortment, output / "images", seed=seed, processes=count_cores()):
+        further = offers.has_further_image
+        for done in draw_images(assortment, output / "images", seed=seed, processes=count_cores(), further=further):
             bar.advance(task, done)
     return ShopSummary(products, len(assortment.designs.category), len(clicked), int(clicked.sum()))
 
@@ -142,8 +145,8 @@ def _to_timestamps(microseconds: np.ndarray) -> pa.Array:
     return pa.array(microseconds).cast(schema.TIMESTAMP)
 
 
-def _build_products(assortment: Assortment, titles: Titles, language: str) -> pa.Table:
-    """Return products.parquet: the products as the shop states them."""
+def _build_products(assortment: Assortment, offers: Offers, titles: Titles, language: str) -> pa.Table:
+    """Return products.parquet: the products as the shop states them, with the optional columns."""
     goods = assortment.products
     missing = goods.image_quality == "missing"
     names = [brand[vocabulary.LANGUAGES.index(language)] for brand in assortment.brands]
@@ -155,8 +158,15 @@ def _build_products(assortment: Assortment, titles: Titles, language: str) -> pa
         _take_or_null(names, goods.stated_brand),
         goods.price,
         _to_timestamps(goods.listed_at),
+        offers.seller_ids,
+        offers.in_stock,
+        offers.sales,
+        [
+            [f"images/{name_further_image(name)}.jpg"] if has_further else None
+            for name, has_further in zip(goods.ids, offers.has_further_image.tolist(), strict=True)
+        ],
     ]
-    return pa.table(columns, schema=schema.PRODUCTS)
+    return pa.table(columns, schema=pa.schema([*schema.PRODUCTS, *schema.OPTIONAL_PRODUCTS]))
 
 
 def _build_impressions(people: People, log: GeneratedImpressions, clicked: np.ndarray) -> pa.Table:

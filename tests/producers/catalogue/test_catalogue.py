@@ -35,6 +35,7 @@ def test_stores_a_product_unchanged_with_event_and_created_timestamp(store: Sett
             **{name: GOOD[name] for name in ("product_id", "title", "category", "brand", "price")},
             "image": str(store.file.parent / "shop" / "images" / "p1.jpg"),
             "image_bytes": None,
+            **dict.fromkeys(schema.OPTIONAL_PRODUCTS.names),
             "event_timestamp": datetime(2026, 1, 2, tzinfo=UTC),
             "created_timestamp": NOW,
         }
