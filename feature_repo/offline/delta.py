@@ -158,6 +158,19 @@ def txn_version(path: Path, series: str) -> int:
     return (open_table(path).transaction_version(series) or 0) if exists(path) else 0
 
 
+def require_txn_version(table: DeltaTable, path: Path, series: str, version: int) -> None:
+    """Raise CommitConflictError unless the commits to a table under the name `series` are `version` in number.
+
+    Args:
+        table: the version of the table on which a commit is to be based.
+        path: the table's folder, for the message.
+        series: the name, which Delta calls an application id.
+        version: what `txn_version` returned for this name.
+    """
+    if (table.transaction_version(series) or 0) != version:
+        raise CommitConflictError(f"table `{path.name}`: another writer has committed to `{series}`; read it again")
+
+
 def append_if_version(
     path: Path, rows: pa.Table, series: str, version: int, markers: Mapping[str, int] | None = None
 ) -> int:
@@ -190,8 +203,7 @@ def append_if_version(
 
     def write() -> int:
         table = open_table(path)
-        if (table.transaction_version(series) or 0) != version:
-            raise CommitConflictError(f"table `{path.name}`: another writer has committed to `{series}`; read it again")
+        require_txn_version(table, path, series, version)
         numbers = {**(markers or {}), series: version + 1}
         transactions = CommitProperties(
             app_transactions=[Transaction(name, number) for name, number in numbers.items()]

@@ -4,8 +4,10 @@ import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.dataset
 import pyarrow.parquet
 
 from feature_repo.errors import InvalidInputError, NotFoundError
@@ -16,6 +18,8 @@ from feature_repo.table_format import DEFAULT_FORMAT, TableFormat
 logger = logging.getLogger(__name__)
 
 CSV_SUFFIXES = (".csv", ".tsv")
+BLOCK_BYTES = 32 << 20
+"""Bytes of a block, by the mean of the rows of the file: images in a column make blocks of fewer rows."""
 
 
 def warn_of_rows(rows: Sequence[RejectedRow]) -> None:
@@ -85,7 +89,8 @@ def read_blocks(
 ) -> Iterator[pa.Table]:
     """Yield a file in order, in tables of at most `rows` rows. Yields at least one table, which may be empty.
 
-    A single Parquet file is read block by block; all else is read into memory first. Text may hold invalid UTF-8.
+    Parquet is read block by block, in blocks of about BLOCK_BYTES at most; a CSV is read into memory first. Text may
+    hold invalid UTF-8.
 
     Args:
         file: a `.parquet`, `.csv` or `.tsv` file, or a folder of Parquet files.
@@ -99,39 +104,103 @@ def read_blocks(
         InvalidInputError: it has another suffix, it cannot be read, or two columns have one name. The error may come
             after some blocks.
     """
-    if not file.is_file() or _file_suffix(file) != ".parquet":
+    if not is_parquet(file):
         whole = read_table(file, text, table_format=table_format, on_refused=on_refused, allow_invalid_utf8=True)
         for start in range(0, max(1, whole.num_rows), rows):
             yield whole.slice(start, rows)
         return
-    with _explain_errors(file, ".parquet"), pyarrow.parquet.ParquetFile(file) as parquet:
-        names = table_format.rename(parquet.schema_arrow.names)
-        _require_unique_names(file, names)
-        if not parquet.metadata.num_rows:
-            yield parquet.schema_arrow.empty_table().rename_columns(names)
-        for batch in parquet.iter_batches(batch_size=rows):
-            yield pa.Table.from_batches([batch]).rename_columns(names)
+    with _explain_errors(file, ".parquet"):
+        names: list[str] | None = None
+        for block in _read_parquet(file, rows):
+            if names is None:
+                names = table_format.rename(block.column_names)
+                _require_unique_names(file, names)
+            yield block.rename_columns(names)
 
 
 def read_column(
     file: Path, name: str, rows: int, *, table_format: TableFormat = DEFAULT_FORMAT
 ) -> Iterator[pa.ChunkedArray]:
-    """Yield one column of a single Parquet file in order, in pieces of at most `rows` rows.
+    """Yield one column of a Parquet file, or of a folder of them, in order, in pieces of at most `rows` rows.
 
     Args:
-        file: a `.parquet` file that has the column.
+        file: Parquet that has the column.
         name: our name of the column.
-        rows: the largest number of rows of a piece.
+        rows: the largest number of rows of a piece; pieces are of about BLOCK_BYTES at most.
         table_format: what the user says about the file.
 
     Raises:
         InvalidInputError: the file cannot be read.
     """
-    with _explain_errors(file, ".parquet"), pyarrow.parquet.ParquetFile(file) as parquet:
-        names = parquet.schema_arrow.names
-        theirs = names[table_format.rename(names).index(name)]
-        for batch in parquet.iter_batches(batch_size=rows, columns=[theirs]):
-            yield pa.chunked_array([batch.column(0)])
+    with _explain_errors(file, ".parquet"):
+        for block in _read_parquet(file, rows, lambda names: names[table_format.rename(names).index(name)]):
+            yield block.column(0)
+
+
+def is_parquet(file: Path) -> bool:
+    """Return whether a file is Parquet by its name, or a folder of Parquet files.
+
+    Raises:
+        NotFoundError: there is no such file.
+    """
+    return _file_suffix(file) == ".parquet"
+
+
+def _read_parquet(file: Path, rows: int, choose_column: Callable[[list[str]], str] | None = None) -> Iterator[pa.Table]:
+    """Yield the rows of a Parquet file, or of the files of a folder in the order of their names; at least one table.
+
+    Columns of a folder are those of its first file, and of names of folders such as `day=1`. Files are mapped into
+    memory, so that the system may drop what was read. Arrow's scanner of datasets reads ahead by row groups instead.
+
+    Args:
+        file: the file or folder.
+        rows: the largest number of rows of a table.
+        choose_column: returns the only column to read, given all names; None reads all columns.
+    """
+    columns: pa.Schema | None = None
+    pieces: list[tuple[str, dict[str, Any]]] = [(str(file), {})]
+    if file.is_dir():
+        dataset = pyarrow.dataset.dataset(file, format="parquet", partitioning="hive")
+        columns = dataset.schema
+        pieces = [
+            (fragment.path, pyarrow.dataset.get_partition_keys(fragment.partition_expression))
+            for fragment in dataset.get_fragments()
+        ]
+    names = columns.names if columns is not None else pyarrow.parquet.read_schema(file).names
+    wanted = names if choose_column is None else [choose_column(names)]
+    empty = True
+    for path, partition in pieces:
+        with pyarrow.parquet.ParquetFile(path, memory_map=True) as parquet:
+            columns = columns or parquet.schema_arrow
+            stored = [name for name in wanted if name in parquet.schema_arrow.names]
+            chosen = None if choose_column is None else stored
+            for batch in parquet.iter_batches(_count_block_rows(parquet.metadata, rows), columns=chosen):
+                empty = False
+                yield _conform(batch, columns, wanted, partition)
+    if empty and columns is not None:
+        yield pa.schema([columns.field(columns.names.index(name)) for name in wanted]).empty_table()
+
+
+def _conform(batch: pa.RecordBatch, columns: pa.Schema, wanted: list[str], partition: dict[str, Any]) -> pa.Table:
+    """Return a batch with the columns `wanted`: constants of its folder's name, and null where its file lacks one."""
+    table = pa.Table.from_batches([batch])
+    if table.column_names == wanted and not partition:
+        fields = [field for field in columns if field.name in wanted]
+        return table if table.schema.types == [field.type for field in fields] else table.cast(pa.schema(fields))
+    arrays = [
+        table[name].cast(columns.field(name).type)
+        if name in table.column_names
+        else pa.chunked_array([pa.repeat(pa.scalar(partition.get(name), columns.field(name).type), len(table))])
+        for name in wanted
+    ]
+    return pa.table(arrays, names=wanted)
+
+
+def _count_block_rows(metadata: pyarrow.parquet.FileMetaData, rows: int) -> int:
+    """Return how many rows of a file make a block: at most `rows`, and about BLOCK_BYTES of its widest row group."""
+    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+    row_bytes = max((group.total_byte_size / group.num_rows for group in groups if group.num_rows), default=1.0)
+    return max(1, min(rows, int(BLOCK_BYTES / max(row_bytes, 1.0))))
 
 
 def _file_suffix(file: Path) -> str:

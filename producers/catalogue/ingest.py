@@ -6,7 +6,7 @@ timestamps and hashes.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -22,6 +22,7 @@ from feature_repo.arrow.text import NormalizedValues
 from feature_repo.config import Settings
 from feature_repo.errors import ConflictError, InvalidInputError
 from feature_repo.offline import delta, input_files, quarantine, validation
+from feature_repo.offline.delta_blocks import append_blocks_if_version
 from feature_repo.offline.quarantine import RejectedRow
 from feature_repo.offline.validation import RowCheck
 from feature_repo.offline.versions import read_gone_products
@@ -37,7 +38,8 @@ STEP = "catalogue"
 COLUMNS = (*schema.PRODUCTS.names, *schema.OPTIONAL_PRODUCTS.names)
 """Columns of a products table that are read."""
 BLOCK_ROWS = 131_072
-"""Rows of the day's table in memory at a time. Of earlier blocks only ids, hashes and the rows to write are kept."""
+"""Rows of the day's table in memory at a time; fewer if they are wide, see `input_files.BLOCK_BYTES`. Of earlier blocks
+only ids and hashes are kept, and of the rows to write all but the bytes of images."""
 
 
 @dataclass
@@ -55,7 +57,9 @@ class _IngestProgress:
     is_unchanged: list[NDArray[np.bool_]] = field(default_factory=list)
     """Whether a valid row equals the stored version that is valid at its time."""
     increment: list[pa.Table] = field(default_factory=list)
-    """Valid rows that are new or changed, with their number in the whole table as `row`."""
+    """Valid rows that are new or changed, without `image_bytes`, and with their number in the whole table as `row`."""
+    has_image_bytes: bool = False
+    """Whether the column `image` holds bytes. Those of rows to write are read again when they are written."""
     refused: list[RejectedRow] = field(default_factory=list)
     """Refused rows of all blocks, without the rows of a repeated id."""
     spellings: dict[int, str] = field(default_factory=dict)
@@ -210,8 +214,13 @@ def _ingest_once(
     increment = increment.filter(pa.array(is_used[increment["row"].to_numpy()]))
     if len(increment) and not dry_run:
         created = pa.repeat(pa.scalar(now, schema.TIMESTAMP), len(increment))
-        rows = increment.append_column(schema.CREATED_TIMESTAMP, created).select(schema.CATALOGUE.names)
-        delta.append_if_version(path, rows.cast(schema.CATALOGUE), STEP, txn_version)
+        increment = increment.append_column(schema.CREATED_TIMESTAMP, created)
+        if blocks.has_image_bytes:
+            rows_with_bytes = _attach_image_bytes(increment, file, table_format)
+            append_blocks_if_version(path, schema.CATALOGUE, rows_with_bytes, STEP, txn_version)
+        else:
+            rows = increment.append_column("image_bytes", pa.nulls(len(increment), pa.binary()))
+            delta.append_if_version(path, rows.select(schema.CATALOGUE.names).cast(schema.CATALOGUE), STEP, txn_version)
     if (len(gone) or len(returned)) and not dry_run:
         rows = _build_activity_rows(stored, gone, returned, now)
         delta.append_if_version(active_path, rows, STEP, active_txn_version)
@@ -237,14 +246,36 @@ def _open_blocks(
 ) -> tuple[Iterable[pa.Table], Iterable[pa.ChunkedArray]]:
     """Return the blocks of a table and, to be read before them, their columns of prices.
 
-    Rows of a CSV that do not fit its header are added to `misshapen`. The prices of a Parquet file are read twice,
-    because the decimal mark is a matter of the whole column. Other files are in memory anyway.
+    Rows of a CSV that do not fit its header are added to `misshapen`. The prices of Parquet are read twice, because
+    the decimal mark is a matter of the whole column. A CSV is in memory anyway.
     """
     blocks = input_files.read_blocks(file, BLOCK_ROWS, COLUMNS, table_format=table_format, on_refused=misshapen.extend)
-    if file.is_file() and file.suffix.lower() == ".parquet":
+    if input_files.is_parquet(file):
         return blocks, input_files.read_column(file, "price", BLOCK_ROWS, table_format=table_format)
     tables = list(blocks)
     return tables, (table["price"] for table in tables)
+
+
+def _attach_image_bytes(increment: pa.Table, file: Path, table_format: TableFormat) -> Iterator[pa.Table]:
+    """Yield the rows to write, as in schema.CATALOGUE, with the bytes of their images, which are read again.
+
+    Raises:
+        InvalidInputError: an image is not the one that was compared.
+    """
+    row = increment["row"].to_numpy()
+    start = 0
+    for images in input_files.read_column(file, "image", BLOCK_ROWS, table_format=table_format):
+        first, end = np.searchsorted(row, [start, start + len(images)])
+        rows = increment.slice(first, end - first)
+        image_bytes = images.take(pa.array(row[first:end] - start)).cast(pa.binary())
+        start += len(images)
+        if not row_hash.hash_contents(image_bytes).equals(rows["image_hash"].combine_chunks()):
+            break
+        yield rows.append_column("image_bytes", image_bytes).select(schema.CATALOGUE.names).cast(schema.CATALOGUE)
+    else:
+        if start > row[-1]:
+            return
+    raise InvalidInputError(f"{file}: was changed while it was read; nothing was written: run this again")
 
 
 def _compare_block(
@@ -271,7 +302,8 @@ def _compare_block(
     fingerprints = compute_fingerprints(validated.rows, image_hash)
     is_same = (fingerprints == _take_or_zero(stored.fingerprints, valid_version)).all(axis=1)
     is_unchanged = validated.is_valid & (valid_version >= 0) & is_same
-    rows = validated.rows
+    blocks.has_image_bytes |= validated.rows["image_bytes"].null_count < len(block)
+    rows = validated.rows.drop_columns("image_bytes")
     for name, column in {
         "image_hash": image_hash,
         "image_stat": image_stat,

@@ -28,7 +28,7 @@ from producers.downloads import download_log
 
 IMAGES_FOLDER, PRODUCTS_FILE = "pictures", "products.parquet"
 IS_URL = validate.IMAGE_IS_URL.partition(":")[0]
-BLOCK_ROWS = 4096
+BLOCK_ROWS = 1024
 """Products whose images are in memory at a time."""
 
 

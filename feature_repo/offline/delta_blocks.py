@@ -1,0 +1,125 @@
+"""Append rows to a Delta table block by block: one commit, for rows that do not fit in memory, such as images.
+
+`deltalake.write_deltalake` takes a stream of rows too, but reads it faster than it writes, so that all rows are in
+memory at once. Here Arrow writes the Parquet files, and Delta Lake gets the commit that names them.
+"""
+
+import json
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from deltalake import CommitProperties, DeltaTable, Transaction
+from deltalake.transaction import AddAction
+
+from feature_repo.offline import delta
+from feature_repo.offline.delta_files import make_parent, to_uri
+
+FILE_BYTES = 1 << 30
+"""A file that has reached this size is closed, and the next block begins another."""
+VALUES_PER_CHECK = 16
+"""Values that Arrow writes between two looks at the size of a page. Its default, 1,024, makes pages of 100 MB of
+images, and a reader holds whole pages."""
+
+
+def append_blocks_if_version(
+    path: Path, columns: pa.Schema, blocks: Iterable[pa.Table], series: str, version: int
+) -> int:
+    """Add rows in one commit, unless another writer has committed under the name `series` since `version` was read.
+
+    Like `delta.append_if_version`, but only one block is in memory at a time, and becomes one row group of a file. If
+    an error is raised, the files that were written are removed; those of a killed process stay until a full vacuum.
+
+    Args:
+        path: the table's folder. The table is created if it does not exist.
+        columns: the table's schema.
+        blocks: tables with this schema; read once. Those without rows are skipped.
+        series: the name, which Delta calls an application id.
+        version: what `delta.txn_version` returned for this name before the rows of the table were read.
+
+    Returns:
+        The transaction version after the commit: `version + 1`.
+
+    Raises:
+        CommitConflictError: another writer under this name was first; nothing was added.
+        ConflictError: `delta.ATTEMPTS` commits were lost to other writers, such as deletions; nothing was added.
+        UnavailableError: the commit cannot be written.
+        OSError: a file cannot be written.
+    """
+    make_parent(path)
+    if not delta.exists(path):
+        delta.commit_with_retries(path, lambda: DeltaTable.create(to_uri(path), schema=columns, mode="ignore"))
+    with _write_files(path, columns, blocks) as actions:
+
+        def commit() -> int:
+            table = delta.open_table(path)
+            delta.require_txn_version(table, path, series, version)
+            transactions = CommitProperties(app_transactions=[Transaction(series, version + 1)])
+            table.create_write_transaction(actions, "append", table.schema(), commit_properties=transactions)
+            return version + 1
+
+        return delta.commit_with_retries(path, commit)
+
+
+@contextmanager
+def _write_files(path: Path, columns: pa.Schema, blocks: Iterable[pa.Table]) -> Iterator[list[AddAction]]:
+    """Write Parquet files, and yield what a commit says of them. If an error is raised meanwhile, remove them."""
+    actions: list[AddAction] = []
+    files: list[Path] = []
+    remaining = (block for block in blocks if len(block))
+    try:
+        block = next(remaining, None)
+        while block is not None:
+            file = path / f"part-{len(files):05}-{uuid.uuid4()}-c000.snappy.parquet"
+            files.append(file)
+            statistics = _Statistics(columns)
+            with pq.ParquetWriter(file, columns, write_batch_size=VALUES_PER_CHECK) as writer:
+                while block is not None and file.stat().st_size < FILE_BYTES:
+                    writer.write_table(block, row_group_size=len(block))
+                    statistics.add(block)
+                    block = next(remaining, None)
+            status = file.stat()
+            actions.append(
+                AddAction(file.name, status.st_size, {}, status.st_mtime_ns // 1_000_000, True, statistics.to_json())
+            )
+        yield actions
+    except BaseException:
+        for file in files:
+            file.unlink(missing_ok=True)
+        raise
+
+
+class _Statistics:
+    """Statistics of one file as Delta's log has them: the number of rows, and the bounds of the timestamps."""
+
+    def __init__(self, columns: pa.Schema) -> None:
+        self._rows = 0
+        self._bounds: dict[str, list[Any]] = {field.name: [] for field in columns if pa.types.is_timestamp(field.type)}
+
+    def add(self, block: pa.Table) -> None:
+        """Count the rows of a block."""
+        self._rows += len(block)
+        for name, bounds in self._bounds.items():
+            bounds += [value for value in pc.min_max(block[name]).as_py().values() if value is not None]
+
+    def to_json(self) -> str:
+        """Return the statistics; Delta Lake rounds times down to milliseconds, and so does this."""
+        bounds = {name: values for name, values in self._bounds.items() if values}
+        text = {
+            name: [time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z" for time in (min(of), max(of))]
+            for name, of in bounds.items()
+        }
+        return json.dumps(
+            {
+                "numRecords": self._rows,
+                "minValues": {name: low for name, (low, _) in text.items()},
+                "maxValues": {name: high for name, (_, high) in text.items()},
+                "nullCount": {},
+            }
+        )
