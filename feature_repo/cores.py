@@ -1,4 +1,4 @@
-"""How many cores this process may use, and a function run on all of them with threads.
+"""How many cores this process may use, thread pools of that size, and a function run on all cores with threads.
 
 NumPy and LightGBM release Python's lock. Each call runs on one thread: on a busy machine, threads that wait for each
 other at every split of a tree, or at every product of small matrices, cost many times what they save.
@@ -20,6 +20,23 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+def limit_thread_pools(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> None:
+    """Make the thread pools of libraries no larger than `count_cores`, in this process and those that it starts.
+
+    The pools of OpenBLAS, torch, faiss, LightGBM and Arrow follow the affinity mask, but not the CPU limit of a
+    container: 64 threads that share two cores wait for each other. They read OMP_NUM_THREADS when they are imported,
+    so call this first. A value that the user has set stays, and without a limit none is set: Ray, for one, sets its own
+    in each worker.
+
+    Args:
+        cgroups: the folder in which Linux shows control groups.
+        membership: the file that names the groups of this process.
+    """
+    cores = count_cores(cgroups, membership)
+    if cores < _count_available():
+        os.environ.setdefault("OMP_NUM_THREADS", str(cores))
+
+
 def count_cores(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:
     """Return how many cores this process may use, at least 1.
 
@@ -31,10 +48,13 @@ def count_cores(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:
         cgroups: the folder in which Linux shows control groups.
         membership: the file that names the groups of this process.
     """
-    # macOS has no affinity masks.
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quotas = [_read_quota(group) for group in _list_groups(cgroups, membership)]
-    return max(1, min([available, *(math.ceil(quota) for quota in quotas if quota is not None)]))
+    return max(1, min([_count_available(), *(math.ceil(quota) for quota in quotas if quota is not None)]))
+
+
+def _count_available() -> int:
+    """Return the number of cores in the affinity mask; of all cores on macOS, which has none."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _list_groups(cgroups: Path, membership: Path) -> Iterator[Path]:

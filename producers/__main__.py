@@ -3,11 +3,12 @@
 It imports the command line only after it handles Ctrl-C, because the import takes a noticeable time.
 """
 
-from feature_repo import interruption
+from feature_repo import cores, interruption
 
 
 def main() -> None:
     """Run `produce`."""
+    cores.limit_thread_pools()
     interruption.run_interruptible(_run_command_line)
 
 

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_repo import schema
+from feature_repo.cores import limit_thread_pools
 from feature_repo.errors import InvalidInputError, VitrineError
 from producers.encoders import load, shards
 from producers.encoders.image_loader import open_decoding_pool
@@ -179,6 +180,7 @@ def main() -> None:
         parser.error("--rows-per-part and --workers must be at least 1")
     # Threads that spin while they wait slow torch down beside decoding processes. Read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    limit_thread_pools()
     try:
         sys.stdout.write(encode(now=datetime.now(UTC), **options) + "\n")
     except VitrineError as error:

@@ -1,6 +1,9 @@
 """The number of cores that a process may use: its affinity mask, and the limits of containers."""
 
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,3 +67,55 @@ def test_a_system_without_control_groups_and_masks_has_all_its_cores(
 ) -> None:
     monkeypatch.delattr(os, "sched_getaffinity")
     assert count_cores(tmp_path, tmp_path / "none") == (os.cpu_count() or 1)
+
+
+POOLS = """
+import json, os, sys
+from pathlib import Path
+os.sched_setaffinity(0, set(map(int, sys.argv[1].split(","))))
+from feature_repo.cores import limit_thread_pools
+limit_thread_pools(Path(sys.argv[2]), Path(sys.argv[3]))
+import faiss, lightgbm, numpy, pyarrow, torch
+from threadpoolctl import threadpool_info
+pools = {pool["prefix"] + pool["filepath"]: pool["num_threads"] for pool in threadpool_info()}
+pools |= {"torch": torch.get_num_threads(), "faiss": faiss.omp_get_max_threads(), "arrow": pyarrow.cpu_count()}
+print(json.dumps(pools))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="affinity masks and control groups are Linux's")
+@pytest.mark.parametrize("limit", ["quota", *(pytest.param(name, marks=pytest.mark.slow) for name in ("mask", "user"))])
+def test_the_thread_pools_of_libraries_follow_the_limits_and_the_user(limit: str, tmp_path: Path) -> None:
+    mask = sorted(os.sched_getaffinity(0))
+    if len(mask) < 2 and limit != "mask":
+        pytest.skip("a machine with one core")
+    quota = {"mask": "max 100000", "quota": "90000 100000", "user": "90000 100000"}[limit]
+    groups, membership = make_groups(tmp_path, {"cpu.max": quota}, "0::/")
+    cores = ",".join(map(str, mask[:1] if limit == "mask" else mask[:2]))
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    done = subprocess.run(
+        [sys.executable, "-c", POOLS, cores, str(groups), str(membership)],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=environment | ({"OMP_NUM_THREADS": "2"} if limit == "user" else {}),
+    )
+    pools = json.loads(done.stdout)
+    assert len(pools) > 4
+    assert set(pools.values()) == {2 if limit == "user" else 1}
+
+
+@pytest.mark.parametrize("command", ["producers", "consumers", "producers.encoders.run"])
+def test_every_command_limits_the_thread_pools_before_it_imports_libraries_that_have_some(command: str) -> None:
+    program = f"""
+import runpy, sys
+from feature_repo import cores
+def limit_thread_pools():
+    print([name for name in ("torch", "faiss", "lightgbm") if name in sys.modules])
+    sys.exit()
+cores.limit_thread_pools = limit_thread_pools
+sys.argv = ["run", "--encoder", "x", "--catalogue", "x", "--output", "x"]
+runpy.run_module({command!r}, run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert done.stdout == "[]\n"
