@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from deltalake import CommitProperties, DeltaTable, Transaction
+from deltalake import CommitProperties, DeltaTable, Schema, Transaction
 from deltalake.transaction import AddAction
 
 from feature_repo.offline import delta
@@ -38,7 +38,7 @@ def append_blocks_if_version(
 
     Args:
         path: the table's folder. The table is created if it does not exist.
-        columns: the table's schema.
+        columns: the schema of the rows. Columns that the table lacks are added to it.
         blocks: tables with this schema; read once. Those without rows are skipped.
         series: the name, which Delta calls an application id.
         version: what `delta.txn_version` returned for this name before the rows of the table were read.
@@ -58,13 +58,23 @@ def append_blocks_if_version(
     with _write_files(path, columns, blocks) as actions:
 
         def commit() -> int:
-            table = delta.open_table(path)
+            table = _add_missing_columns(path, columns)
             delta.require_txn_version(table, path, series, version)
             transactions = CommitProperties(app_transactions=[Transaction(series, version + 1)])
             table.create_write_transaction(actions, "append", table.schema(), commit_properties=transactions)
             return version + 1
 
         return delta.commit_with_retries(path, commit)
+
+
+def _add_missing_columns(path: Path, columns: pa.Schema) -> DeltaTable:
+    """Open a table, after a commit that adds the columns which it lacks; its rows have null there."""
+    table = delta.open_table(path)
+    names = {field.name for field in table.schema().fields}
+    missing = [field for field in Schema.from_arrow(columns).fields if field.name not in names]
+    if missing:
+        table.alter.add_columns(missing)
+    return delta.open_table(path) if missing else table
 
 
 @contextmanager

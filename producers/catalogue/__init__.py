@@ -10,6 +10,7 @@ decimal_mark.py     decimal point or comma, an option
 repeated_ids.py     product ids of several rows, and those spelled in several ways
 stored_versions.py  the stored versions of products, by hash
 row_hash.py         hashes of whole columns and rows
+image_bytes.py      bytes of images in the table, read again for the rows to write
 image_hashes.py     content hashes of images, reading as few images as possible
 pack.py             copies the images of a products table into an LMDB
 """

@@ -6,7 +6,7 @@ timestamps and hashes.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -29,6 +29,7 @@ from feature_repo.offline.versions import read_gone_products
 from feature_repo.table_format import DEFAULT_FORMAT, TableFormat
 from producers.catalogue import image_hashes, prices, row_hash, stored_versions, validate
 from producers.catalogue.decimal_mark import DecimalMark
+from producers.catalogue.image_bytes import attach_image_bytes
 from producers.catalogue.repeated_ids import DUPLICATE_ID, find_collisions, find_repeated
 from producers.catalogue.row_hash import RowHashes
 from producers.catalogue.stored_versions import StoredVersions
@@ -216,7 +217,7 @@ def _ingest_once(
         created = pa.repeat(pa.scalar(now, schema.TIMESTAMP), len(increment))
         increment = increment.append_column(schema.CREATED_TIMESTAMP, created)
         if blocks.has_image_bytes:
-            rows_with_bytes = _attach_image_bytes(increment, file, table_format)
+            rows_with_bytes = attach_image_bytes(increment, file, BLOCK_ROWS, table_format)
             append_blocks_if_version(path, schema.CATALOGUE, rows_with_bytes, STEP, txn_version)
         else:
             rows = increment.append_column("image_bytes", pa.nulls(len(increment), pa.binary()))
@@ -254,28 +255,6 @@ def _open_blocks(
         return blocks, input_files.read_column(file, "price", BLOCK_ROWS, table_format=table_format)
     tables = list(blocks)
     return tables, (table["price"] for table in tables)
-
-
-def _attach_image_bytes(increment: pa.Table, file: Path, table_format: TableFormat) -> Iterator[pa.Table]:
-    """Yield the rows to write, as in schema.CATALOGUE, with the bytes of their images, which are read again.
-
-    Raises:
-        InvalidInputError: an image is not the one that was compared.
-    """
-    row = increment["row"].to_numpy()
-    start = 0
-    for images in input_files.read_column(file, "image", BLOCK_ROWS, table_format=table_format):
-        first, end = np.searchsorted(row, [start, start + len(images)])
-        rows = increment.slice(first, end - first)
-        image_bytes = images.take(pa.array(row[first:end] - start)).cast(pa.binary())
-        start += len(images)
-        if not row_hash.hash_contents(image_bytes).equals(rows["image_hash"].combine_chunks()):
-            break
-        yield rows.append_column("image_bytes", image_bytes).select(schema.CATALOGUE.names).cast(schema.CATALOGUE)
-    else:
-        if start > row[-1]:
-            return
-    raise InvalidInputError(f"{file}: was changed while it was read; nothing was written: run this again")
 
 
 def _compare_block(

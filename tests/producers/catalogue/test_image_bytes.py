@@ -156,6 +156,14 @@ def test_images_that_change_while_they_are_read_are_refused(store: Settings, mon
     assert not list(store.table(schema.CATALOGUE_TABLE).glob("*.parquet"))
 
 
+def test_a_table_of_an_earlier_version_gets_the_columns_that_it_lacks(store: Settings) -> None:
+    path = store.table(schema.CATALOGUE_TABLE)
+    delta.append(path, schema.CATALOGUE.empty_table().drop_columns(schema.OPTIONAL_PRODUCTS.names))
+    assert ingest_all(store, write_images(store.file.parent / "shop", 3, 500)) == 3
+    assert delta.open_dataset(path).schema.names == schema.CATALOGUE.names
+    assert delta.read(path, ["sales"])["sales"].to_pylist() == [None] * 3
+
+
 def test_the_log_of_the_table_has_the_bounds_of_times(store: Settings) -> None:
     ingest_all(store, write_images(store.file.parent / "shop", 3, 500))
     files = pa.table(delta.open_table(store.table(schema.CATALOGUE_TABLE)).get_add_actions(flatten=True))
