@@ -10,6 +10,7 @@
     stores/              Feast's plug-in points, thin
     tables/              deprecated module names
 
+    age_scale.py         the stages of child ages: values with ranges of months
     config.py            the deployment's configuration: feature_store.yaml, read without Feast
     errors.py            error classes by cause
     extras.py            optional dependencies and the command that installs each

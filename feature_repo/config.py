@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from feature_repo.age_scale import DEFAULT_AGE_SCALE, SETTING, AgeScale, parse_age_scale
 from feature_repo.errors import InvalidInputError, NotFoundError
 
 ENVIRONMENT_VARIABLE = "FEAST_FS_YAML_FILE_PATH"
@@ -36,9 +37,14 @@ class Settings:
         """Return the folder of the Delta table `name`, which need not exist."""
         return self.offline / name
 
+    @property
+    def age_scale(self) -> AgeScale:
+        """The stages of child ages: the setting `child_age_stages`, or the default."""
+        return parse_age_scale(self.raw.get(SETTING))
+
 
 def load(file: Path | None = None) -> Settings:
-    """Read the settings of a deployment. Only `project` and `offline_store.path` are checked.
+    """Read the settings of a deployment. `project`, `offline_store.path` and `child_age_stages` are checked.
 
     Args:
         file: the feature_store.yaml. None takes the file that the environment variable FEAST_FS_YAML_FILE_PATH names;
@@ -47,7 +53,7 @@ def load(file: Path | None = None) -> Settings:
     Raises:
         NotFoundError: there is no such file.
         InvalidInputError: it is not a YAML mapping, or its `project` or `offline_store.path` is missing, is not text,
-            is blank, or has an environment variable `${NAME}` that is not set.
+            is blank, or has an environment variable `${NAME}` that is not set; or `child_age_stages` is no scale.
     """
     path = _find_file(file)
     try:
@@ -59,7 +65,23 @@ def load(file: Path | None = None) -> Settings:
             f"{path}: not a usable feature_store.yaml ({message}); it needs `project` and `offline_store.path`"
         ) from error
     project, offline = (require_text(path, name, value) for name, value in values.items())
+    try:
+        parse_age_scale(raw.get(SETTING))
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{path}: {error}") from None
     return Settings(file=path, project=project, offline=(path.parent / offline).resolve(), raw=raw)
+
+
+def find_age_scale() -> AgeScale:
+    """Return the scale of child ages of the deployment that Feast finds from here; the default if there is none.
+
+    Raises:
+        InvalidInputError: the feature_store.yaml is not usable.
+    """
+    try:
+        return load().age_scale
+    except NotFoundError:
+        return DEFAULT_AGE_SCALE
 
 
 def require_text(file: Path, name: str, value: object) -> str:

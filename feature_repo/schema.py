@@ -7,6 +7,9 @@ Timestamps are UTC microseconds. `event_timestamp` is the time from which a row 
 
 import pyarrow as pa
 
+from feature_repo.age_scale import CHILD_AGE_MONTHS as CHILD_AGE_MONTHS
+from feature_repo.age_scale import CHILD_AGES as CHILD_AGES
+
 PRODUCT_ID = "product_id"
 USER_ID = "user_id"
 IMPRESSION_ID = "impression_id"
@@ -34,10 +37,6 @@ QUARANTINE_TABLE = "quarantine"
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 VECTOR = pa.list_(pa.float32())
 
-CHILD_AGES = ("0-6m", "6-12m", "1-3y", "3-6y", "6-14y")
-"""Child age stages, youngest first."""
-CHILD_AGE_MONTHS = (0, 6, 12, 36, 72, 168)
-"""Bounds of the stages in months: stage i is [CHILD_AGE_MONTHS[i], CHILD_AGE_MONTHS[i + 1])."""
 CHILD_GENDERS = ("boy", "girl", "unisex")
 CATEGORY_SEPARATOR = ">"
 
@@ -78,9 +77,11 @@ at that time; every ranker gets all of it. Two have a meaning: `child_age_months
 if unknown) and `child_gender` (one of CHILD_GENDERS, null if unknown)."""
 
 LABELS = pa.schema([(PRODUCT_ID, pa.string()), ("tag", pa.string()), ("value", pa.string())])
-"""Input: tags assigned by people. `tag` is one of TAGS."""
+"""Input: tags assigned by people. `tag` is one of TAGS, or any other text, whose values are then any texts."""
 
 TAGS = ("child_age", "child_gender", "category")
+"""Tags with columns of their own. All others share the column `further_tags`."""
+TAG_SEPARATOR = "="
 
 CATALOGUE = pa.schema(
     [
@@ -143,8 +144,9 @@ PRODUCT_TAGS = pa.schema(
                 (f"{tag}_probability", pa.float32()),  # calibrated, of the most probable label
             )
         ),
-        ("child_age_distribution", VECTOR),  # calibrated, in the order of CHILD_AGES
+        ("child_age_distribution", VECTOR),  # calibrated, in the order of the deployment's stages
         ("child_gender_distribution", VECTOR),  # calibrated, in the order of CHILD_GENDERS
+        ("further_tags", pa.list_(pa.string())),  # TAG=VALUE for each further tag that is likely enough, by tag
         ("tagger_version", pa.string()),
         ("encoder_version", pa.string()),
         (EVENT_TIMESTAMP, TIMESTAMP),
@@ -174,7 +176,7 @@ PRODUCT_NEIGHBOURS = pa.schema(
         ("neighbour_click_rate", pa.float32()),  # of the nearest products with impressions by then, smoothed
         ("neighbour_impressions", pa.float32()),  # ln(1 + their impressions)
         ("neighbour_price", pa.float32()),  # mean of ln(1 + price)
-        ("neighbour_age", pa.float32()),  # expected child age stage, index into CHILD_AGES
+        ("neighbour_age", pa.float32()),  # expected child age stage, an index
         ("neighbour_similarity", pa.float32()),  # mean cosine: the confidence in the other columns
         ("neighbours", pa.int32()),  # number of those products
         ("encoder_version", pa.string()),
@@ -194,7 +196,7 @@ USER_INTEREST = pa.schema(
         (USER_ID, pa.string()),
         ("interest_vector", VECTOR),  # recency-weighted mean of the clicked fused vectors, not normalized
         ("interest_weight", pa.float32()),  # sum of the decayed weights of the clicks, at the last click
-        ("child_age_mix", VECTOR),  # recency-weighted mean distribution at the last click, in the order of CHILD_AGES
+        ("child_age_mix", VECTOR),  # recency-weighted mean distribution of stages at the last click
         ("child_age_weight", pa.float32()),
         ("child_gender_mix", VECTOR),  # the same, in the order of CHILD_GENDERS
         ("child_gender_weight", pa.float32()),
@@ -232,7 +234,7 @@ TAG_PREDICTIONS = pa.schema(
     [
         (PRODUCT_ID, pa.string()),
         ("group", pa.string()),  # products of one group have the same design and are in one split
-        ("tag", pa.string()),  # of TAGS
+        ("tag", pa.string()),  # of TAGS, or a further one
         ("variant", pa.string()),  # of TAG_VARIANTS
         ("split", pa.string()),  # of TAG_SPLITS
         ("truth", pa.string()),  # the label assigned by a person

@@ -23,7 +23,7 @@ from feature_repo.errors import EncoderMismatchError, NotFoundError
 from feature_repo.features import affinity
 from feature_repo.features.affinity import HISTORY_SERVICE, Candidates, UserState
 from feature_repo.online.feature_batch import FeatureBatch, ViewRows
-from feature_repo.schema import CHILD_AGES, CHILD_GENDERS, PRODUCT_ID, USER_ID
+from feature_repo.schema import CHILD_GENDERS, PRODUCT_ID, USER_ID
 
 Affinity = dict[str, NDArray[np.float32]]
 
@@ -80,7 +80,8 @@ def fetch_with_affinity(
     ids = {USER_ID: user_id, PRODUCT_ID: product_ids}
     link = Link(schema.INTEREST_TABLE, _recent_products, HISTORY_SERVICE)
     batch, history = reader.fetch_linked(service, ids, link, keep_stale=keep_stale, now=now)
-    return AffinityBatch(batch, _compute_affinity(batch, history, product_ids, timestamps.datetime_to_ticks(now, "us")))
+    now_us = timestamps.datetime_to_ticks(now, "us")
+    return AffinityBatch(batch, _compute_affinity(batch, history, product_ids, now_us, reader.child_age_bounds()))
 
 
 def _require_views(views: Collection[str], service: str) -> None:
@@ -99,7 +100,11 @@ def _recent_products(user: ViewRows) -> list[str]:
 
 
 def _compute_affinity(
-    batch: FeatureBatch, history: FeatureBatch | None, product_ids: Sequence[str], now_us: int
+    batch: FeatureBatch,
+    history: FeatureBatch | None,
+    product_ids: Sequence[str],
+    now_us: int,
+    age_bounds: Sequence[float],
 ) -> Affinity:
     """Return the affinity features, float32 [n] each; all NaN if `history` is None."""
     if history is None:
@@ -108,13 +113,13 @@ def _compute_affinity(
     require_one_encoder(batch, history)
     clicked = _vectors(history, schema.EMBEDDING_TABLE, "fused_vector")
     vectors = _vectors(batch, schema.EMBEDDING_TABLE, "fused_vector", clicked.shape[1])
-    width = vectors.shape[1]
+    width, stages = vectors.shape[1], len(age_bounds) - 1
     if clicked.shape[1] != width:  # none of the clicked products has a vector
         clicked = np.full((len(clicked), width), np.nan, np.float32)
     row = batch.views[schema.INTEREST_TABLE]
     user = UserState(
         interest=_user_vector(row, "interest_vector", width),
-        ages=_user_vector(row, "child_age_mix", len(CHILD_AGES)),
+        ages=_user_vector(row, "child_age_mix", stages),
         genders=_user_vector(row, "child_gender_mix", len(CHILD_GENDERS)),
         last_click_us=int(_user_list(row, "recent_times")[0]),
         products=_recent_products(row),
@@ -124,11 +129,11 @@ def _compute_affinity(
     candidates = Candidates(
         products=product_ids,
         vectors=vectors,
-        ages=_vectors(batch, schema.TAGS_TABLE, "child_age_distribution", len(CHILD_AGES)),
+        ages=_vectors(batch, schema.TAGS_TABLE, "child_age_distribution", stages),
         genders=_vectors(batch, schema.TAGS_TABLE, "child_gender_distribution", len(CHILD_GENDERS)),
         codes=_codes(batch),
     )
-    return affinity.compute_user_affinity(user, candidates, now_us)
+    return affinity.compute_user_affinity(user, candidates, now_us, age_bounds)
 
 
 def _user_list(user: ViewRows, feature: str) -> Any:

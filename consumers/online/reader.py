@@ -248,6 +248,15 @@ class OnlineReader:
         self._refresh()
         return self._plan(view_or_service, None, True).on_demand
 
+    def child_age_bounds(self) -> tuple[float, ...]:
+        """Return the bounds of the deployment's child age stages in months, one more than stages, youngest first.
+
+        Raises:
+            UnavailableError: the store does not answer.
+        """
+        self._refresh()
+        return self._table.catalog.load().age_bounds
+
     def ping(self) -> None:
         """Read the catalog, to see whether the store answers and has what its services need.
 

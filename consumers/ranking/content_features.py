@@ -24,13 +24,15 @@ from consumers.ranking.click_counts import ClickIndex, count_before, index_click
 from consumers.ranking.identity_controls import WINDOW, count_same_clicked
 from consumers.ranking.training_set import JoinedView, RankingTrainingSet, encode_values, gather_rows
 from feature_repo import schema
+from feature_repo.age_scale import SETTING, AgeScale
+from feature_repo.errors import CorruptDataError
 from feature_repo.features import missing
 from feature_repo.features.affinity import compute_affinity, summarize_top_similarities
 from feature_repo.features.ages import compute_expected_stage, find_child_stage
 from feature_repo.features.interest import Clicks, InterestMeans, compute_interest_histories
 from feature_repo.features.neighbours import NAMES as NEIGHBOURS
 from feature_repo.features.similarity import compute_pair_cosines, compute_window_cosines
-from feature_repo.schema import CHILD_AGES, CHILD_GENDERS, HISTORY_LENGTH, TAGS
+from feature_repo.schema import CHILD_GENDERS, HISTORY_LENGTH, TAG_SEPARATOR, TAGS
 
 FeatureGroup = dict[str, NDArray[Any]]
 """Feature name to float32 or int32 [n], as `lightgbm_ranker.Features`."""
@@ -44,7 +46,6 @@ BLOCK = 10_000
 UNISEX = CHILD_GENDERS.index("unisex")
 IDENTITIES = ("same_product", "same_code", "same_coarse_code")
 """Affinity features that are left out here: the first belongs to the baseline, the others to the codes."""
-_TAGS = (("age", CHILD_AGES), ("gender", CHILD_GENDERS))
 
 
 def compute_groups(data: RankingTrainingSet, projection: Floats | None) -> dict[str, FeatureGroup]:
@@ -63,7 +64,8 @@ def compute_groups(data: RankingTrainingSet, projection: Floats | None) -> dict[
         order tags, codes, neighbours, affinity, vectors, missing; empty if no view allows a group.
 
     Raises:
-        CorruptDataError: the vectors of one column have different lengths.
+        CorruptDataError: the vectors of one column have different lengths, or distributions of ages are not over the
+            stages of the deployment's scale.
         KeyError: a joined view lacks a column that its group is made of.
     """
     groups: dict[str, FeatureGroup] = {}
@@ -105,15 +107,18 @@ def _tags(data: RankingTrainingSet, tags: JoinedView) -> FeatureGroup:
 
     A distribution whose lists are all null is left out.
     """
+    scale = data.age_scale
     age = gather_rows(tags.vectors("child_age_distribution"), tags.row_index)
+    _require_scale(age.shape[1], scale)
     gender = gather_rows(tags.vectors("child_gender_distribution"), tags.row_index)
-    group: FeatureGroup = {f"age_{label}": age[:, i] for i, label in enumerate(CHILD_AGES) if age.shape[1] > 1}
+    group: FeatureGroup = {f"age_{label}": age[:, i] for i, label in enumerate(scale.stages) if age.shape[1] > 1}
     group |= {f"gender_{label}": gender[:, i] for i, label in enumerate(CHILD_GENDERS) if gender.shape[1] > 1}
     group["category_tag"] = encode_values(tags.strings("category")).astype(np.int32)
     group["category_tag_probability"] = tags.numbers("category_probability")
+    group |= _further_tags(tags)
     columns = data.impressions.schema.names
     if "child_age_months" in columns and age.shape[1] > 1:
-        stage = find_child_stage(data.impressions.column("child_age_months").cast("float32").to_numpy())
+        stage = find_child_stage(data.impressions.column("child_age_months").cast("float32").to_numpy(), scale.bounds)
         group["age_match"] = _pick(age, stage)
         group["age_gap"] = compute_expected_stage(age) - stage
     if "child_gender" in columns and gender.shape[1] > 1:
@@ -123,6 +128,33 @@ def _tags(data: RankingTrainingSet, tags: JoinedView) -> FeatureGroup:
             child[column == label] = index
         group["gender_match"] = _pick(gender, child) + np.where(child == UNISEX, 0, gender[:, UNISEX])
     return group
+
+
+def _further_tags(tags: JoinedView) -> FeatureGroup:
+    """The value of each further tag that a version has, as a category; -1 where a row has none."""
+    if "further_tags" not in tags.versions.column_names:
+        return {}
+    lists = tags.versions.column("further_tags").combine_chunks()
+    version, texts = pc.list_parent_indices(lists).to_numpy(), pc.list_flatten(lists).to_pylist()
+    pairs = [text.partition(TAG_SEPARATOR)[::2] for text in texts]
+    group: FeatureGroup = {}
+    for tag in sorted({tag for tag, _ in pairs}):
+        values = np.full(len(lists), None, dtype=object)
+        for row, (name, value) in zip(version, pairs, strict=True):
+            if name == tag:
+                values[row] = value
+        column = pa.array(values, pa.string()).take(pa.array(tags.row_index, mask=tags.row_index < 0))
+        group[f"tag_{tag}"] = encode_values(column).astype(np.int32)
+    return group
+
+
+def _require_scale(stages: int, scale: AgeScale) -> None:
+    """Raise CorruptDataError if distributions of ages are not over the stages of the deployment's scale."""
+    if stages not in (1, len(scale.stages)):  # 1: no tagger of ages was trained
+        raise CorruptDataError(
+            f"product_tags.child_age_distribution has {stages} stages and {SETTING} in feature_store.yaml has "
+            f"{len(scale.stages)}; run `produce tags`, `produce interests` and `feast materialize` again"
+        )
 
 
 def _codes(data: RankingTrainingSet, view: JoinedView, clicks: ClickIndex) -> FeatureGroup:
@@ -167,7 +199,8 @@ def _affinity(
     data: RankingTrainingSet, embedding: JoinedView, tags: JoinedView | None, clicks: ClickIndex
 ) -> FeatureGroup:
     """Affinity of the fused vector and the tags, and the cosines of the image and the title vector alone."""
-    ages, genders = (_distribution(tags, f"child_{tag}_distribution", len(labels)) for tag, labels in _TAGS)
+    widths = {"age": len(data.age_scale.stages), "gender": len(CHILD_GENDERS)}
+    ages, genders = (_distribution(tags, f"child_{tag}_distribution", width) for tag, width in widths.items())
     tag_row = tags.row_index if tags is not None else np.full(len(data.timestamp_us), -1)
     fused = embedding.vectors("fused_vector")
     row = _rows_with_vector(embedding, fused)
@@ -187,6 +220,7 @@ def _affinity(
             elapsed_us[part],
             unknown[part],
             (unknown[part], unknown[part]),
+            data.age_scale.bounds,
         ),
     )
     group: FeatureGroup = {
@@ -237,15 +271,17 @@ def _click_means(
     tag_row: Ints,
 ) -> InterestMeans:
     """Decayed means of each user's clicks, just after each click [clicks], in the order of `clicks.rows`."""
-    shown = tag_row[clicks.rows]
+    shown, stages = tag_row[clicks.rows], len(data.age_scale.stages)
     ages, genders = (
         (gather_rows(each, shown) for each in tags)
         if tags is not None
-        else (np.full((len(shown), len(labels)), np.nan, np.float32) for _, labels in _TAGS)
+        else (np.full((len(shown), width), np.nan, np.float32) for width in (stages, len(CHILD_GENDERS)))
     )
     click = Clicks(gather_rows(vectors, row[clicks.rows]), ages, genders, data.timestamp_us[clicks.rows])
     users = int(data.user.max(initial=-1)) + 1
-    return compute_interest_histories(click, np.searchsorted(data.user[clicks.rows], np.arange(users + 1)))
+    return compute_interest_histories(
+        click, np.searchsorted(data.user[clicks.rows], np.arange(users + 1)), data.age_scale.bounds
+    )
 
 
 def _distribution(tags: JoinedView | None, column: str, width: int) -> Floats:

@@ -115,6 +115,7 @@ _PATTERNS = (
     (r"user_(semantic_id|coarse_code)_rate", lambda code: f"click rate of the user with {_SAME[code]} so far"),
     (r"age_(.+)", lambda label: f"predicted probability that the product is for the age {label}"),
     (r"gender_(.+)", lambda label: f"predicted probability that the product is for the gender {label}"),
+    (r"tag_(.+)", lambda tag: f"value of the tag {tag}, predicted from image and title"),
     (r"vector_(\d+)", lambda axis: f"coordinate {axis} of the fused vector, 0 the direction of the largest variance"),
     (r"(.+)_abstained", lambda tag: f"whether the tag {tag} was left empty, because no value was likely enough"),
     (

@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 
 from consumers.ranking.training_set import RankingTrainingSet
 from feature_repo import schema
-from feature_repo.schema import CHILD_AGES
 
 DAY = 86_400_000_000
 """In microseconds."""
@@ -52,7 +51,7 @@ def slice_test_rows(data: RankingTrainingSet, test: NDArray[np.bool_]) -> dict[s
         parts["products without image"] = embedding.numbers("has_image") == 0
     if tags := data.views.get(schema.TAGS_TABLE):
         stage = tags.strings("child_age")
-        for label in CHILD_AGES:
+        for label in data.age_scale.stages:
             parts[f"age stage {label}"] = pc.equal(stage, label).fill_null(False).to_numpy()
     if catalogue := data.views.get(schema.CATALOGUE_TABLE):
         category = catalogue.strings("category")

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from feature_repo.age_scale import DEFAULT_AGE_SCALE, AgeScale
 from feature_repo.arrow.take import to_matrix
 from feature_repo.config import Settings
 from feature_repo.errors import CorruptDataError, EncoderMismatchError, NotFoundError, VitrineError
@@ -83,6 +84,8 @@ class RankingTrainingSet:
     null where an impression has no user."""
     views: Mapping[str, JoinedView]
     """View name to the joined view."""
+    age_scale: AgeScale = DEFAULT_AGE_SCALE
+    """The deployment's scale of child ages."""
 
     @cached_property
     def user(self) -> Ints:
@@ -196,7 +199,7 @@ def join_views(
         columns = [column.removeprefix(f"{name}__") for column in matched.versions.column_names]
         timestamp_us = matched.event_timestamp.cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).to_numpy()
         views[name] = JoinedView(matched.versions.rename_columns(columns), timestamp_us, matched.row_index)
-    data = RankingTrainingSet(impressions, views)
+    data = RankingTrainingSet(impressions, views, settings.age_scale)
     check_encoder_version(data)
     return data
 

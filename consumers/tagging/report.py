@@ -80,7 +80,7 @@ class TagReport:
     """The metrics of all variants for one tag, on the same products."""
 
     tag: str
-    """One of schema.TAGS."""
+    """One of schema.TAGS, or a further one."""
     products: int
     """Number of products of the test split that have a label of the tag."""
     groups: int
@@ -105,7 +105,7 @@ class TagsReport:
     replicates: int
     """Number of bootstrap replicates of each interval."""
     tags: list[TagReport]
-    """In the order of schema.TAGS. A tag without predictions in the test split is left out."""
+    """In the order of schema.TAGS, then by name. A tag without predictions in the test split is left out."""
     notes: list[str]
     """One line for each metric that is undefined or missing, with the reason."""
 
@@ -136,7 +136,8 @@ def evaluate_tags(settings: Settings, *, replicates: int, seed: int) -> TagsRepo
     rows = table.filter((pc.field("tagger_version") == newest["tagger_version"]) & (pc.field("split") == "test"))
     rows = _drop_duplicates(rows)
     tags, notes = [], []
-    for tag in TAGS:
+    further = sorted(set(pc.unique(rows["tag"]).to_pylist()) - set(TAGS))
+    for tag in (*TAGS, *further):
         tag_rows = rows.filter(pc.field("tag") == tag)
         if len(tag_rows):
             tags.append(_evaluate_tag(tag, tag_rows, replicates, seed))

@@ -214,6 +214,14 @@ def to_matrix(lists: pa.Array | pa.ChunkedArray, width: int | None = None) -> ND
     return _fill_rows(lists, np.full((len(lists), expected), np.nan, np.float32))
 
 
+def to_matrix_of_width(lists: pa.Array | pa.ChunkedArray, width: int) -> NDArray[np.float32]:
+    """Convert a column of number lists to a float32 matrix [n, width]; a NaN row for a null or another length."""
+    has_width = np.asarray(pc.equal(pc.list_value_length(lists), width).fill_null(False))
+    result = np.full((len(lists), width), np.nan, np.float32)
+    result[has_width] = to_matrix(lists.filter(pa.array(has_width)), width)
+    return result
+
+
 def to_widest_matrix(lists: pa.Array | pa.ChunkedArray) -> NDArray[np.float64]:
     """Convert a column of number lists of any lengths to a float64 matrix [n, length of the longest list].
 

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 
 from feature_repo.features.ages import compute_expected_stage, shift_ages
 from feature_repo.features.similarity import compute_history_cosines, compute_norms, normalize_rows
+from feature_repo.schema import CHILD_AGE_MONTHS
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -68,7 +69,7 @@ class UserState:
     interest: Floats
     """float32 [d], the interest vector; NaN if the user clicked no product with a vector."""
     ages: Floats
-    """float32 [stages], the child's age at the last click as a distribution over CHILD_AGES; NaN if unknown."""
+    """float32 [stages], the child's age at the last click as a distribution over the stages; NaN if unknown."""
     genders: Floats
     """float32 [genders], the gender that the user clicks for as a distribution over CHILD_GENDERS; NaN if unknown."""
     last_click_us: int
@@ -90,7 +91,7 @@ class Candidates:
     vectors: Floats
     """float32 [n, d]; NaN rows for candidates without a vector."""
     ages: Floats
-    """float32 [n, stages], age distributions in the order of CHILD_AGES; NaN rows for candidates without tags."""
+    """float32 [n, stages], age distributions, youngest stage first; NaN rows for candidates without tags."""
     genders: Floats
     """float32 [n, genders], distributions in the order of CHILD_GENDERS; NaN rows for candidates without tags."""
     codes: Ints
@@ -132,6 +133,7 @@ def compute_affinity(
     since_click_us: Ints,
     same_product: Floats,
     same_codes: tuple[Floats, Floats],
+    age_bounds: Sequence[float] = CHILD_AGE_MONTHS,
 ) -> dict[str, Floats]:
     """Return the features of n rows from quantities that relate each candidate to its user.
 
@@ -147,12 +149,13 @@ def compute_affinity(
         same_product: float32 [n], number of the last clicks on the candidate (`count_clicks`).
         same_codes: float32 [n] each, number of the last clicks with the candidate's semantic ID, and with its first
             code (`count_same_codes`).
+        age_bounds: bounds of the child age stages in months.
 
     Returns:
         float32 [n] per name, in the order of NAMES. The tiers are ln(1 + count); `age_gap` is in stages, positive if
         the candidate is for older children.
     """
-    child = shift_ages(ages[1], since_click_us)
+    child = shift_ages(ages[1], since_click_us, age_bounds)
     features = {
         "interest_cosine": interest,
         **summarize_similarities(similarity),
@@ -166,7 +169,9 @@ def compute_affinity(
     return {name: np.ascontiguousarray(features[name], np.float32) for name in NAMES}
 
 
-def compute_user_affinity(user: UserState, candidates: Candidates, now: int) -> dict[str, Floats]:
+def compute_user_affinity(
+    user: UserState, candidates: Candidates, now: int, age_bounds: Sequence[float] = CHILD_AGE_MONTHS
+) -> dict[str, Floats]:
     """Return the features of one user's candidates. All are NaN if nothing is known of the user.
 
     Args:
@@ -174,6 +179,7 @@ def compute_user_affinity(user: UserState, candidates: Candidates, now: int) -> 
         candidates: n candidates; the result is in their order.
         now: the time of the ranking, microseconds since 1970 UTC. If it is before the last click, the child has the age
             of the last click.
+        age_bounds: bounds of the child age stages in months.
 
     Returns:
         float32 [n] per name, in the order of NAMES.
@@ -190,10 +196,13 @@ def compute_user_affinity(user: UserState, candidates: Candidates, now: int) -> 
         np.array([now - user.last_click_us]),
         count_clicks(candidates.products, user.products),
         count_same_codes(candidates.codes, user.codes[None]),
+        age_bounds,
     )
 
 
-def compute_log_affinity(rows: AffinityLog, vectors: Floats, codes: Ints, now: Ints) -> dict[str, Floats]:
+def compute_log_affinity(
+    rows: AffinityLog, vectors: Floats, codes: Ints, now: Ints, age_bounds: Sequence[float] = CHILD_AGE_MONTHS
+) -> dict[str, Floats]:
     """Return the features of a log, in the order of its rows. A row's features do not depend on later rows.
 
     Args:
@@ -201,6 +210,7 @@ def compute_log_affinity(rows: AffinityLog, vectors: Floats, codes: Ints, now: I
         vectors: float32 [v, d], vectors of product versions; NaN rows for versions without one.
         codes: int64 [v, levels], codes of the same versions; -1 for versions without any.
         now: int64 [n], time of each row, microseconds since 1970 UTC.
+        age_bounds: bounds of the child age stages in months.
 
     Returns:
         float32 [n] per name, in the order of NAMES.
@@ -223,6 +233,7 @@ def compute_log_affinity(rows: AffinityLog, vectors: Floats, codes: Ints, now: I
         now - rows.last_click_us,
         rows.same_product,
         (np.concatenate([whole for whole, _ in pieces]), np.concatenate([coarse for _, coarse in pieces])),
+        age_bounds,
     )
 
 

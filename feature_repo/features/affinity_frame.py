@@ -1,5 +1,6 @@
 """Affinity features of a pandas frame with one row per user and candidate, for Feast's on-demand view."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,7 +12,7 @@ from feature_repo import schema
 from feature_repo.errors import EncoderMismatchError, InvalidInputError
 from feature_repo.features import affinity
 from feature_repo.features.affinity import Candidates, UserState
-from feature_repo.schema import CHILD_AGES, CHILD_GENDERS
+from feature_repo.schema import CHILD_AGE_MONTHS, CHILD_GENDERS
 
 HISTORY_VECTORS = "history_vectors"
 HISTORY_CODES = "history_codes"
@@ -21,7 +22,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 """The time from which microseconds are counted."""
 
 
-def compute_affinity_frame(frame: pd.DataFrame) -> pd.DataFrame:
+def compute_affinity_frame(frame: pd.DataFrame, age_bounds: Sequence[float] = CHILD_AGE_MONTHS) -> pd.DataFrame:
     """Compute the features of each row.
 
     Args:
@@ -32,8 +33,9 @@ def compute_affinity_frame(frame: pd.DataFrame) -> pd.DataFrame:
             `history_codes`: the codes, likewise; -1 where a product has none. `ranked_at`: the time, microseconds since
             1970 UTC or a datetime, which is UTC if it has no time zone. A missing list means that nothing is known
             about the history (Feast accepts no empty lists). Without a time the age features are NaN. A distribution of
-            another length than the schema's counts as missing, and so does an interest vector of another length than
+            another length than the scale's counts as missing, and so does an interest vector of another length than
             the candidate's.
+        age_bounds: bounds of the child age stages in months.
 
     Returns:
         A frame with the columns affinity.NAMES in their order, float32, and the index of `frame`. A frame without rows
@@ -45,7 +47,7 @@ def compute_affinity_frame(frame: pd.DataFrame) -> pd.DataFrame:
         KeyError: a column is missing, except `product_id`.
     """
     unique = frame.loc[:, ~frame.columns.duplicated()]  # `encoder_version`, in several views, is read by its full name
-    rows = [_compute_row(row) for row in unique.to_dict("records")]
+    rows = [_compute_row(row, age_bounds) for row in unique.to_dict("records")]
     values = {name: np.array([row[name][0] for row in rows], np.float32) for name in affinity.NAMES}
     return pd.DataFrame(values, index=frame.index)
 
@@ -54,7 +56,7 @@ of_frame = compute_affinity_frame
 """Imported by the function that Feast registries of earlier versions hold."""
 
 
-def _compute_row(row: dict[str, Any]) -> dict[str, NDArray[np.float32]]:
+def _compute_row(row: dict[str, Any], age_bounds: Sequence[float]) -> dict[str, NDArray[np.float32]]:
     """Return the features of one row, float32 [1] each."""
     versions = {row[f"{view}__encoder_version"] for view in (schema.INTEREST_TABLE, schema.EMBEDDING_TABLE)}
     if len(versions) > 1 and all(isinstance(version, str) for version in versions):
@@ -67,14 +69,14 @@ def _compute_row(row: dict[str, Any]) -> dict[str, NDArray[np.float32]]:
     codes = _list(row[HISTORY_CODES], np.int64)
     candidate, interest = (_list(row[name], np.float32) for name in ("fused_vector", "interest_vector"))
     candidate_codes = _list(row["codes"], np.int64)
-    count = max(1, len(products))
+    count, stages = max(1, len(products)), len(age_bounds) - 1
     width = len(candidate) or len(interest) or len(vectors) // count or 1
     levels = len(candidate_codes) or len(codes) // count or 1
     now = _parse_time(row[RANKED_AT])
     last_click = int(_list(row["recent_times"], np.int64)[:1].sum())
     user = UserState(
         interest=_vector(interest, width),
-        ages=_vector(None if now is None else row["child_age_mix"], len(CHILD_AGES)),
+        ages=_vector(None if now is None else row["child_age_mix"], stages),
         genders=_vector(row["child_gender_mix"], len(CHILD_GENDERS)),
         last_click_us=last_click,
         products=products,
@@ -84,11 +86,11 @@ def _compute_row(row: dict[str, Any]) -> dict[str, NDArray[np.float32]]:
     candidates = Candidates(
         products=[row["product_id"]] if "product_id" in row else [None],
         vectors=_vector(candidate, width)[None],
-        ages=_vector(row["child_age_distribution"], len(CHILD_AGES))[None],
+        ages=_vector(row["child_age_distribution"], stages)[None],
         genders=_vector(row["child_gender_distribution"], len(CHILD_GENDERS))[None],
         codes=candidate_codes[None] if len(candidate_codes) else np.full((1, levels), -1),
     )
-    return affinity.compute_user_affinity(user, candidates, last_click if now is None else now)
+    return affinity.compute_user_affinity(user, candidates, last_click if now is None else now, age_bounds)
 
 
 def _parse_time(value: Any) -> int | None:

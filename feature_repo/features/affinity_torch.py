@@ -4,6 +4,8 @@ The module repeats the definition in affinity.py operation by operation, because
 the two. No other module of this package imports torch.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -20,6 +22,7 @@ def compute_affinity(
     genders: tuple[Tensor, Tensor],
     since_click_us: Tensor,
     same: Tensor,
+    age_bounds: Sequence[float] = CHILD_AGE_MONTHS,
 ) -> Tensor:
     """Return the features of n rows, with gradients to the vectors and the distributions.
 
@@ -34,6 +37,7 @@ def compute_affinity(
         since_click_us: [n], microseconds since the user's last click; negative values count as 0.
         same: float [n, 3], number of the last clicks with the same product, semantic ID and first code; returned as it
             is.
+        age_bounds: bounds of the child age stages in months.
 
     Returns:
         float [n, len(NAMES)], in the order of NAMES. A feature is NaN in the rows whose input to it is missing; missing
@@ -42,7 +46,7 @@ def compute_affinity(
     direction = _unit(candidate)
     similarity = torch.einsum("nd,nhd->nh", direction.nan_to_num(), _unit(history).nan_to_num())
     missing = history.isnan().any(-1) | candidate.isnan().any(-1, keepdim=True)
-    child = shift_ages(ages[1], since_click_us)
+    child = shift_ages(ages[1], since_click_us, age_bounds)
     columns = [
         (direction * _unit(interest)).sum(-1),
         *_summarize_similarities(similarity, missing),
@@ -55,7 +59,7 @@ def compute_affinity(
     return torch.stack(columns, dim=-1)
 
 
-def shift_ages(distribution: Tensor, microseconds: Tensor) -> Tensor:
+def shift_ages(distribution: Tensor, microseconds: Tensor, age_bounds: Sequence[float] = CHILD_AGE_MONTHS) -> Tensor:
     """Return the age distribution of the same children after some time has passed.
 
     Ages within a stage are assumed to be uniform. Children who outgrow the last stage are counted in it.
@@ -63,12 +67,13 @@ def shift_ages(distribution: Tensor, microseconds: Tensor) -> Tensor:
     Args:
         distribution: float [n, stages]; NaN rows stay NaN.
         microseconds: [n], the time that has passed; negative values count as 0.
+        age_bounds: bounds of the stages in months.
 
     Returns:
         float [n, stages], with the dtype and on the device of `distribution`.
     """
     months = microseconds.clamp(min=0).to(torch.float64) / MICROSECONDS_PER_MONTH
-    bounds = torch.tensor(CHILD_AGE_MONTHS, dtype=torch.float64, device=distribution.device)
+    bounds = torch.tensor(age_bounds, dtype=torch.float64, device=distribution.device)
     low, high = bounds[:-1], bounds[1:]
     earlier_bounds = bounds[1:-1][None, :, None] - months[:, None, None]
     younger = (((earlier_bounds - low) / (high - low)).clamp(0, 1) * distribution[:, None, :]).sum(-1)
@@ -103,6 +108,6 @@ def _unit(vectors: Tensor) -> Tensor:
 
 
 def _expected_stage(distribution: Tensor) -> Tensor:
-    """Return the mean index into CHILD_AGES of distributions [n, stages], float [n]."""
+    """Return the mean index of the stage of distributions [n, stages], float [n]."""
     stages = torch.arange(distribution.shape[-1], device=distribution.device, dtype=distribution.dtype)
     return (distribution * stages).sum(-1)

@@ -5,13 +5,14 @@ A row holds everything that the next click needs. So clicks that arrive one at a
 the same rows, bit for bit: both use the same arithmetic step by step, and no step mixes users.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feature_repo.features.ages import apply_age_shift, compute_age_shift
-from feature_repo.schema import CHILD_AGES, CHILD_GENDERS, HISTORY_LENGTH
+from feature_repo.schema import CHILD_AGE_MONTHS, CHILD_GENDERS, HISTORY_LENGTH
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -46,12 +47,13 @@ class InterestMeans:
     """int64 [n], time of the last click, microseconds since 1970 UTC; 0 without clicks."""
 
     @staticmethod
-    def empty(users: int, width: int) -> "InterestMeans":
+    def empty(users: int, width: int, stages: int) -> "InterestMeans":
         """Return the means of users without clicks: NaN with weight 0 at time 0.
 
         Args:
             users: number of users, n; may be 0.
             width: length of the vectors, d.
+            stages: number of child age stages.
         """
 
         def nan(*shape: int) -> Floats:
@@ -61,7 +63,7 @@ class InterestMeans:
             return np.zeros(users, np.float32)
 
         times = np.zeros(users, np.int64)
-        return InterestMeans(nan(width), zero(), nan(len(CHILD_AGES)), zero(), nan(len(CHILD_GENDERS)), zero(), times)
+        return InterestMeans(nan(width), zero(), nan(stages), zero(), nan(len(CHILD_GENDERS)), zero(), times)
 
     def take(self, rows: Ints | slice) -> "InterestMeans":
         """Return the means of some users, in the order of `rows`.
@@ -79,7 +81,7 @@ class Clicks:
     vector: Floats
     """float32 [n, d]; NaN rows for products without a vector."""
     ages: Floats
-    """float32 [n, stages], age distributions in the order of CHILD_AGES; NaN rows for products without tags."""
+    """float32 [n, stages], age distributions, youngest stage first; NaN rows for products without tags."""
     genders: Floats
     """float32 [n, genders], distributions in the order of CHILD_GENDERS; NaN rows for products without tags."""
     time: Ints
@@ -104,15 +106,16 @@ class TimeDecay:
     """float64 [stages, n, stages - 1], result of `ages.compute_age_shift`: how the children have grown meanwhile."""
 
     @staticmethod
-    def from_gaps(microseconds: Ints) -> "TimeDecay":
+    def from_gaps(microseconds: Ints, age_bounds: Sequence[float] = CHILD_AGE_MONTHS) -> "TimeDecay":
         """Return how n means decay and age between a user's previous click and the next.
 
         Args:
             microseconds: int64 [n], time between the two clicks of each user. A negative time counts as 0.
+            age_bounds: bounds of the child age stages in months.
         """
         # It is negative if a first click is before 1970, which is the time of `InterestMeans.empty`.
         factor = np.exp2(-np.maximum(microseconds, 0) / HALF_LIFE_US).astype(np.float32)
-        return TimeDecay(factor, compute_age_shift(microseconds))
+        return TimeDecay(factor, compute_age_shift(microseconds, age_bounds))
 
     def take(self, rows: slice) -> "TimeDecay":
         """Return the decay of a slice of the n means, as views of the same arrays.
@@ -123,7 +126,7 @@ class TimeDecay:
         return TimeDecay(self.factor[rows], self.age_shift[:, rows])
 
 
-def add_click(before: InterestMeans, click: Clicks) -> InterestMeans:
+def add_click(before: InterestMeans, click: Clicks, age_bounds: Sequence[float] = CHILD_AGE_MONTHS) -> InterestMeans:
     """Return the means after one more click of each of n users. The arguments are not changed.
 
     A click without a vector or without tags leaves that mean (the ages grow with time) and lets its weight decay.
@@ -132,9 +135,10 @@ def add_click(before: InterestMeans, click: Clicks) -> InterestMeans:
         before: the means before; NaN with weight 0 for a user without clicks.
         click: one click for each user, in the order of `before`, none earlier than the user's previous one. The time
             since an earlier one counts as 0.
+        age_bounds: bounds of the child age stages in months.
     """
     copy = replace(click, vector=click.vector.copy(), ages=click.ages.copy(), genders=click.genders.copy())
-    return _add_in_place(before, copy, TimeDecay.from_gaps(click.time - before.time))
+    return _add_in_place(before, copy, TimeDecay.from_gaps(click.time - before.time, age_bounds))
 
 
 def _add_in_place(before: InterestMeans, click: Clicks, decay: TimeDecay) -> InterestMeans:
@@ -185,7 +189,9 @@ class UserInterest:
     """What the row was made from (schema.INPUT_DIGEST); None if unknown. `update_interest` leaves it as it is."""
 
 
-def update_interest(interest: UserInterest | None, product: str, click: Clicks) -> UserInterest:
+def update_interest(
+    interest: UserInterest | None, product: str, click: Clicks, age_bounds: Sequence[float] = CHILD_AGE_MONTHS
+) -> UserInterest:
     """Return a user's row after one more click. The arguments are not changed.
 
     The click becomes the first of `products` and `times`; beyond HISTORY_LENGTH the oldest one leaves them.
@@ -194,24 +200,28 @@ def update_interest(interest: UserInterest | None, product: str, click: Clicks) 
         interest: the row before; None for a user without clicks.
         product: id of the clicked product.
         click: the click, as arrays of 1 row; no earlier than the user's last one, which is not checked.
+        age_bounds: bounds of the child age stages in months.
     """
-    before = interest or UserInterest(InterestMeans.empty(1, click.vector.shape[1]))
+    before = interest or UserInterest(InterestMeans.empty(1, click.vector.shape[1], click.ages.shape[1]))
     return replace(
         before,
-        means=add_click(before.means, click),
+        means=add_click(before.means, click, age_bounds),
         products=(product, *before.products)[:HISTORY_LENGTH],
         times=(int(click.time[0]), *before.times)[:HISTORY_LENGTH],
         clicks=before.clicks + 1,
     )
 
 
-def compute_interest_histories(clicks: Clicks, starts: Ints) -> InterestMeans:
+def compute_interest_histories(
+    clicks: Clicks, starts: Ints, age_bounds: Sequence[float] = CHILD_AGE_MONTHS
+) -> InterestMeans:
     """Return the means just after each click of many users. The arguments are not changed.
 
     Args:
         clicks: c clicks, sorted by user, then by time; that is not checked.
         starts: int64 [users + 1], from 0 to c; the clicks of user u are at [starts[u], starts[u + 1]), which may be
             empty.
+        age_bounds: bounds of the child age stages in months.
 
     Returns:
         c means, in the order of the clicks: row i includes click i and the same user's clicks before it.
@@ -224,10 +234,10 @@ def compute_interest_histories(clicks: Clicks, starts: Ints) -> InterestMeans:
     position = (ends - users_at_step)[step] + np.repeat(np.argsort(by_length), lengths)  # by step, then by `by_length`
     row = np.argsort(position)
     # The gap before a user's first click does not matter: there is no mean yet.
-    decays = TimeDecay.from_gaps(np.diff(clicks.time, prepend=0)[row])
+    decays = TimeDecay.from_gaps(np.diff(clicks.time, prepend=0)[row], age_bounds)
     clicks = clicks.take(row)
     weights = np.empty((3, len(row)), np.float32)
-    current = InterestMeans.empty(len(lengths), clicks.vector.shape[1])
+    current = InterestMeans.empty(len(lengths), clicks.vector.shape[1], clicks.ages.shape[1])
     for users, end in zip(users_at_step.tolist(), ends.tolist(), strict=True):
         batch = slice(end - users, end)
         current = _add_in_place(current.take(slice(users)), clicks.take(batch), decays.take(batch))

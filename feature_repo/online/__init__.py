@@ -18,6 +18,7 @@ table.py                the packed rows of one project: columns in, columns out
 request_plan.py  which rows of which views a fetch needs
 feature_batch.py        the features that a fetch returns
 materialize.py          write an offline table to an online store, in bounded memory
+newest_rows.py          which rows are the newest of their entity in a run
 materialization_log.py  what of an offline table is online
 expected_rows.py        the packed rows that should be online, and their differences from stored ones
 """

@@ -10,7 +10,8 @@ It makes readers independent of Feast and its registry. The catalog of a project
                       "layouts": [[field, ...], ...]}},   row_format.py; the newest last; stored rows may have any
      "services": {name: {"views": [{"view": name, "name": its name in the service, "features": [name, ...],
                                     "join_keys": {the view's name: the service's name}}, ...],
-                         "on_demand": [name, ...]}}}      views that are computed for each request and not stored
+                         "on_demand": [name, ...]}},      views that are computed for each request and not stored
+     "child_age_months": [bound, ...]}                    of the stages; missing for those of schema.CHILD_AGES
 
 Other keys of a project:
 
@@ -29,6 +30,7 @@ from typing import Any
 from feature_repo.errors import ConflictError, VitrineError
 from feature_repo.online import entity_keys
 from feature_repo.online.row_format import Layout
+from feature_repo.schema import CHILD_AGE_MONTHS
 
 FORMAT = 1
 """Format of the stored catalog. A catalog of another format is refused."""
@@ -99,6 +101,8 @@ class ProjectCatalog:
     """The views by their names in the store."""
     services: Mapping[str, Service] = field(default_factory=dict)
     """The feature services by name."""
+    age_bounds: tuple[float, ...] = CHILD_AGE_MONTHS
+    """Bounds of the child age stages in months (feature_repo/age_scale.py)."""
 
     def with_view(self, view: View) -> "ProjectCatalog":
         """Return the catalog with the view added or replaced. Layouts of the replaced view stay readable.
@@ -144,7 +148,7 @@ class ProjectCatalog:
         Args:
             project: the project's name, from which the prefixes of the keys are computed.
         """
-        catalog = {
+        catalog: dict[str, Any] = {
             "format": FORMAT,
             "views": {
                 name: {
@@ -160,6 +164,8 @@ class ProjectCatalog:
                 for name, one in self.services.items()
             },
         }
+        if self.age_bounds != CHILD_AGE_MONTHS:
+            catalog["child_age_months"] = self.age_bounds
         return json.dumps(catalog, ensure_ascii=False, sort_keys=True).encode()
 
     @staticmethod
@@ -183,6 +189,7 @@ class ProjectCatalog:
                 name: Service(tuple(map(_service_view_from_json, one["views"])), tuple(one["on_demand"]))
                 for name, one in catalog["services"].items()
             },
+            tuple(catalog.get("child_age_months", CHILD_AGE_MONTHS)),
         )
 
 

@@ -1,14 +1,17 @@
 """Materialize: write an offline table to an online store, block by block, in memory that does not grow with the table.
 
-Rows are written in the table's order, older and newer versions of an entity alike: the store keeps the newest. While
-the store takes one block, the next one is read and packed. When a group of files is online, it is added to the log
+Groups of files are written with the latest event times first, and of each entity only the newest version
+(newest_rows.py); where a version is written that is not the newest, the store keeps the newest. While the store takes
+one block, the next one is read and packed. When a group of files is online, it is added to the log
 (materialization_log.py). A run after a killed run starts behind the last group in the log; writing a row twice changes
 nothing.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TypeAlias
 
 import pyarrow as pa
@@ -16,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset
 from pyarrow.fs import SubTreeFileSystem
 
-from feature_repo.arrow import columns, timestamps
+from feature_repo.arrow import columns, take, timestamps
 from feature_repo.arrow.columns import Column
 from feature_repo.arrow.field import Field
 from feature_repo.errors import InvalidInputError
@@ -24,6 +27,7 @@ from feature_repo.offline import key_ranges, versions
 from feature_repo.online import entity_keys
 from feature_repo.online.catalog import View
 from feature_repo.online.materialization_log import MaterializationLog, TimeWindow
+from feature_repo.online.newest_rows import NewestRows
 from feature_repo.online.table import OnlineTable
 
 BLOCK_ROWS = 16_384
@@ -169,17 +173,21 @@ def materialize(
 def make_writer(pack: Callable[[pa.Table], Packed], put: Callable[[list[bytes], list[bytes]], object]) -> WriteGroup:
     """Return a function that writes a group from this process, block by block, as `WriteGroup` describes.
 
+    A version is not written if a newer one of its entity is in the group, or in a group that was written before.
     It raises what `pack` or `put` raise; blocks before are stored then.
 
     Args:
         pack: packs a block, whose columns are named as in `OfflineSource.columns`.
         put: puts keys and rows into the store; they are stored durably when it returns. Called in another thread.
     """
+    newest: NewestRows | None = None
 
     def write(source: OfflineSource, group: FileGroup) -> Iterator[int]:
+        nonlocal newest
+        newest = newest or NewestRows(source.keys, source.event_timestamp, source.created_timestamp)
         with ThreadPoolExecutor(1) as executor:
             yield from _pack_and_send(
-                _read_blocks(source, group), pack, lambda keys, rows: executor.submit(put, keys, rows)
+                _read_blocks(source, group, newest), pack, lambda keys, rows: executor.submit(put, keys, rows)
             )
 
     return write
@@ -228,15 +236,25 @@ def _find_pending_groups(
     window: TimeWindow,
     rows_per_entry: int,
 ) -> list[FileGroup]:
-    """Return the groups to write, in order."""
+    """Return the groups to write, in order: files with the latest event times first."""
     files_by_window: dict[TimeWindow, list[str]] = {}
-    for file, rest in log.state.find_pending(fragments, window).items():
-        files_by_window.setdefault(rest, []).append(file)
+    pending = log.state.find_pending(fragments, window)
+    latest = {file: _find_latest_event(fragments[file], source.event_timestamp) for file in pending}
+    for file in sorted(pending, key=lambda file: latest[file], reverse=True):
+        files_by_window.setdefault(pending[file], []).append(file)
     return [
         group
         for rest, files in files_by_window.items()
         for group in _group_files(source, rest, {file: fragments[file] for file in files}, rows_per_entry)
     ]
+
+
+def _find_latest_event(fragment: Fragment, event_timestamp: str) -> float:
+    """Return the latest event time of a file, microseconds since 1970, by its statistics; infinity if they lack it."""
+    times = [(group.statistics or {}).get(event_timestamp, {}).get("max") for group in fragment.row_groups]
+    if not times or not all(isinstance(time, datetime) for time in times):
+        return math.inf
+    return max(timestamps.datetime_to_ticks(time, "us") for time in times)
 
 
 def _group_files(
@@ -275,11 +293,18 @@ def _build_window_filter(source: OfflineSource, window: TimeWindow) -> pyarrow.d
     return versions.window_filter(source.table, source.event_timestamp, window.start, window.end)
 
 
-def _read_blocks(source: OfflineSource, group: FileGroup) -> Iterator[pa.Table]:
+def _read_blocks(source: OfflineSource, group: FileGroup, newest: NewestRows) -> Iterator[pa.Table]:
     """Yield the rows to write of a group, with the column names that `Packer` expects."""
     where = build_row_filter(source, group.window)
+    order = group.table.to_table(columns=newest.columns, filter=where)
+    positions = newest.select(order)
     table_columns = list(dict.fromkeys(source.columns.values()))
-    for block in key_ranges.read_blocks(group.table, table_columns, BLOCK_ROWS, where=where):
+    if len(positions) == len(order):  # nothing to leave out: a plain scan is faster
+        blocks = key_ranges.read_blocks(group.table, table_columns, BLOCK_ROWS, where=where)
+    else:
+        batches = take.take_batches(group.table, positions, table_columns, where=where) if len(positions) else ()
+        blocks = key_ranges.concat_batches(batches, BLOCK_ROWS)
+    for block in blocks:
         yield source.rename_columns(block)
 
 

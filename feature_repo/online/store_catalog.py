@@ -146,6 +146,12 @@ class StoreCatalog:
         if self.load().services != services:
             self._change(lambda catalog: replace(catalog, services=services))
 
+    def set_age_bounds(self, bounds: tuple[float, ...]) -> None:
+        """Set the bounds of the child age stages in months; write nothing if the store has the same."""
+        self._reload_if_changed()
+        if self.load().age_bounds != bounds:
+            self._change(lambda catalog: replace(catalog, age_bounds=bounds))
+
     def drop_view(self, name: str) -> None:
         """Remove a view with its rows, dictionaries and materialization log. A missing view is ignored.
 

@@ -40,6 +40,7 @@ history = RequestSource(
 def user_product_affinity(inputs: pd.DataFrame) -> pd.DataFrame:
     """Compute the affinity features of a frame with one row per user and candidate."""
     # Imported here, because Feast stores the source of this function and runs it without the module around it.
+    from feature_repo import config
     from feature_repo.features.affinity_frame import compute_affinity_frame
 
-    return compute_affinity_frame(inputs)
+    return compute_affinity_frame(inputs, config.find_age_scale().bounds)

@@ -9,7 +9,7 @@ from feature_repo import schema
 from feature_repo.entities import user
 from feature_repo.schema import CHILD_AGES, CHILD_GENDERS
 from feature_repo.sources import delta_source
-from feature_repo.views.storage import FEW, HALF
+from feature_repo.views.storage import AGES, FEW, HALF
 
 WHILE_REMEMBERED = timedelta(days=36_500)
 """TTL: a row is valid until the user's next click. `recent_times` has its age."""
@@ -21,7 +21,7 @@ user_interest = FeatureView(
     schema=[
         Field(name="interest_vector", dtype=Array(Float32), tags=HALF),
         Field(name="interest_weight", dtype=Float32),
-        Field(name="child_age_mix", dtype=Array(Float32), vector_length=len(CHILD_AGES)),
+        Field(name="child_age_mix", dtype=Array(Float32), vector_length=len(CHILD_AGES), tags=AGES),
         Field(name="child_age_weight", dtype=Float32),
         Field(name="child_gender_mix", dtype=Array(Float32), vector_length=len(CHILD_GENDERS)),
         Field(name="child_gender_weight", dtype=Float32),

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from feature_repo.arrow.take import matrix_to_lists
 from feature_repo.features.interest import InterestMeans, UserInterest
 from feature_repo.schema import (
-    CHILD_AGES,
     CHILD_GENDERS,
     CREATED_TIMESTAMP,
     EVENT_TIMESTAMP,
@@ -126,14 +125,15 @@ def build_row(user_id: str, interest: UserInterest, encoder_version: str, now: d
     return pa.table(columns).select(USER_INTEREST.names).cast(USER_INTEREST)
 
 
-def parse_row(row: Mapping[str, Any], width: int) -> UserInterest:
+def parse_row(row: Mapping[str, Any], width: int, stages: int) -> UserInterest:
     """Return the state that a stored version holds, so that the user's next click can be added to it.
 
     Args:
         row: a row of `user_interest` as `to_pylist` returns it, with at least one click, and with all columns but
             `user_id`, `encoder_version` and both timestamps, which are not read. The digest may be missing.
         width: the number of elements of a vector of this encoder. A null vector becomes that many NaNs; a null
-            distribution becomes NaNs too.
+            distribution, or one of another length, becomes NaNs too.
+        stages: the number of child age stages.
 
     Raises:
         KeyError: the row lacks a column.
@@ -141,7 +141,7 @@ def parse_row(row: Mapping[str, Any], width: int) -> UserInterest:
     means = InterestMeans(
         vector=_to_vector(row["interest_vector"], width),
         vector_weight=np.array([row["interest_weight"]], np.float32),
-        ages=_to_vector(row["child_age_mix"], len(CHILD_AGES)),
+        ages=_to_vector(row["child_age_mix"], stages),
         ages_weight=np.array([row["child_age_weight"]], np.float32),
         genders=_to_vector(row["child_gender_mix"], len(CHILD_GENDERS)),
         genders_weight=np.array([row["child_gender_weight"]], np.float32),
@@ -153,5 +153,6 @@ def parse_row(row: Mapping[str, Any], width: int) -> UserInterest:
 
 
 def _to_vector(value: Any, width: int) -> NDArray[np.float32]:
-    """Return a list of numbers as float32 [1, len]; [1, width] of NaN for None."""
-    return np.full((1, width), np.nan, np.float32) if value is None else np.array([value], np.float32)
+    """Return a list of numbers as float32 [1, width]; NaN for None or a list of another length."""
+    is_missing = value is None or len(value) != width
+    return np.full((1, width), np.nan, np.float32) if is_missing else np.array([value], np.float32)

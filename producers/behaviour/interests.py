@@ -6,7 +6,7 @@ After a kill, the same command writes what is missing. Versions that a corrected
 changes are written again, and so are those that it takes away: with the clicks that are left.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -129,10 +129,11 @@ def make_interests(
         table_format=table_format,
         max_lost_share=max_lost_share,
     )
+    age_bounds = settings.age_scale.bounds
     order = np.argsort(log.user, kind="stable")  # by user, then time
     starts = np.searchsorted(log.user[order], np.arange(len(log.user_ids) + 1)).astype(np.int64)
     products = read_versions(settings, log.product_ids, log.product, log.timestamp_us, version)
-    digests = interest_digest.compute_digests(log, products, order, starts)
+    digests = interest_digest.compute_digests(log, products, order, starts, age_bounds)
     is_last = _is_last_of_timestamp(log, order)
     is_stored, removed = _compare_stored(settings, log, order, starts, digests, version, recompute=recompute)
     is_new = is_last if recompute else is_last & ~is_stored
@@ -155,7 +156,7 @@ def make_interests(
                 np.concatenate([log.timestamp_us[order[clicks[new]]] + 1, removed.event_us[of_group]]),
                 np.concatenate([digests[clicks[new]], removed.digest[of_group]]),
             )
-            rows = _build_rows(log, products, order[clicks], sizes, versions, version, now)
+            rows = _build_rows(log, products, order[clicks], sizes, versions, version, now, age_bounds)
             delta.append(settings.table(schema.INTEREST_TABLE), rows)
         return len(clicks)
 
@@ -206,6 +207,7 @@ def _build_rows(
     versions: _Versions,
     encoder_version: str,
     now: datetime,
+    age_bounds: Sequence[float],
 ) -> pa.Table:
     """Return the rows of some versions: those that have seen clicks, then the others.
 
@@ -217,15 +219,18 @@ def _build_rows(
         versions: what to return; `first` and `last` are places in `clicks`.
         encoder_version: the encoder version.
         now: the created timestamp.
+        age_bounds: bounds of the child age stages in months.
     """
     starts = np.concatenate([[0], np.cumsum(sizes)])
-    means = interest.compute_interest_histories(Clicks(*products.take(clicks), log.timestamp_us[clicks]), starts)
+    means = interest.compute_interest_histories(
+        Clicks(*products.take(clicks), log.timestamp_us[clicks]), starts, age_bounds
+    )
     has_clicks = versions.last >= versions.first
     seen, unseen = np.flatnonzero(has_clicks), np.flatnonzero(~has_clicks)
     is_every_click = len(seen) == len(clicks) and bool((versions.last[seen] == np.arange(len(clicks))).all())
     parts = [(seen, means if is_every_click else means.take(versions.last[seen]))]
     if len(unseen):
-        parts.append((unseen, InterestMeans.empty(len(unseen), products.vectors.shape[1])))
+        parts.append((unseen, InterestMeans.empty(len(unseen), products.vectors.shape[1], len(age_bounds) - 1)))
     tables = []
     for rows, part_means in parts:
         part = versions.take(rows)

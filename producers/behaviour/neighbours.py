@@ -154,7 +154,7 @@ class ProductState:
     price: Floats
     """[n], in the shop's currency; NaN if unknown."""
     age: Floats
-    """[n], expected child age stage, an index into CHILD_AGES with a fraction; NaN if unknown."""
+    """[n], expected child age stage, an index of a stage with a fraction; NaN if unknown."""
     impressions: Int64
     """[n], number so far."""
     clicks: Int64

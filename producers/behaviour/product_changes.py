@@ -8,13 +8,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from feature_repo import schema
-from feature_repo.arrow.take import to_matrix
+from feature_repo.arrow.take import to_matrix, to_matrix_of_width
 from feature_repo.config import Settings
 from feature_repo.errors import NotFoundError
 from feature_repo.features.ages import compute_expected_stage
 from feature_repo.features.similarity import normalize_rows
 from feature_repo.offline import delta
-from feature_repo.schema import CHILD_AGES, CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID
+from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID
 
 Int64 = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -40,7 +40,7 @@ class ProductChanges:
     price: Floats
     """[m], the new price in the shop's currency; NaN if a vector or an age changes, or if the price is null."""
     age: Floats
-    """[m], the new expected child age stage, an index into CHILD_AGES with a fraction; NaN if a vector or a price
+    """[m], the new expected child age stage, an index of a stage with a fraction; NaN if a vector or a price
     changes, or if the product has no distribution of ages."""
 
     def apply(self, part: slice, vectors: Floats, price: Floats, age: Floats) -> NDArray[np.bool_]:
@@ -99,7 +99,7 @@ def read_changes(settings: Settings, encoder_version: str) -> ProductChanges:
     keys = pa.concat_tables([table.select(key) for table in tables.values()])
     vector, price = np.full(len(keys), -1), np.full(len(keys), np.nan, np.float32)
     age, kind = price.copy(), np.zeros(len(keys), np.int64)
-    start = 0
+    start, stages = 0, len(settings.age_scale.stages)
     for number, (column, table) in enumerate(tables.items()):
         part = slice(start, start + len(table))
         kind[part] = number
@@ -108,7 +108,7 @@ def read_changes(settings: Settings, encoder_version: str) -> ProductChanges:
         elif column == "price":
             price[part] = table["price"].cast(pa.float32()).to_numpy()
         else:
-            age[part] = compute_expected_stage(to_matrix(table[column], len(CHILD_AGES)))
+            age[part] = compute_expected_stage(to_matrix_of_width(table[column], stages))
         start += len(table)
     ids = keys[PRODUCT_ID].combine_chunks().dictionary_encode()
     rank = np.empty(len(ids.dictionary), np.int64)

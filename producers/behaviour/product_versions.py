@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from feature_repo import schema
 from feature_repo.arrow import take
-from feature_repo.arrow.take import to_matrix
+from feature_repo.arrow.take import to_matrix, to_matrix_of_width
 from feature_repo.config import Settings
 from feature_repo.offline import asof, delta
-from feature_repo.schema import CHILD_AGES, CHILD_GENDERS, CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID, TIMESTAMP
+from feature_repo.schema import CHILD_GENDERS, CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID, TIMESTAMP
 
 Int64 = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -32,12 +32,13 @@ class ProductVersions:
     tags: Int64
     """[n], the row of `ages` and `genders` that was valid; -1 if the product had no tags by then."""
     ages: Floats
-    """[versions, 5], probabilities in the order of CHILD_AGES; NaN rows where no tagger of ages was trained."""
+    """[versions, stages], probabilities of the stages of the deployment's scale; NaN rows where no tagger of ages was
+    trained, or one of a scale with another number of stages."""
     genders: Floats
     """[versions, 3], probabilities in the order of CHILD_GENDERS; NaN rows where no tagger of genders was trained."""
 
     def take(self, rows: Int64) -> tuple[Floats, Floats, Floats]:
-        """Return the vectors [k, d], ages [k, 5] and genders [k, 3] of k rows of the log, as copies.
+        """Return the vectors [k, d], ages [k, stages] and genders [k, 3] of k rows of the log, as copies.
 
         Args:
             rows: [k], numbers of rows of the log, from 0 to n - 1, in any order; a row may be repeated. The results are
@@ -77,16 +78,15 @@ def read_versions(
         settings, schema.EMBEDDING_TABLE, ["fused_vector"], product_ids, product, timestamp_us, encoder_version
     )
     vectors = to_matrix(rows["fused_vector"])
+    widths = (len(settings.age_scale.stages), len(CHILD_GENDERS))
     if not delta.exists(settings.table(schema.TAGS_TABLE)):
-        ages, genders = (np.empty((0, len(labels)), np.float32) for labels in (CHILD_AGES, CHILD_GENDERS))
+        ages, genders = (np.empty((0, width), np.float32) for width in widths)
         return ProductVersions(embedding, vectors, np.full(len(product), -1), ages, genders)
     columns = ["child_age_distribution", "child_gender_distribution"]
     tags, rows = find_versions(
         settings, schema.TAGS_TABLE, columns, product_ids, product, timestamp_us, encoder_version
     )
-    ages, genders = (
-        to_matrix(rows[name], len(labels)) for name, labels in zip(columns, (CHILD_AGES, CHILD_GENDERS), strict=True)
-    )
+    ages, genders = (to_matrix_of_width(rows[name], width) for name, width in zip(columns, widths, strict=True))
     return ProductVersions(embedding, vectors, tags, ages, genders)
 
 

@@ -43,8 +43,9 @@ class QualityGates:
     """Largest collision rate that passes, in [0, 1]."""
     min_entropy: float
     """Smallest usage entropy of a level that passes, in [0, 1]; every level must pass."""
-    max_error: float
-    """Largest reconstruction error that passes, in [0, 1]."""
+    max_error: float | None = None
+    """Largest reconstruction error that passes, in [0, 1]; None for any. It grows with what the vectors hold, so that a
+    richer encoder has a larger one, though its codes may help a ranker more."""
 
     def find_failures(self, quality: CodebookQuality) -> list[str]:
         """Return a line for each gate that `quality` fails; no lines if it passes all.
@@ -60,7 +61,7 @@ class QualityGates:
             for level, entropy in enumerate(quality.usage_entropy)
             if entropy < self.min_entropy
         ]
-        if quality.reconstruction_error > self.max_error:
+        if self.max_error is not None and quality.reconstruction_error > self.max_error:
             failures.append(f"reconstruction error {quality.reconstruction_error:.3f} > {self.max_error}")
         return failures
 

@@ -33,9 +33,14 @@ def codes(
         ),
     ] = 0.7,
     max_error: Annotated[
-        float,
-        typer.Option(min=0.0, max=1.0, help="Largest accepted unexplained share of the vectors' variance."),
-    ] = 0.6,
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Largest accepted unexplained share of the vectors' variance, which is reported in any case.",
+            show_default="any",
+        ),
+    ] = None,
     encoder_version: Annotated[
         str | None, typer.Option(help="The encoder version whose vectors to use.", show_default="the newest")
     ] = None,
@@ -45,7 +50,7 @@ def codes(
     """Give every product a semantic ID: codes of its fused vector, coarse to fine, for rankers to use as categories.
 
     New products are encoded with the stored codebook. If a codebook fails one of the limits, nothing is written and
-    the command exits with 1.
+    the command exits with 1. By default the limits are on collisions and on the usage of the codes.
     """
     from feature_repo import run_log
     from feature_repo.offline.created_time import choose_created_timestamp

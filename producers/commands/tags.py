@@ -33,7 +33,11 @@ def tags(
     table_format: "TableFormat",
     store: StoreOption = None,
 ) -> None:
-    """Tag every product with child age, child gender and category, learned from labelled products."""
+    """Tag every product with child age, child gender, category and any further tag, learned from labelled products.
+
+    The values of child_age are the stages of `child_age_stages` in feature_store.yaml; those of child_gender are boy,
+    girl and unisex; other tags may have any values. The others are stored as `further_tags`.
+    """
     from feature_repo import run_log
     from feature_repo.offline.created_time import choose_created_timestamp
     from producers.tags.run import tag_products
@@ -57,5 +61,9 @@ def tags(
         f"tag_predictions; learned from {summary.labels} labels on vectors of {summary.encoder_version}; "
         f"{summary.refused} labels quarantined"
     )
+    for reason in summary.reasons:
+        typer.echo(f"  refused {reason}")
+    if summary.further_tags:
+        typer.echo(f"  further tags: {', '.join(summary.further_tags)}")
     for tag in summary.unlearned:
         typer.echo(f"{tag}: not tagged, because the training split has fewer than two of its labels")

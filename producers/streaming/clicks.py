@@ -42,7 +42,7 @@ MIN_TIMESTAMP_US = timestamps.datetime_to_ticks(datetime.min.replace(tzinfo=UTC)
 Vector = NDArray[np.float32]
 Rejected = tuple[StreamMessage, str]
 """A message and the reason for its dead letter."""
-_DISTRIBUTIONS = {"child_age_distribution": schema.CHILD_AGES, "child_gender_distribution": schema.CHILD_GENDERS}
+_DISTRIBUTIONS = ("child_age_distribution", "child_gender_distribution")
 _PRODUCT_COLUMNS = {schema.EMBEDDING_TABLE: ["fused_vector"], schema.TAGS_TABLE: list(_DISTRIBUTIONS)}
 
 
@@ -83,7 +83,10 @@ class InterestUpdater:
         """
         self._settings = settings
         self._version = encoder_version
-        self._width = width
+        self._age_bounds = settings.age_scale.bounds
+        self._stages = len(settings.age_scale.stages)
+        lengths = (width, self._stages, len(schema.CHILD_GENDERS))
+        self._widths = dict(zip(("fused_vector", *_DISTRIBUTIONS), lengths, strict=True))
         self._users: dict[str, UserInterest | None] = {}
         self._products: dict[str, _ProductVersions] = {}
         self._uncommitted: dict[str, list[tuple[str, int, dict[str, Vector]]]] = {}
@@ -149,8 +152,8 @@ class InterestUpdater:
                 rejected.append((click.message, OUT_OF_ORDER))
             else:
                 try:
-                    features = self._products[click.product].find_features(click.timestamp_us, self._width)
-                    new_state = update_interest(state, click.product, features)
+                    features = self._products[click.product].find_features(click.timestamp_us, self._widths)
+                    new_state = update_interest(state, click.product, features, self._age_bounds)
                     arrived: datetime = pa.scalar(click.message.arrived_us, schema.TIMESTAMP).as_py()
                     rows.append(interest_rows.build_row(click.user, new_state, self._version, arrived))
                 except Exception as error:
@@ -175,7 +178,9 @@ class InterestUpdater:
         # Of one event timestamp the row created last counts; a stream creates several for clicks of one microsecond.
         order = [(name, "ascending") for name in (schema.EVENT_TIMESTAMP, schema.CREATED_TIMESTAMP, "clicks")]
         for row in delta.read(path, where=where).sort_by(order).to_pylist():
-            self._users[row[schema.USER_ID]] = interest_rows.parse_row(row, self._width) if row["clicks"] else None
+            self._users[row[schema.USER_ID]] = (
+                interest_rows.parse_row(row, self._widths["fused_vector"], self._stages) if row["clicks"] else None
+            )
 
     def _load_products(self, products: list[str]) -> None:
         """Read all versions of each product, offline and uncommitted."""
@@ -193,11 +198,14 @@ class InterestUpdater:
                 self._products[product].add(*version)
 
     def _parse_version(self, table: str, columns: list[str], row: dict[str, Any]) -> tuple[str, int, dict[str, Vector]]:
-        """Return the table, timestamp and vectors of a row; a null vector becomes NaN."""
+        """Return the table, timestamp and vectors of a row; a null vector becomes NaN.
+
+        So does a distribution over another number of stages.
+        """
         vectors = {}
         for name in columns:
-            width = len(_DISTRIBUTIONS[name]) if name in _DISTRIBUTIONS else self._width
-            missing = row[name] is None
+            width = self._widths[name]
+            missing = row[name] is None or (name in _DISTRIBUTIONS and len(row[name]) != width)
             vectors[name] = np.full(width, np.nan, np.float32) if missing else np.asarray(row[name], np.float32)
         return table, timestamps.datetime_to_ticks(row[schema.EVENT_TIMESTAMP], "us"), vectors
 
@@ -211,10 +219,9 @@ class _ProductVersions:
     def add(self, table: str, timestamp_us: int, vectors: dict[str, Vector]) -> None:
         self._versions.setdefault(table, {})[timestamp_us] = vectors
 
-    def find_features(self, timestamp_us: int, width: int) -> Clicks:
+    def find_features(self, timestamp_us: int, widths: Mapping[str, int]) -> Clicks:
         """Return a click on the product, with the newest vectors at or before its time; NaN where there are none."""
-        vectors = {name: np.full(len(labels), np.nan, np.float32) for name, labels in _DISTRIBUTIONS.items()}
-        vectors["fused_vector"] = np.full(width, np.nan, np.float32)
+        vectors = {name: np.full(width, np.nan, np.float32) for name, width in widths.items()}
         for versions in self._versions.values():
             earlier = [version for version in versions if version <= timestamp_us]
             vectors |= versions[max(earlier)] if earlier else {}

@@ -1,19 +1,21 @@
 """Reads and checks the label file. Labels that cannot be used are returned with the reason."""
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import pyarrow as pa
 
+from feature_repo.age_scale import AgeScale
 from feature_repo.arrow import text
 from feature_repo.errors import InvalidInputError
 from feature_repo.offline import input_files, validation
-from feature_repo.offline.quarantine import RejectedRow
-from feature_repo.schema import CHILD_AGES, CHILD_GENDERS, LABELS, PRODUCT_ID, TAGS
+from feature_repo.offline.quarantine import RejectedRow, count_by_reason
+from feature_repo.schema import CHILD_GENDERS, LABELS, PRODUCT_ID, TAG_SEPARATOR
 from feature_repo.table_format import DEFAULT_FORMAT, TableFormat
 
-TAG_VALUES = {"child_age": CHILD_AGES, "child_gender": CHILD_GENDERS}
-"""The allowed values of each tag. A category may be any text."""
+TagValues: TypeAlias = Mapping[str, tuple[str, ...]]
+"""Tag -> its allowed values, in the order of the distributions. Any other tag may have any text as its value."""
 
 _NORMALIZE = {
     PRODUCT_ID: text.normalize_ids,
@@ -24,6 +26,11 @@ _NORMALIZE = {
 
 CHECKED_SCHEMA = pa.schema([*LABELS, ("group", pa.string())])
 """Columns of the valid labels."""
+
+
+def list_tag_values(age_scale: AgeScale) -> TagValues:
+    """Return the allowed values of the tags that have fixed ones, in a deployment with this scale of ages."""
+    return {"child_age": age_scale.stages, "child_gender": CHILD_GENDERS}
 
 
 def read_labels(
@@ -61,12 +68,15 @@ def read_labels(
     return pa.table(columns, names=names)
 
 
-def check_labels(labels: pa.Table, product_ids: Container[str]) -> tuple[pa.Table, list[RejectedRow]]:
+def check_labels(
+    labels: pa.Table, product_ids: Container[str], tag_values: TagValues
+) -> tuple[pa.Table, list[RejectedRow]]:
     """Split labels into valid and refused ones.
 
     Args:
         labels: As returned by `read_labels`. A product without a group is its own group.
         product_ids: The products that have vectors. Labels of other products are refused.
+        tag_values: The allowed values of tags.
 
     Returns:
         The valid labels with CHECKED_SCHEMA, at most one for each product and tag, sorted by product and tag, without
@@ -81,7 +91,7 @@ def check_labels(labels: pa.Table, product_ids: Container[str]) -> tuple[pa.Tabl
     for number, row in enumerate(labels.to_pylist(), start=1):
         product, tag, value = row[PRODUCT_ID], row["tag"], row["value"]
         group = f"product {product}" if row.get("group") is None else f"group {row['group']}"
-        fault = _find_fault(row, product_ids)
+        fault = _find_fault(row, product_ids, tag_values)
         if fault is None and groups.get(product, group) != group:
             fault = "group", "differs from the group of an earlier label of the product"
         elif fault is None and (product, tag) in values:
@@ -100,15 +110,34 @@ def check_labels(labels: pa.Table, product_ids: Container[str]) -> tuple[pa.Tabl
     return pa.Table.from_pylist(rows, schema=CHECKED_SCHEMA), refused
 
 
-def _find_fault(row: dict[str, str | None], product_ids: Container[str]) -> tuple[str, str] | None:
+def describe_refused(refused: Sequence[RejectedRow]) -> list[str]:
+    """Return a text for each reason with the number of labels and an example, the most frequent first.
+
+    Such as "12 labels: not a child_age: it must be one of baby, toddler (for example `24M+`)".
+    """
+    examples: dict[str, str | None] = {}
+    for row in refused:
+        examples.setdefault(row.reason, row.value)
+    return [
+        f"{count:,} label{'s' * (count > 1)}: {reason}"
+        + ("" if examples[reason] is None else f" (for example `{examples[reason]:.40}`)")
+        for reason, count in count_by_reason(refused).items()
+    ]
+
+
+def _find_fault(
+    row: dict[str, str | None], product_ids: Container[str], tag_values: TagValues
+) -> tuple[str, str] | None:
     """Return the column and the reason if a row is invalid by itself, else None."""
     product, tag, value = row[PRODUCT_ID], row["tag"], row["value"]
     if product not in product_ids:
         return PRODUCT_ID, "unknown product, or product without vectors"
-    if tag not in TAGS:
-        return "tag", f"unknown tag: it must be one of {', '.join(TAGS)}"
+    if tag is None or not tag.strip():
+        return "tag", "no tag"
+    if TAG_SEPARATOR in tag:
+        return "tag", f"a tag must not hold `{TAG_SEPARATOR}`"
     if value is None or not value.strip():
         return "value", "no value"
-    if tag in TAG_VALUES and value not in TAG_VALUES[tag]:
-        return "value", f"not a {tag}: it must be one of {', '.join(TAG_VALUES[tag])}"
+    if tag in tag_values and value not in tag_values[tag]:
+        return "value", f"not a {tag}: it must be one of {', '.join(tag_values[tag])}"
     return None

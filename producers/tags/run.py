@@ -19,6 +19,7 @@ from feature_repo.schema import CREATED_TIMESTAMP, INPUT_DIGEST, TAG_PREDICTIONS
 from feature_repo.table_format import DEFAULT_FORMAT, TableFormat
 from producers.stored_rows import find_outdated
 from producers.tags import embedding_rows, tagger_set, variants
+from producers.tags import labels as label_file
 from producers.tags.embedding_rows import KEY
 from producers.tags.tagger_set import TaggerSet, Track
 
@@ -35,9 +36,13 @@ class TaggingSummary:
     """Number of valid labels, in all splits."""
     refused: int
     """Number of invalid labels, which were quarantined."""
+    reasons: tuple[str, ...]
+    """Why they are invalid: a text for each reason, with the number of labels and an example."""
+    further_tags: tuple[str, ...]
+    """Tags of the labels beyond schema.TAGS, by name."""
     unlearned: tuple[str, ...]
-    """Tags with fewer than two different labels in the training split, in the order of schema.TAGS; their columns are
-    null. Empty if there was nothing to add, because no tagger is fitted then."""
+    """Tags with fewer than two different labels in the training split, in the order of schema.TAGS, then by name; they
+    are null in the rows. Empty if there was nothing to add, because no tagger is fitted then."""
     rows: int
     """Rows added to `product_tags`; 0 if those of all product versions were up to date."""
     predictions: int
@@ -80,13 +85,11 @@ def tag_products(
     """
     encoder_version = embedding_rows.choose_encoder_version(settings, encoder_version)
     rows = embedding_rows.read_embedding_rows(settings, encoder_version)
-    labelled, refused = tagger_set.join_labels(rows, labels, table_format)
+    tag_values = label_file.list_tag_values(settings.age_scale)
+    labelled, refused = tagger_set.join_labels(rows, labels, tag_values, table_format)
     quarantine.add(settings, "tags", refused, now)
-    if not len(labelled):
-        raise InvalidInputError(
-            f"{labels}: none of its {len(refused)} labels is valid; the quarantine table has the reasons"
-        )
-    version = tagger_set.compute_tagger_version(labelled, encoder_version, abstain)
+    tagger_set.require_labels(labelled, refused, labels)
+    version = tagger_set.compute_tagger_version(labelled, encoder_version, abstain, settings.age_scale.stages)
     training_digest = tagger_set.compute_training_digest(labelled)
     outdated = find_outdated(
         settings.table(schema.TAGS_TABLE),
@@ -100,12 +103,14 @@ def tag_products(
     predictions_path = settings.table(schema.TAG_PREDICTIONS_TABLE)
     has_predictions = not recompute and _has_predictions(predictions_path, version, training_digest)
 
+    tags = tagger_set.list_tags(labelled)
     chosen = TAG_VARIANTS if not has_predictions else (variants.TAGGER,) if len(untagged) else ()
-    fitted = tagger_set.fit_variants(labelled, chosen, track)
+    fitted = tagger_set.fit_variants(labelled, chosen, tag_values, track)
     if chosen and not fitted:
         raise InvalidInputError(
-            f"{labels}: the training split has two different labels for none of {', '.join(TAGS)}, so nothing can be "
-            f"learned from its {len(labelled)} valid labels ({len(refused)} quarantined); nothing was written"
+            f"{labels}: the training split has two different labels for none of {', '.join(tags)}, so nothing can be "
+            f"learned from its {len(labelled)} valid labels; nothing was written"
+            + "".join(f"; refused {reason}" for reason in label_file.describe_refused(refused))
         )
 
     taggers = TaggerSet(version, encoder_version, abstain, labelled, fitted)
@@ -120,7 +125,9 @@ def tag_products(
         encoder_version=encoder_version,
         labels=len(labelled),
         refused=len(refused),
-        unlearned=tuple(tag for tag in TAGS if chosen and (tag, variants.TAGGER) not in fitted),
+        reasons=tuple(label_file.describe_refused(refused)),
+        further_tags=tags[len(TAGS) :],
+        unlearned=tuple(tag for tag in tags if chosen and (tag, variants.TAGGER) not in fitted),
         rows=len(untagged),
         predictions=len(predictions),
     )

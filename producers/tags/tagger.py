@@ -15,7 +15,6 @@ from sklearn.pipeline import FeatureUnion, Pipeline
 
 from producers.tags import split, variants
 from producers.tags.calibration import apply_temperature, fit_temperature
-from producers.tags.labels import TAG_VALUES
 
 Classifier: TypeAlias = LogisticRegression | DummyClassifier
 
@@ -66,27 +65,27 @@ class Tagger:
         return apply_temperature(result, self.temperature)
 
 
-def fit_tagger(tag: str, variant: str, rows: pa.Table, *, folds: bool) -> Tagger | None:
+def fit_tagger(variant: str, rows: pa.Table, *, values: tuple[str, ...] = (), folds: bool) -> Tagger | None:
     """Fit and calibrate the tagger of one tag.
 
     Args:
-        tag: One of schema.TAGS.
         variant: One of schema.TAG_VARIANTS.
-        rows: Embedding rows of the products that have a label of `tag`, one for each, with `title`, `value` (the
+        rows: Embedding rows of the products that have a label of the tag, one for each, with `title`, `value` (the
             label) and `group`. They are divided into splits here, by their groups.
+        values: All values of the tag, in the order of the probabilities; none for a tag that may have any value.
         folds: Whether to fit also the classifiers that predict the training products.
 
     Returns:
-        The tagger. It can predict all values of a tag with fixed values, and otherwise the labels of the training
-        split, sorted. Its temperature is 1 if the calibration split is empty. None if the training split has fewer than
-        two different labels.
+        The tagger. It can predict `values`, or, if there are none, the labels of the training split, sorted. Its
+        temperature is 1 if the calibration split is empty. None if the training split has fewer than two different
+        labels.
     """
     groups, truth = rows["group"].to_pylist(), np.array(rows["value"].to_pylist(), dtype=object)
     side, fold = split.assign_splits(groups), split.assign_folds(groups)
     train, calibrate = side == split.TRAIN, side == split.CALIBRATION
     if len(set(truth[train])) < 2:
         return None
-    labels = TAG_VALUES.get(tag) or tuple(sorted(set(truth[train])))
+    labels = values or tuple(sorted(set(truth[train])))
     transformer = variants.make_features(variant).fit(rows.filter(pa.array(train)))
     features = transformer.transform(rows)
     columns = {label: number for number, label in enumerate(labels)}

@@ -24,6 +24,7 @@ from feature_repo.errors import InvalidInputError
 from feature_repo.offline import validation
 from feature_repo.offline.quarantine import RejectedRow
 from feature_repo.schema import (
+    CHILD_AGES,
     CREATED_TIMESTAMP,
     EVENT_TIMESTAMP,
     INPUT_DIGEST,
@@ -31,6 +32,7 @@ from feature_repo.schema import (
     PRODUCT_ID,
     PRODUCT_TAGS,
     TAG_PREDICTIONS,
+    TAG_SEPARATOR,
     TAG_SPLITS,
     TAGS,
 )
@@ -72,7 +74,8 @@ class TaggerSet:
         """Return one row of schema.PRODUCT_TAGS for each embedding row, in their order.
 
         The label is the most probable one, the first if several are. A label that is less probable than `abstain` is
-        null; its probability is not. All columns of a tag that could not be learned are null. A product that trained a
+        null; its probability is not. All columns of a tag that could not be learned are null. `further_tags` has
+        TAG=VALUE for each further tag whose label is not null, in the order of their names. A product that trained a
         tagger is predicted by the classifier of its fold, which was trained without it, if there is one.
 
         Args:
@@ -87,17 +90,32 @@ class TaggerSet:
                 columns |= {name: pa.nulls(len(rows), pa.null()) for name in names}
                 continue
             probabilities = tagger.predict_probabilities(rows, self._find_folds(rows, tag))
-            highest = probabilities.max(axis=1)
-            label = np.array(tagger.labels, dtype=object)[probabilities.argmax(axis=1)]
             values = (
-                pa.array(label, pa.string(), mask=highest < self.abstain),
-                pa.array(highest),
+                self._choose_labels(tagger, probabilities),
+                pa.array(probabilities.max(axis=1)),
                 matrix_to_lists(probabilities),
             )
             columns |= dict(zip(names, values, strict=True))
+        columns["further_tags"] = self._list_further_tags(rows)
         columns[INPUT_DIGEST] = input_digest.to_arrow(compute_digests(rows, self._training_digest))
         constants = {"encoder_version": self.encoder_version, "tagger_version": self.tagger_version}
         return _add_constants(pa.table(columns), constants | {CREATED_TIMESTAMP: now}, PRODUCT_TAGS)
+
+    def _choose_labels(self, tagger: Tagger, probabilities: np.ndarray) -> pa.Array:
+        """Return the most probable label of each row; null where its probability is below `abstain`."""
+        label = np.array(tagger.labels, dtype=object)[probabilities.argmax(axis=1)]
+        return pa.array(label, pa.string(), mask=probabilities.max(axis=1) < self.abstain)
+
+    def _list_further_tags(self, rows: pa.Table) -> pa.Array:
+        """Return TAG=VALUE for each further tag of each row; null if there is no further tag."""
+        texts = []
+        for (tag, variant), tagger in self.taggers.items():
+            if tag not in TAGS and variant == variants.TAGGER:
+                labels = self._choose_labels(tagger, tagger.predict_probabilities(rows, self._find_folds(rows, tag)))
+                texts.append(pc.binary_join_element_wise(f"{tag}{TAG_SEPARATOR}", labels, "").to_pylist())
+        if not texts:
+            return pa.nulls(len(rows), pa.list_(pa.string()))
+        return pa.array([[text for text in row if text is not None] for row in zip(*texts, strict=True)])
 
     def predict_held_out(self, now: datetime) -> pa.Table:
         """Return the predictions of every fitted variant for the labelled products outside the training split.
@@ -168,18 +186,23 @@ def fit_taggers(
     rows = embedding_rows.read_embedding_rows(
         settings, embedding_rows.choose_encoder_version(settings, encoder_version)
     )
-    labelled, refused = join_labels(rows, labels, table_format)
-    if not len(labelled):
-        raise InvalidInputError(
-            f"{labels}: none of its {len(refused)} labels is valid; `produce tags` lists the reasons"
-        )
-    taggers = fit_variants(labelled, (variants.TAGGER,))
-    version = compute_tagger_version(labelled, encoder_version, abstain)
+    tag_values = label_file.list_tag_values(settings.age_scale)
+    labelled, refused = join_labels(rows, labels, tag_values, table_format)
+    require_labels(labelled, refused, labels)
+    taggers = fit_variants(labelled, (variants.TAGGER,), tag_values)
+    version = compute_tagger_version(labelled, encoder_version, abstain, settings.age_scale.stages)
     return TaggerSet(version, encoder_version, abstain, labelled, taggers)
 
 
+def require_labels(labelled: pa.Table, refused: Sequence[RejectedRow], file: Path) -> None:
+    """Raise InvalidInputError, which gives the reasons, if no label of the file is valid."""
+    if not len(labelled):
+        reasons = "; ".join(label_file.describe_refused(refused))
+        raise InvalidInputError(f"{file}: none of its {len(refused):,} labels is valid: {reasons}")
+
+
 def join_labels(
-    rows: pa.Table, file: Path, table_format: TableFormat = DEFAULT_FORMAT
+    rows: pa.Table, file: Path, tag_values: label_file.TagValues, table_format: TableFormat = DEFAULT_FORMAT
 ) -> tuple[pa.Table, list[RejectedRow]]:
     """Read a label file, and return the embedding row of each valid label, and the refused labels.
 
@@ -187,6 +210,7 @@ def join_labels(
         rows: As returned by `read_embedding_rows`. The first version of each product is used, the one with the earliest
             event timestamp.
         file: Parquet or CSV with product_id, tag and value, and optionally `group`.
+        tag_values: The allowed values of tags.
         table_format: What the user says about the file.
 
     Returns:
@@ -199,7 +223,7 @@ def join_labels(
     misshapen: list[RejectedRow] = []
     labels = label_file.read_labels(file, table_format, misshapen.extend)
     validation.require_columns(labels, LABELS.names, file)
-    valid, refused = label_file.check_labels(labels, set(rows[PRODUCT_ID].to_pylist()))
+    valid, refused = label_file.check_labels(labels, set(rows[PRODUCT_ID].to_pylist()), tag_values)
     first = embedding_rows.select_first_versions(rows)
     labelled = first.take(pc.index_in(valid[PRODUCT_ID], value_set=first[PRODUCT_ID]))
     for name in ("tag", "value", "group"):
@@ -208,30 +232,42 @@ def join_labels(
 
 
 def fit_variants(
-    labelled: pa.Table, chosen: Sequence[str], track: Track = lambda fits, total: fits
+    labelled: pa.Table,
+    chosen: Sequence[str],
+    tag_values: label_file.TagValues,
+    track: Track = lambda fits, total: fits,
 ) -> dict[tuple[str, str], Tagger]:
     """Fit a tagger for every tag and every chosen variant, on all cores.
 
     Args:
         labelled: As returned by `join_labels`.
         chosen: Names from schema.TAG_VARIANTS; none gives no taggers.
+        tag_values: The allowed values of tags.
         track: Wraps the taggers as they are fitted, given their number, to show progress.
 
     Returns:
-        (tag, variant) to the tagger, in the order of schema.TAGS and, for each tag, of `chosen`. A tag is left out if
+        (tag, variant) to the tagger, in the order of `list_tags` and, for each tag, of `chosen`. A tag is left out if
         the training split has fewer than two different labels of it.
     """
-    pairs = [(tag, variant) for tag in TAGS for variant in chosen]
+    pairs = [(tag, variant) for tag in list_tags(labelled) for variant in chosen]
 
     def fit(pair: tuple[str, str]) -> Tagger | None:
         tag, variant = pair
-        return fit_tagger(tag, variant, labelled.filter(pc.field("tag") == tag), folds=variant == variants.TAGGER)
+        of_tag = labelled.filter(pc.field("tag") == tag)
+        return fit_tagger(variant, of_tag, values=tag_values.get(tag, ()), folds=variant == variants.TAGGER)
 
     fitted = track(map_on_all_cores(fit, pairs), len(pairs))
     return {pair: tagger for pair, tagger in zip(pairs, fitted, strict=True) if tagger is not None}
 
 
-def compute_tagger_version(labelled: pa.Table, encoder_version: str, abstain: float) -> str:
+def list_tags(labelled: pa.Table) -> tuple[str, ...]:
+    """Return the tags that can be learned: schema.TAGS, whether they have labels or not, then the others by name."""
+    return (*TAGS, *sorted(set(labelled["tag"].to_pylist()) - set(TAGS)))
+
+
+def compute_tagger_version(
+    labelled: pa.Table, encoder_version: str, abstain: float, age_stages: tuple[str, ...] = CHILD_AGES
+) -> str:
     """Return the tagger version: `tagger-` and 12 hex digits, a digest of everything that the taggers depend on.
 
     Args:
@@ -239,6 +275,8 @@ def compute_tagger_version(labelled: pa.Table, encoder_version: str, abstain: fl
             them, but not the vectors.
         encoder_version: Version of the vectors.
         abstain: The probability below which a label is stored as null.
+        age_stages: The allowed values of child_age. Those of the default scale leave the version as it was before
+            scales could be configured.
     """
     content = [*labelled.select(["tag", PRODUCT_ID, EVENT_TIMESTAMP, "value", "group"]).to_pydict().values()]
     parameters = [
@@ -249,7 +287,7 @@ def compute_tagger_version(labelled: pa.Table, encoder_version: str, abstain: fl
         split.CALIBRATION_SHARE,
         split.FOLDS,
     ]
-    text = json.dumps([REVISION, parameters, content], default=str)
+    text = json.dumps([REVISION, parameters, content, *([age_stages] if age_stages != CHILD_AGES else [])], default=str)
     return f"tagger-{blake2b(text.encode(), digest_size=6).hexdigest()}"
 
 

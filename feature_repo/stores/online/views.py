@@ -12,6 +12,7 @@ from feast.feature_view_projection import FeatureViewProjection
 from feast.infra.registry.base_registry import BaseRegistry
 from feast.repo_config import RepoConfig
 
+from feature_repo.age_scale import SETTING, AgeScale, parse_age_scale
 from feature_repo.arrow.field import NUMBERS, Field
 from feature_repo.errors import InvalidInputError
 from feature_repo.online.catalog import Service, ServiceView, View
@@ -80,30 +81,40 @@ def stored_view(config: RepoConfig, table: Any) -> View:
         name=stored_name(config, table),
         join_keys=tuple(sorted(join_keys.items())),
         ttl_us=round(ttl.total_seconds() * 1_000_000) if ttl else 0,
-        layouts=(Layout.from_fields(map(stored_field, table.features)),),
+        layouts=(Layout.from_fields(stored_field(field, _age_scale(config)) for field in table.features),),
     )
 
 
-def stored_field(field: FeastField) -> Field:
+def stored_field(field: FeastField, age_scale: AgeScale) -> Field:
     """Return a feature's stored form: the tag `storage` is its storage, `vector_length` the length of its lists.
 
     Without the tag the storage is "plain". `vector_length` counts only for lists of numbers; 0 means any length.
+    With the tag `length: child_age_stages` the length is the number of stages.
 
     Raises:
         InvalidInputError: the tag `storage` does not fit the feature's type.
     """
     bare = Field(field.name, _type(field))
     is_vector = bare.is_list and bare.base in NUMBERS
+    is_scale = field.tags.get("length") == SETTING
+    length = len(age_scale.stages) if is_scale else getattr(field, "vector_length", 0)
     return Field(
         field.name,
         bare.type,
         field.tags.get("storage", "plain"),
-        getattr(field, "vector_length", 0) if is_vector else 0,
+        length if is_vector else 0,
     )
+
+
+def _age_scale(config: RepoConfig) -> AgeScale:
+    """Return the scale of child ages of a deployment."""
+    return parse_age_scale(getattr(config, SETTING, None))
 
 
 def publish_catalog(catalog: StoreCatalog, config: RepoConfig, registry: BaseRegistry) -> None:
     """Register a registry's views and feature services in the online store, so that readers find all of them.
+
+    The bounds of the child age stages are registered too.
 
     Whoever writes rows calls this, because the store may be new or have lost its data. Services that the registry does
     not have are removed from the store; views stay. Nothing is written if the store has the same.
@@ -121,6 +132,7 @@ def publish_catalog(catalog: StoreCatalog, config: RepoConfig, registry: BaseReg
         if getattr(table, "write_to_online_store", True):
             catalog.register_view(stored_view(config, table))
     catalog.set_services(stored_services(config, registry))
+    catalog.set_age_bounds(_age_scale(config).bounds)
 
 
 def stored_services(config: RepoConfig, registry: BaseRegistry) -> dict[str, Service]:

@@ -5,7 +5,6 @@ import math
 import numpy as np
 
 from feature_repo.features.affinity import NAMES
-from feature_repo.schema import CHILD_AGE_MONTHS
 from tests.feature_repo.features.world import DAY, Shop, interest_of
 
 
@@ -13,7 +12,7 @@ def child_of(shop: Shop, user: str, now: int) -> list[float]:
     """Return the distribution over age stages of the user's child at `now`."""
     # Each click shifted the row's mix and made it uniform within the stages again, so the row's own mix is used.
     state = interest_of(shop, user)
-    return grown(state.means.ages[0], (now - state.times[0]) / (DAY * 365.25 / 12)) if state else []
+    return grown(state.means.ages[0], (now - state.times[0]) / (DAY * 365.25 / 12), shop.age_bounds) if state else []
 
 
 def affinity(shop: Shop, user: str, child: list[float], candidate: int) -> dict[str, float]:
@@ -63,13 +62,13 @@ def share_of_tier(similarity: float, tier: int) -> float:
     return max(0.0, 1 - abs(min(max(similarity, 0.0), 1.0) * 10 - tier))
 
 
-def grown(mix: np.ndarray, months: float) -> list[float]:
+def grown(mix: np.ndarray, months: float, bounds: tuple[float, ...]) -> list[float]:
     """Every stage cut into 2,000 slices, each moved: the stage that most of the slice is in gets it."""
     if np.isnan(mix[0]):
-        return [math.nan] * 5
-    after = [0.0] * 5
-    for share, low, high in zip(mix, CHILD_AGE_MONTHS, CHILD_AGE_MONTHS[1:], strict=False):
+        return [math.nan] * len(mix)
+    after = [0.0] * len(mix)
+    for share, low, high in zip(mix, bounds, bounds[1:], strict=False):
         for place in np.linspace(low, high, 4001)[1::2].tolist():
-            stage = sum(place + months >= bound for bound in CHILD_AGE_MONTHS[1:-1])
+            stage = sum(place + months >= bound for bound in bounds[1:-1])
             after[stage] += float(share) / 2000
     return after

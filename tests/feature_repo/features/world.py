@@ -31,18 +31,19 @@ class Shop:
     genders: np.ndarray
     codes: np.ndarray
     clicks: dict[str, list[tuple[int, int]]]
+    age_bounds: tuple[float, ...] = schema.CHILD_AGE_MONTHS
 
     @property
     def products(self) -> list[str]:
         return [f"p{i}" for i in range(len(self.vectors))]
 
 
-def small_shop(seed: int = 0, products: int = 40) -> Shop:
+def small_shop(seed: int = 0, products: int = 40, age_bounds: tuple[float, ...] = schema.CHILD_AGE_MONTHS) -> Shop:
     chance = np.random.default_rng(seed)
     vectors = chance.normal(size=(products, WIDTH)) + 0.6
     vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
     vectors[::9] = np.nan
-    ages = chance.dirichlet(np.ones(5) / 2, products).astype(np.float32)
+    ages = chance.dirichlet(np.ones(len(age_bounds) - 1) / 2, products).astype(np.float32)
     ages[::7] = np.nan
     genders = chance.dirichlet(np.ones(3), products).astype(np.float32)
     genders[::7] = np.nan
@@ -54,7 +55,7 @@ def small_shop(seed: int = 0, products: int = 40) -> Shop:
         times = np.sort(began + chance.integers(DAY, 120 * DAY, count))
         clicks[f"u{user}"] = list(zip(chance.integers(0, products, count).tolist(), times.tolist(), strict=True))
     clicks["only pictureless"] = [(9, began + DAY), (18, began + 2 * DAY)]
-    return Shop(vectors, ages, genders, codes, clicks)
+    return Shop(vectors, ages, genders, codes, clicks, age_bounds)
 
 
 def interest_of(shop: Shop, user: str) -> UserInterest | None:
@@ -63,7 +64,7 @@ def interest_of(shop: Shop, user: str) -> UserInterest | None:
     for product, time in shop.clicks[user]:
         row = np.array([product])
         click = Clicks(shop.vectors[row], shop.ages[row], shop.genders[row], np.array([time]))
-        state = interest.update_interest(state, f"p{product}", click)
+        state = interest.update_interest(state, f"p{product}", click, shop.age_bounds)
     return state
 
 

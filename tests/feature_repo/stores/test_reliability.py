@@ -117,12 +117,12 @@ def test_a_given_window_is_rewritten_and_an_emptied_store_is_filled(store: Featu
 def test_the_watermark_stays_when_a_run_fails_and_moves_after_the_repair(store: FeatureStore) -> None:
     tables = folder_of(store) / "tables"
 
-    def clicks(values: list[str]) -> pa.Table:
-        stamps = {name: pa.array([world.at(1)], world.STAMP) for name in ("event_timestamp", "created_timestamp")}
+    def clicks(values: list[str], hour: float = 1) -> pa.Table:
+        stamps = {name: pa.array([world.at(hour)], world.STAMP) for name in ("event_timestamp", "created_timestamp")}
         return pa.table({"user_id": [1], "product_id": ["a"], "n_clicks": values} | stamps)
 
     delta.append(tables / "affinity", clicks(["3"]))
-    delta.append(tables / "affinity", clicks(["many"]))
+    delta.append(tables / "affinity", clicks(["many"], 1.5))
     with pytest.raises(VitrineError, match="clicks"):
         store.materialize_incremental(world.at(2), feature_views=["affinity"])
     assert read_watermark(store, "affinity") is None

@@ -122,7 +122,7 @@ def test_a_stored_row_can_be_parsed_to_continue_from_it(store: Settings) -> None
     run(store, make_log())
     rows = read_rows(store).to_pylist()
     at = next(i for i in range(40, len(rows)) if rows[i]["user_id"] == rows[i + 1]["user_id"])
-    state = interest_rows.parse_row(rows[at], world.WIDTH)
+    state = interest_rows.parse_row(rows[at], world.WIDTH, 5)
     assert interest_rows.build_row(rows[at]["user_id"], state, ENCODER, NOW).to_pylist() == [rows[at]]
 
 
@@ -262,7 +262,7 @@ def test_histories_equal_their_clicks_one_by_one_also_with_users_without_clicks(
     clicks = Clicks(*values, time)
     means = interest.compute_interest_histories(clicks, starts)
     for user in range(len(starts) - 1):
-        state = interest.InterestMeans.empty(1, 4)
+        state = interest.InterestMeans.empty(1, 4, 5)
         for row in range(starts[user], starts[user + 1]):
             state = interest.add_click(state, clicks.take(slice(row, row + 1)))
             for name in interest.InterestMeans.__dataclass_fields__:
@@ -272,6 +272,6 @@ def test_histories_equal_their_clicks_one_by_one_also_with_users_without_clicks(
 def test_a_first_click_before_1970_has_the_weight_of_any_first_click() -> None:
     vector, ages, genders = (np.ones((1, width), np.float32) for width in (2, 5, 3))
     long_ago = Clicks(vector, ages, genders, np.array([-40 * 365 * DAY]))
-    means = interest.add_click(interest.InterestMeans.empty(1, 2), long_ago)
+    means = interest.add_click(interest.InterestMeans.empty(1, 2, 5), long_ago)
     assert (means.vector_weight, means.ages_weight, means.genders_weight) == (1, 1, 1)
     assert np.isfinite(means.ages).all()

@@ -195,6 +195,15 @@ def test_a_codebook_that_fails_a_gate_writes_nothing(store: Settings, gates: Qua
     assert codebook.load_newest(store, world.ENCODER) is None
 
 
+def test_by_default_the_reconstruction_error_is_reported_and_not_checked(tmp_path: Path) -> None:
+    store = world.deployment(tmp_path)
+    noise = np.random.default_rng(0).normal(size=(600, world.WIDTH)).astype(np.float32)
+    write(store, noise / np.linalg.norm(noise, axis=1, keepdims=True))
+    summary = code(store, gates=QualityGates(max_collisions=1.0, min_entropy=0.5), size=2)
+    assert summary.quality.reconstruction_error > 0.6
+    assert f"reconstruction error {summary.quality.reconstruction_error:.3f}" in str(summary)
+
+
 def test_vectors_that_the_codebook_does_not_fit_fail_its_gates(store: Settings) -> None:
     strict = QualityGates(1.0, 0.5, 0.5)
     code(store, gates=strict)

@@ -12,6 +12,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
+from feature_repo import config
 from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta, quarantine
@@ -178,16 +179,63 @@ def test_invalid_labels_are_quarantined_and_the_others_are_used(tmp_path: Path) 
     bad: list[dict[str, str | None]] = [
         {"product_id": "ghost", "tag": "category", "value": "toys", "group": None},
         {"product_id": "p0000", "tag": "child_age", "value": "grown up", "group": None},
-        {"product_id": "p0001", "tag": "smell", "value": "roses", "group": None},
+        {"product_id": "p0001", "tag": "sm=ll", "value": "roses", "group": None},
     ]
     summary = run(store, world.write_labels(tmp_path / "labels.parquet", [*bad, *world.labels(list(range(2, 60)))]))
     refused = quarantine.read(store).filter(pc.field("step") == "tags").to_pylist()
     assert {(row["row_id"], row["column"], row["value"]) for row in refused} >= {
         ("ghost", "product_id", "ghost"),
         ("p0000", "value", "grown up"),
-        ("p0001", "tag", "smell"),
+        ("p0001", "tag", "sm=ll"),
     }
     assert summary.refused == len(refused)
+    assert "1 label: not a child_age: it must be one of 0-6m, 6-12m, 1-3y, 3-6y, 6-14y (for example `grown up`)" in (
+        summary.reasons
+    )
+
+
+def test_labels_that_are_all_refused_end_in_one_line_with_the_allowed_values(tmp_path: Path) -> None:
+    rows = [row | {"value": "24M+"} for row in world.labels([0, 1, 2]) if row["tag"] == "child_age"]
+    file = world.write_labels(tmp_path / "labels.parquet", rows)
+    expected = r"none of its 3 labels is valid: 3 labels: not a child_age: .* 0-6m, 6-12m, 1-3y.*`24M\+`"
+    with pytest.raises(VitrineError, match=expected) as caught:
+        run(world.stocked(tmp_path, designs=10), file)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_stages_of_child_age_are_those_of_the_configuration(tmp_path: Path) -> None:
+    store = world.stocked(tmp_path, designs=60)
+    names = {"0-6m": "newborn", "6-12m": "baby", "1-3y": "toddler", "3-6y": "child", "6-14y": "pupil"}
+    months = [(0, 3), (3, 12), (12, 36), (36, 84), (84, 132), (132, 216)]
+    with store.file.open("a") as file:
+        file.write("child_age_stages:\n")
+        file.writelines(f"  {n}: {list(m)}\n" for n, m in zip([*names.values(), "teenager"], months, strict=True))
+    rows = [row | {"value": names.get(str(row["value"]), row["value"])} for row in world.labels(list(range(80)))]
+    labels = world.write_labels(tmp_path / "labels.parquet", rows)
+    store = config.load(store.file)
+    summary = run(store, labels)
+    assert not any("child_age" in reason for reason in summary.reasons)
+    tags = read(store, "product_tags")
+    assert set(tags["child_age"].drop_null().to_pylist()) <= {*names.values()}
+    assert {len(one) for one in tags["child_age_distribution"].to_pylist()} == {6}
+    store.file.write_text(store.file.read_text().replace("  teenager: [132, 216]\n", ""))
+    assert run(config.load(store.file), labels, day=1).tagger_version != summary.tagger_version  # another distribution
+
+
+def test_a_further_tag_is_learned_and_stored_in_one_column(tmp_path: Path) -> None:
+    store = world.stocked(tmp_path, designs=60)
+    # What the category implies, so that it can be learned.
+    rows = world.labels(list(range(80)))
+    rows += [row | {"tag": "season", "value": f"of {row['value']}"} for row in rows if row["tag"] == "category"]
+    summary = run(store, world.write_labels(tmp_path / "labels.parquet", rows))
+    assert summary.further_tags == ("season",)
+    tags = read(store, "product_tags").to_pylist()
+    texts = [text for row in tags for text in row["further_tags"]]
+    assert len(texts) > len(tags) / 2
+    assert {text.partition("=")[0] for text in texts} == {"season"}
+    is_equal = [row["further_tags"] == [f"season=of {row['category']}"] for row in tags if row["further_tags"]]
+    assert np.mean(is_equal) > 0.9
+    assert "season" in read(store, "tag_predictions")["tag"].to_pylist()
 
 
 def test_a_tag_with_too_few_labels_is_null_and_reported(tmp_path: Path) -> None:
