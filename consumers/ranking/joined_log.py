@@ -35,7 +35,7 @@ def read_and_join(
 ) -> tuple[RankingTrainingSet, dict[str, int]]:
     """Read a log and join it with a feature service.
 
-    Refused rows, context values that were set to null, and kept rows whose product is in no view at their time go to
+    Refused rows, context values that were dropped, and kept rows whose product is in no view at their time go to
     the quarantine with their reason.
 
     Args:

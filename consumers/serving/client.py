@@ -76,17 +76,17 @@ class FlightClient:
             FlightError: the request failed; consumers/serving/errors.py lists the subclass for each cause.
         """
         data = encode_request(self._service, user_id, product_ids, **more)
-        is_new_stream = self._stream is None
-        try:
-            return self._exchange(data, len(product_ids))
-        except flight.FlightUnavailableError as error:
-            self._drop_stream()
-            if is_new_stream or b"RESOURCE_EXHAUSTED" in error.extra_info:
+        while True:
+            is_new_stream = self._stream is None
+            try:
+                return self._exchange(data, len(product_ids))
+            except flight.FlightUnavailableError as error:
+                self._drop_stream()
+                if is_new_stream or b"RESOURCE_EXHAUSTED" in error.extra_info:
+                    raise
+            except BaseException:
+                self._drop_stream()
                 raise
-        except BaseException:
-            self._drop_stream()
-            raise
-        return self._exchange(data, len(product_ids))
 
     def close(self) -> None:
         """Close the stream and the connection. The client cannot be used afterwards."""

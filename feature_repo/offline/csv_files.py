@@ -33,6 +33,9 @@ WHOLE_ROW = "(row)"
 MAX_LINES = 1_000
 """Lines of the longest record that is read; a quote that is open for longer is a mistake."""
 
+FIRST_LINES = b"first_lines"
+"""Key of a table's metadata: pairs of a row and its line in the file, both int64, wherever lines and rows part."""
+
 MAX_REPEATS = 1_000
 """How often Arrow's regular expressions repeat a group at most."""
 
@@ -51,7 +54,7 @@ def read_csv(
 
     Returns:
         The rows that fit the header, in their order, without blank lines; and the others, in their order, each named
-        `line 17`, the line of the file, with its text.
+        `line 17`, the line of the file, with its text. `find_lines` returns the lines of the first.
 
     Raises:
         InvalidInputError: the encoding is not known, or there is no header.
@@ -62,7 +65,7 @@ def read_csv(
     names = table_format.rename(text.columns)
     text_type = pa.binary() if as_bytes else pa.string()
     types = {name: text_type for name in names if name in text_columns}
-    if not len(records.data):
+    if not len(records.lines):
         return pa.table([pa.array([], types.get(name, pa.null())) for name in names], names=names), refused
     table = pyarrow.csv.read_csv(
         pa.BufferReader(pa.py_buffer(records.data)),
@@ -70,7 +73,31 @@ def read_csv(
         parse_options=pyarrow.csv.ParseOptions(delimiter=text.delimiter, newlines_in_values=records.span_lines),
         convert_options=pyarrow.csv.ConvertOptions(column_types=types, strings_can_be_null=True, null_values=[""]),
     )
-    return table, refused
+    return table.replace_schema_metadata({FIRST_LINES: _encode_lines(records.lines)}), refused
+
+
+def find_lines(table: pa.Table, start: int = 0) -> NDArray[np.int64] | None:
+    """Return the first line in the file, from 1, of each row of a table that `read_csv` returned, or of its block.
+
+    None for a table from elsewhere.
+
+    Args:
+        table: n rows that follow each other in the file, with the metadata of the table.
+        start: number of rows of the file's table before these.
+    """
+    encoded = (table.schema.metadata or {}).get(FIRST_LINES)
+    if encoded is None:
+        return None
+    first_rows, lines = np.frombuffer(encoded, np.int64).reshape(2, -1)
+    rows = np.arange(start, start + len(table))
+    run = np.searchsorted(first_rows, rows, side="right") - 1
+    return lines[run] + rows - first_rows[run]
+
+
+def _encode_lines(lines: NDArray[np.int64]) -> bytes:
+    """Return runs of rows in neighbouring lines: the first row of each, then the line of that row."""
+    first_rows = np.flatnonzero(np.diff(lines, prepend=lines[0] - 2) != 1)
+    return np.stack([first_rows, lines[first_rows]]).astype(np.int64).tobytes()
 
 
 class _Records(NamedTuple):
@@ -82,6 +109,8 @@ class _Records(NamedTuple):
     """The largest number of bytes of one of them."""
     span_lines: bool
     """Whether one of them has more than one line."""
+    lines: NDArray[np.int64]
+    """The first line in the file, from 1, of each that is not an empty line."""
 
 
 def _select_records(text: CsvText) -> tuple[_Records, list[RejectedRow]]:
@@ -108,11 +137,14 @@ def _select_records(text: CsvText) -> tuple[_Records, list[RejectedRow]]:
         for line, reason in reasons.items()
     ]
     longest = max([int((text.ends - text.starts).max(initial=0)) + 2, *map(len, rewritten.values())])
+    is_taken = is_good & ~is_consumed
+    is_taken[list(rewritten)] = True
+    numbers = text.first_line + np.flatnonzero(is_taken)
     if (is_good | (text.ends == text.starts)).all():
         start = text.starts[0] if len(text.starts) else len(text.data)
-        return _Records(text.data[start:].data, longest, False), refused
+        return _Records(text.data[start:].data, longest, False, numbers), refused
     data = _join(text, is_good & ~is_consumed, rewritten)
-    return _Records(data, longest, len(rewritten) < is_consumed.sum()), refused
+    return _Records(data, longest, len(rewritten) < is_consumed.sum(), numbers), refused
 
 
 def _classify(text: CsvText) -> tuple[NDArray[np.bool_], ...]:

@@ -17,7 +17,7 @@ from feature_repo import schema
 from feature_repo.arrow import text
 from feature_repo.config import Settings
 from feature_repo.errors import InvalidInputError
-from feature_repo.offline import quarantine, validation
+from feature_repo.offline import csv_files, quarantine, validation
 from feature_repo.offline.anonymous_users import find_guests, find_shared_users
 from feature_repo.offline.input_files import read_table
 from feature_repo.offline.lost_share import require_kept
@@ -32,8 +32,8 @@ CHILD_GENDER = "child_gender"
 NO_ID = "id is null or blank"
 NOT_A_CLICK = "clicked is none of 1, 0, true, false, yes, no"
 DUPLICATE_ID = "impression id and product came before"
-BAD_AGE = "child age is no number of months from 0 on: set to null, row kept"
-BAD_GENDER = f"child gender is none of {', '.join(schema.CHILD_GENDERS)}: set to null, row kept"
+BAD_AGE = "child age is no number of months from 0 on: dropped, row kept"
+BAD_GENDER = f"child gender is none of {', '.join(schema.CHILD_GENDERS)}: dropped, row kept"
 SHARED_USER = "user id has an improbable share of the log: its rows count for products only, rows kept"
 
 
@@ -48,7 +48,7 @@ class CheckedImpressions:
     """Each row that is not in `table` once, with the first fault found: rows that do not fit the header of a CSV, then
     fault by fault, each in the order of the file."""
     notes: list[RejectedRow]
-    """Context values that were set to null: child ages, then child genders, each in the order of the file. Their rows
+    """Context values that were dropped: child ages, then child genders, each in the order of the file. Their rows
     are in `table`. Then one note for each user id that stands for many people, by falling number of rows."""
     read: int
     """Number of rows in the file."""
@@ -103,7 +103,7 @@ def read_impressions(
     0, true, false, yes and no, or an earlier row without these faults has the same impression id and product. Ids that
     are integers become text, and texts that look equal become equal. Context columns are kept as they are, except
     `child_age_months`, which becomes float32 (NaN becomes null), and `child_gender`, which becomes text. An invalid
-    value of these two is set to null and noted.
+    value of these two is dropped and noted.
 
     Args:
         file: a Parquet or CSV file with the columns of schema.IMPRESSIONS; all further columns are context.
@@ -128,7 +128,8 @@ def read_impressions(
         name: validation.parse_text(table, name, file) for name in known if name in (IMPRESSION_ID, USER_ID, PRODUCT_ID)
     }
     columns = {name: text.normalize_ids(ids) for name, ids in as_written.items()}
-    row_ids = validation.name_rows(columns[IMPRESSION_ID if IMPRESSION_ID in known else PRODUCT_ID])
+    ids = columns[IMPRESSION_ID if IMPRESSION_ID in known else PRODUCT_ID]
+    row_ids = validation.name_rows(ids, lines=csv_files.find_lines(table))
     columns[EVENT_TIMESTAMP], timestamp_checks = validation.parse_timestamps(
         table, EVENT_TIMESTAMP, file, now, table_format.timezone
     )
@@ -200,7 +201,7 @@ def _describe_reasons(refused: Sequence[RejectedRow]) -> str:
 def _parse_context(
     table: pa.Table, names: pa.ChunkedArray, passed: validation.Mask, file: Path
 ) -> tuple[dict[str, pa.ChunkedArray], list[RejectedRow]]:
-    """Return the context columns by name, and notes on the values that were set to null."""
+    """Return the context columns by name, and notes on the values that were dropped."""
     context = {name: table[name] for name in table.column_names if name not in schema.IMPRESSIONS.names}
     notes: list[RejectedRow] = []
     if CHILD_AGE in context:

@@ -59,7 +59,7 @@ def read_table(
         if suffix == ".parquet":
             if file.is_file():
                 _require_unique_names(file, table_format.rename(pyarrow.parquet.read_schema(file).names))
-            table = pyarrow.parquet.read_table(file)
+            table = pyarrow.parquet.read_table(file).replace_schema_metadata()
             return table.rename_columns(table_format.rename(table.column_names))
         if suffix in CSV_SUFFIXES:
             table, refused = read_csv(file, table_format, frozenset(text), as_bytes=allow_invalid_utf8)
@@ -183,7 +183,7 @@ def _read_parquet(file: Path, rows: int, choose_column: Callable[[list[str]], st
 
 def _conform(batch: pa.RecordBatch, columns: pa.Schema, wanted: list[str], partition: dict[str, Any]) -> pa.Table:
     """Return a batch with the columns `wanted`: constants of its folder's name, and null where its file lacks one."""
-    table = pa.Table.from_batches([batch])
+    table = pa.Table.from_batches([batch]).replace_schema_metadata()
     if table.column_names == wanted and not partition:
         fields = [field for field in columns if field.name in wanted]
         return table if table.schema.types == [field.type for field in fields] else table.cast(pa.schema(fields))

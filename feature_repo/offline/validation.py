@@ -265,18 +265,20 @@ def is_superseded(ids: pa.ChunkedArray, order: np.ndarray, among: Mask) -> Mask:
     return result
 
 
-def name_rows(ids: pa.ChunkedArray, start: int = 0) -> pa.ChunkedArray:
-    """Return a name for each row: its id, or `row 17` (counted from 1) if the id is blank.
+def name_rows(ids: pa.ChunkedArray, start: int = 0, lines: NDArray[np.int64] | None = None) -> pa.ChunkedArray:
+    """Return a name for each row: its id; if that is blank, `line 17` of a CSV and `row 17` of another table.
 
     Args:
         ids: [n] strings.
-        start: number of rows of the input before these, if they are a block of it.
+        start: number of rows of the input before these, if they are a block of it. Rows are counted from 1.
+        lines: int64 [n], the lines of the rows in the file (`csv_files.find_lines`); None if it has no lines.
 
     Returns:
         [n] strings, none of them null.
     """
-    numbers = pa.array(np.arange(start + 1, start + len(ids) + 1)).cast(pa.string())
-    return pc.if_else(pa.array(is_blank(ids)), pc.binary_join_element_wise("row", numbers, " "), ids)
+    word, numbers = ("line", lines) if lines is not None else ("row", np.arange(start + 1, start + len(ids) + 1))
+    names = pc.binary_join_element_wise(word, pa.array(numbers).cast(pa.string()), " ")
+    return pc.if_else(pa.array(is_blank(ids)), names, ids)
 
 
 def apply_checks(

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from feature_repo.arrow import columns
 from feature_repo.arrow.columns import Column
 from feature_repo.arrow.field import Field
+from feature_repo.errors import InvalidInputError
 from feature_repo.online import quantization
 from feature_repo.online.row_format import (
     CHECKSUM,
@@ -50,8 +51,7 @@ def encode_rows(
         dictionaries: for each field with storage "dictionary", also one without a column, all texts that occur.
 
     Raises:
-        InvalidInputError: a value does not fit its field's storage.
-        KeyError: a dictionary is missing or lacks a text.
+        InvalidInputError: a value does not fit its field's storage, or a dictionary is missing or lacks a text.
     """
     count = len(event_timestamps_us)
     rows: list[bytes] = [b""] * count
@@ -183,8 +183,15 @@ def _encode_numbers(field: Field, values: NDArray[Any]) -> NDArray[np.uint8]:
 def _encode_codes(field: Field, column: Column, dictionaries: Dictionaries) -> NDArray[np.uint16]:
     """Return the code of each text, [n]; 0 where missing."""
     encoded = column.values if isinstance(column.values.type, pa.DictionaryType) else column.values.dictionary_encode()
-    code_of_text = {text: code for code, text in enumerate(dictionaries[field.name])}
-    codes = np.array([*(code_of_text[text] for text in encoded.dictionary.to_pylist()), 0], np.uint16)
+    code_of_text = {text: code for code, text in enumerate(dictionaries.get(field.name, ()))}
+    texts = encoded.dictionary.to_pylist()
+    unknown = [text for text in texts if text not in code_of_text]
+    if unknown:
+        raise InvalidInputError(
+            f"feature `{field.name}`: the dictionary of its {len(code_of_text):,} texts lacks {unknown[0]!r}; register "
+            "the texts before rows are encoded"
+        )
+    codes = np.array([*(code_of_text[text] for text in texts), 0], np.uint16)
     return codes[np.asarray(encoded.indices.fill_null(len(codes) - 1))]
 
 

@@ -18,7 +18,7 @@ IMAGE_SEPARATOR = "|"
 
 INVALID_STOCK = "in_stock is neither true nor false: dropped, row kept"
 INVALID_SALES = "sales is not a whole number of at least 0: dropped, row kept"
-INVALID_IMAGES = "a further image is a URL or leaves the table's folder by `..`: dropped, row kept"
+INVALID_IMAGES = "a further image is a URL, leaves the table's folder by `..` or has a backslash: dropped, row kept"
 
 
 def list_present(names: Sequence[str]) -> list[str]:
@@ -80,8 +80,8 @@ def _resolve_lists(table: pa.Table, file: Path) -> tuple[pa.ChunkedArray, valida
         column = pc.split_pattern(validation.parse_text(table, "images", file).combine_chunks(), IMAGE_SEPARATOR)
     row = pc.list_parent_indices(column).to_numpy().astype(np.int64)
     paths = validation.parse_text(pa.table({"images": pc.list_flatten(column)}), "images", file)
-    absolute, is_url, leaves_folder = image_paths.resolve_paths(paths, file)
-    is_dropped = np.bincount(row[is_url | leaves_folder], minlength=table.num_rows) > 0
+    absolute, *refused = image_paths.resolve_paths(paths, file)
+    is_dropped = np.bincount(row[np.logical_or.reduce(refused)], minlength=table.num_rows) > 0
     is_kept = absolute.is_valid().to_numpy()
     counts = np.bincount(row[is_kept], minlength=table.num_rows)
     offsets = np.append(0, np.cumsum(counts)).astype(np.int32)

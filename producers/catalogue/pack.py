@@ -121,7 +121,7 @@ def pack_images(
             table = block.set_column(block.schema.get_field_index("image"), "image", pa.array(names, pa.string()))
             if "images" in table.column_names:
                 table = table.set_column(table.schema.get_field_index("images"), "images", rows["images"])
-            writer = writer or pq.ParquetWriter(unfinished, table.schema)
+            writer = writer or pq.ParquetWriter(unfinished, table.schema.remove_metadata())
             writer.write_table(table.cast(writer.schema))
             row_count, image_count = row_count + len(block), image_count + len(contents) + len(downloaded)
             progress(row_count)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from feature_repo import schema
 from feature_repo.arrow import text
 from feature_repo.arrow.text import NormalizedValues
-from feature_repo.offline import validation
+from feature_repo.offline import csv_files, validation
 from feature_repo.offline.quarantine import RejectedRow
 from feature_repo.offline.validation import RowCheck
 from producers.catalogue import image_paths, optional_columns, prices
@@ -33,6 +33,7 @@ TITLE_TOO_LONG = f"title cut to {MAX_TITLE_CHARACTERS:,} characters, row kept"
 INVALID_PRICE = "price is not a number of at least 0: dropped, row kept"
 AMBIGUOUS_PRICE = "price has another value with `--decimal point` than with `--decimal comma`: dropped, row kept"
 PATH_LEAVES_FOLDER = "image path leaves the table's folder by `..`: dropped, row kept"
+PATH_HAS_BACKSLASH = "image path has a backslash where a slash is expected: dropped, row kept"
 IMAGE_IS_URL = "image is a URL, not a file: dropped, row kept"
 KEPT_VALUE = frozenset([TITLE_TOO_LONG])
 """Reasons of repairs after which the value is still there. All others drop it: it becomes null."""
@@ -89,7 +90,7 @@ def validate_products(
     Args:
         table: the block, with the columns of schema.PRODUCTS and any of schema.OPTIONAL_PRODUCTS.
         start: the number of the block's first row in the whole table, from 0. A row without an id is reported as
-            `row 17`, counted from 1.
+            `line 17` of a CSV or `row 17` of another table, counted from 1.
         file: the table's file. Relative image paths start at its folder. The file itself is not read.
         now: the current time, with a time zone; rows with a later `updated_at` are refused.
         decimal: the decimal mark of prices that are texts; None if it is not known: ambiguous prices become null.
@@ -102,7 +103,7 @@ def validate_products(
     table, utf8_checks = validation.null_invalid_utf8(table, [*schema.PRODUCTS.names, *optional])
     ids = validation.parse_text(table, schema.PRODUCT_ID, file)
     product_ids = text.normalize_ids(ids)
-    names = validation.name_rows(product_ids, start)
+    names = validation.name_rows(product_ids, start, csv_files.find_lines(table, start))
     updated_at, timestamp_checks = validation.parse_timestamps(table, "updated_at", file, now, timezone)
     raw = {name: validation.parse_text(table, name, file) for name in ("title", "category", "brand")}
     texts = {
@@ -199,8 +200,8 @@ def resolve_images(table: pa.Table, file: Path) -> tuple[pa.ChunkedArray, pa.Chu
         file: the table's file. Relative paths start at its folder, or at `file` itself if it is a folder.
 
     Returns:
-        The paths [n], text; an image in an LMDB is `lmdb:/FOLDER#KEY`. The bytes [n], binary. And two checks,
-        IMAGE_IS_URL and PATH_LEAVES_FOLDER; none if the column holds bytes.
+        The paths [n], text; an image in an LMDB is `lmdb:/FOLDER#KEY`. The bytes [n], binary. And checks of
+        IMAGE_IS_URL, PATH_LEAVES_FOLDER and PATH_HAS_BACKSLASH; none if the column holds bytes.
 
     Raises:
         InvalidInputError: the column holds neither bytes nor text.
@@ -210,12 +211,13 @@ def resolve_images(table: pa.Table, file: Path) -> tuple[pa.ChunkedArray, pa.Chu
         no_paths = pa.chunked_array([pa.nulls(table.num_rows, pa.string())])
         return no_paths, table["image"].cast(pa.binary()), ()
     paths = validation.parse_text(table, "image", file)
-    absolute, is_url, leaves_folder = image_paths.resolve_paths(paths, file)
-    return (
-        absolute,
-        pa.chunked_array([pa.nulls(table.num_rows, pa.binary())]),
-        (RowCheck("image", IMAGE_IS_URL, is_url), RowCheck("image", PATH_LEAVES_FOLDER, leaves_folder & ~is_url)),
+    resolved = image_paths.resolve_paths(paths, file)
+    checks = (
+        RowCheck("image", IMAGE_IS_URL, resolved.is_url),
+        RowCheck("image", PATH_LEAVES_FOLDER, resolved.leaves_folder),
+        RowCheck("image", PATH_HAS_BACKSLASH, resolved.has_backslash),
     )
+    return resolved.absolute, pa.chunked_array([pa.nulls(table.num_rows, pa.binary())]), checks
 
 
 def _normalize_repeated(values: pa.ChunkedArray, normalize: Callable[[pa.Array], pa.Array]) -> pa.ChunkedArray:

@@ -47,6 +47,14 @@ def images(
         list[str] | None,
         typer.Option(help="Network, such as 10.1.0.0/16, to download from besides public addresses; repeatable."),
     ] = None,
+    max_lost_share: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="After the rest is written, end with exit code 1 if a larger share of the URLs failed.",
+        ),
+    ] = console.MAX_LOST_SHARE,
     *,
     table_format: "TableFormat",
 ) -> None:
@@ -56,6 +64,7 @@ def images(
     """
     from producers.catalogue.pack import pack_images
 
+    downloads = None
     if download or revalidate:
         from producers.downloads.fetch import FetchLimits
         from producers.downloads.run import DownloadOptions, download_images
@@ -84,3 +93,5 @@ def images(
             products, output, datetime.now(UTC), lambda rows: bar.update(task, completed=rows), table_format
         )
     typer.echo(summary)
+    if downloads is not None:
+        downloads.require_downloaded(products, max_lost_share)

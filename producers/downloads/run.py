@@ -5,6 +5,7 @@ Each URL is asked for once, whatever the number of its products. An image that i
 """
 
 import itertools
+import math
 import queue
 import threading
 from collections import Counter
@@ -18,6 +19,7 @@ import urllib3
 
 from feature_repo import image_store
 from feature_repo.content_hash import content_hash
+from feature_repo.errors import InvalidInputError
 from feature_repo.offline import input_files, validation
 from feature_repo.table_format import DEFAULT_FORMAT, TableFormat
 from producers.catalogue import validate
@@ -84,6 +86,23 @@ class DownloadSummary:
         ]
         lines += ["  run this again to ask for them again"] * bool(failed)
         return "\n".join(lines)
+
+    def require_downloaded(self, products: Path, max_lost_share: float) -> None:
+        """Raise InvalidInputError if more than a share of the URLs gave no image. Call it when all else is written.
+
+        Args:
+            products: the table, for the message.
+            max_lost_share: the largest share that may fail, in [0, 1].
+        """
+        failed = sum(self.failed.values())
+        total = self.downloaded + self.unchanged + self.present + failed
+        if failed > max_lost_share * total:
+            reason = next(iter(self.failed))
+            raise InvalidInputError(
+                f"{products}: {failed:,} of {total:,} image URLs ({failed / total:.0%}; {reason}, such as "
+                f"{self.examples[reason]}) gave no image, more than {max_lost_share:.0%}; the rest is written; run "
+                f"this again, or accept the loss with --max-lost-share {math.ceil(failed / total * 100) / 100:g}"
+            )
 
 
 @dataclass(frozen=True)

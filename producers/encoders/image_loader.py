@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -26,6 +27,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from feature_repo.cores import count_cores
+from feature_repo.errors import UnavailableError
 from feature_repo.image_decoding import UnusableImageError, min_decoded_side, open_image, open_pixels
 from producers.encoders.geometry import TORCH_MODES, Geometry, resize_images
 
@@ -125,12 +127,13 @@ def decode_batches(
         size: largest number of images in a batch, at least 1.
 
     Raises:
+        UnavailableError: a process of the pool was killed, or crashed in a decoder.
         Exception: what `batches` raised; batches that were read ahead are then lost.
     """
     pending: deque[tuple[Key, SharedBuffer | None, list[Future[_DecodedPart]]]] = deque()
     workers = pool._max_workers  # type: ignore[attr-defined]  # the executor has no public attribute for it
     ahead = max(2, -(-2 * workers * IMAGES_PER_TASK // size))
-    with ExitStack() as stack:
+    with _explain_crash(), ExitStack() as stack:
         free: list[SharedBuffer | None] = [
             stack.enter_context(SharedBuffer(size, _row_bytes(geometry))) if geometry else None
             for _ in range(ahead + 1)
@@ -228,6 +231,18 @@ class SharedBuffer:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+@contextmanager
+def _explain_crash() -> Iterator[None]:
+    """Raise UnavailableError if a process of the pool has ended."""
+    try:
+        yield
+    except BrokenProcessPool as error:
+        raise UnavailableError(
+            "a process that decodes images was killed, or crashed in a decoder; rows that were committed stay: run "
+            "this again, and if it fails again free memory, or look for the image (docs/how-to/pictures.md)"
+        ) from error
 
 
 @lru_cache(maxsize=MAPPED_BUFFERS)

@@ -24,7 +24,7 @@ WRONG_CATEGORY_WORDS = {"87": "女鞋", "88": "双肩包"}
 FORMULA_STAGES = {"1": "0-6m", "2": "6-12m", "3": "1-3y", "4": "3-6y"}
 """Age stages of milk powder by its number (段), as Chinese brands use it."""
 
-MISSING_IMAGE = "image is missing: set to null, row kept"
+MISSING_IMAGE = "image is missing: dropped, row kept"
 WRONG_CATEGORY = "category is wrong: no category label given, row kept"
 
 _AGES = re.compile(r"(?<![\d/-])(\d+)-(\d+)(岁|个月)")

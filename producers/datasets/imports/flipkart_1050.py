@@ -31,8 +31,8 @@ COLUMNS = (
     "brand",
     "product_specifications",
 )
-MISSING_IMAGE = "image is missing: set to null, row kept"
-INVALID_CATEGORY_TREE = "category tree cannot be read: set to null, row kept"
+MISSING_IMAGE = "image is missing: dropped, row kept"
+INVALID_CATEGORY_TREE = "category tree cannot be read: dropped, row kept"
 
 _SPECIFICATION = r'"key"=>"{}"\s*,\s*"value"=>"([^"]*)"'
 _AGES = re.compile(r"(\d+)\s*-\s*(\d+)\s*(month|year)", re.IGNORECASE)

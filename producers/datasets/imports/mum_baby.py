@@ -30,14 +30,14 @@ CHINA = timezone(timedelta(hours=8))
 WHOLESALE_AMOUNT = 1_000
 """A purchase of this many pieces or more is not a household's."""
 
-INVALID_BIRTHDAY = "birthday is not a date: set to null, row kept"
-INVALID_GENDER = "gender is not 0, 1 or 2: set to null, row kept"
+INVALID_BIRTHDAY = "birthday is not a date: dropped, row kept"
+INVALID_GENDER = "gender is not 0, 1 or 2: dropped, row kept"
 DUPLICATE_USER = "user is repeated"
 INVALID_DAY = "day is not a date"
 INVALID_AMOUNT = "amount is not a whole number of at least 1"
 WHOLESALE = f"amount is {WHOLESALE_AMOUNT:,} or more: not a household's purchase"
-UNBORN = "child is not born at the time of purchase: age set to null, row kept"
-GROWN = "child is 14 years or older at the time of purchase: age set to null, row kept"
+UNBORN = "child is not born at the time of purchase: age dropped, row kept"
+GROWN = "child is 14 years or older at the time of purchase: age dropped, row kept"
 
 
 def read(source: Path, now: datetime) -> ImportedTables:

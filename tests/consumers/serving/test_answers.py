@@ -110,6 +110,33 @@ def test_the_client_reopens_a_stream_that_started_with_only_unknown_candidates(s
         assert client.fetch("7", ["bear"]).candidates.column("looks__vector").to_pylist() == [[0.5, 0.25]]
 
 
+class EndingServer(flight.FlightServerBase):
+    """Ends its first stream at the second request, refuses the second stream, and answers on all later ones."""
+
+    streams = 0
+
+    def do_exchange(self, context, descriptor, reader, writer) -> None:
+        self.streams += 1
+        stream, batch = self.streams, pa.record_batch({"product_id": ["bear"]})
+        for number, _ in enumerate(reader):
+            if stream == 1 and number == 1:
+                raise flight.FlightUnavailableError("the features have changed")
+            if stream == 2:
+                raise flight.FlightServerError("an error of this request alone")
+            if number == 0:
+                writer.begin(batch.schema)
+            writer.write_batch(batch)
+
+
+def test_a_stream_whose_second_attempt_fails_is_not_used_again() -> None:
+    with EndingServer() as server, FlightClient(f"grpc://127.0.0.1:{server.port}", "ranking") as client:
+        assert client.fetch(None, ["bear"]).candidates.num_rows == 1
+        with pytest.raises(flight.FlightServerError, match="an error of this request alone"):
+            client.fetch(None, ["bear"])
+        assert client.fetch(None, ["bear"]).candidates.num_rows == 1
+        assert server.streams == 3
+
+
 def test_vectors_share_memory_with_the_reader(reader: OnlineReader) -> None:
     block = reader.fetch("products", ["bear", "car"], full_feature_names=True)
     response = build_response(block, ["bear", "car"], (), {})

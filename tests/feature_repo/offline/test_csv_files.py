@@ -217,3 +217,32 @@ def test_every_line_of_any_text_is_read_or_refused(tmp_path_factory: pytest.Temp
     blank = sum(not line.strip(", \r") for line in lines)
     assert table.num_rows + len(refused) + spanned + blank >= len(lines)
     assert table.num_rows + len(refused) <= len(lines)
+
+
+def test_every_row_has_the_line_in_which_it_begins(tmp_path: Path) -> None:
+    content = b"\n".join(
+        [
+            b"# a comment, skipped",
+            b"id,title,price",
+            b"a,red,1",
+            b"",
+            b'b,"two',
+            b'lines",2',
+            b"c,extra,3,4",
+            b"d,green,5",
+            b"e,blue,6",
+            b"",
+        ]
+    )
+    (tmp_path / "t.csv").write_bytes(content)
+    table, _ = csv_files.read_csv(tmp_path / "t.csv", DEFAULT_FORMAT, frozenset(["id", "title"]))
+    lines = csv_files.find_lines(table)
+    assert lines is not None
+    assert dict(zip(table["id"].to_pylist(), lines.tolist(), strict=True)) == {"a": 3, "b": 5, "d": 8, "e": 9}
+    blocks = list(input_files.read_blocks(tmp_path / "t.csv", 3))
+    assert [csv_files.find_lines(block, start).tolist() for block, start in zip(blocks, (0, 3), strict=True)] == [
+        [3, 5, 8],
+        [9],
+    ]
+    pyarrow.parquet.write_table(table, tmp_path / "t.parquet")
+    assert csv_files.find_lines(input_files.read_table(tmp_path / "t.parquet")) is None

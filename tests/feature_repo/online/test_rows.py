@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from feature_repo.arrow import columns
 from feature_repo.arrow.field import Field
-from feature_repo.errors import VitrineError
+from feature_repo.errors import InvalidInputError, VitrineError
 from feature_repo.online import quantization
 from feature_repo.online.decode import Status, decode_rows
 from feature_repo.online.encode import encode_rows
@@ -203,6 +203,14 @@ def test_the_values_of_a_stale_row_are_missing_without_keep_stale() -> None:
         1.0,
         2.0,
     ]
+
+
+@pytest.mark.parametrize("dictionaries", [{}, {"tag": ["a"]}])
+def test_a_text_without_a_code_is_an_error_that_names_the_feature(dictionaries: dict[str, list[str]]) -> None:
+    layout = Layout.from_fields([Field("tag", "string", "dictionary")])
+    columns = to_columns(layout, [{"tag": "a"}, {"tag": "b"}])
+    with pytest.raises(InvalidInputError, match=r"feature `tag`: the dictionary of its . texts lacks '[ab]'"):
+        encode_rows(layout, columns, np.zeros(2, np.int64), None, dictionaries)
 
 
 def test_a_code_beyond_its_dictionary_is_refused() -> None:

@@ -321,6 +321,12 @@ def test_the_command_downloads_and_writes_the_table(store: Settings, server: Ima
     arguments = ["images", "--products", str(file), "--output", str(store.file.parent / "x"), "--download"]
     refused = CliRunner().invoke(cli.app, arguments)
     assert f"not downloaded 1: {fetch.FORBIDDEN_ADDRESS}" in refused.output
+    assert refused.exit_code == 1
+    assert str(refused.exception).endswith(
+        f"1 of 1 image URLs (100%; {fetch.FORBIDDEN_ADDRESS}, such as {server.url}/a) gave no image, more than 20%; "
+        "the rest is written; run this again, or accept the loss with --max-lost-share 1"
+    )
+    assert CliRunner().invoke(cli.app, [*arguments, "--max-lost-share", "1"]).exit_code == 0
     result = CliRunner().invoke(cli.app, [*arguments, "--allow-network", "127.0.0.0/8"])
     assert result.exit_code == 0
     assert "1 image URLs: 1 downloaded, 0 unchanged, 0 here already, 0 failed" in result.output

@@ -1,5 +1,7 @@
 """The encoding pipeline: order, overlapping stages, broken images, and a reader that stops early."""
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ import pytest
 from PIL import Image
 
 from feature_repo import schema
+from feature_repo.errors import UnavailableError
 from feature_repo.image_decoding import EMPTY, NOT_AN_IMAGE, open_image
 from producers.encoders import load
 from producers.encoders.encoder import Encoder
@@ -121,6 +124,17 @@ def test_images_keep_their_order_when_buffers_are_reused(encoder: Encoder, pool:
         assert batch.pixels is not None
         for row, number in ((0, batch.key), (2, batch.key + 1)):
             np.testing.assert_array_equal(batch.pixels[row], encoder.geometry.apply(open_image(image_bytes(number))))
+
+
+def test_a_worker_that_is_killed_is_an_error_in_one_line(encoder: Encoder) -> None:
+    requests = ((n, [image_bytes(n)]) for n in range(1000))
+    with open_decoding_pool(1) as pool:
+        batches = decode_batches(requests, encoder.geometry, pool, size=3)
+        next(batches)
+        (worker,) = pool._processes
+        os.kill(worker, signal.SIGKILL)
+        with pytest.raises(UnavailableError, match="a process that decodes images was killed, or crashed"):
+            list(batches)
 
 
 def test_a_reader_that_stops_early_leaves_no_thread_and_no_file_behind(
