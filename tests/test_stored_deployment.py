@@ -137,3 +137,16 @@ def test_a_report_has_the_keys_that_it_had_before(deployment: Path, report: str,
     before = json.loads((deployment / report).read_text())
     after = json.loads((deployment / f"new-{report}").read_text())
     assert missing_keys(key_tree(before), key_tree(after)) == []
+
+
+@pytest.mark.slow
+def test_the_definitions_of_this_version_are_applied_and_materialized_without_a_new_run_of_the_producers(
+    tmp_path: Path,
+) -> None:
+    unpack(tmp_path)
+    store = configure(tmp_path)
+    run_command("feast apply", tmp_path, store)
+    run_command("feast materialize-incremental 2026-06-01T00:00:00", tmp_path, store)
+    run_command("consume consistency", tmp_path, store)
+    with OnlineReader(f"lmdb://{tmp_path}/online", project="vitrine") as reader:
+        assert "further_tags" in reader.fetch("product_tags", ["p00001"]).values

@@ -13,6 +13,7 @@ import pyarrow.parquet
 from feast import FeatureView, FileSource, RepoConfig
 from feast.data_format import DeltaFormat
 from feast.data_source import DataSource
+from feast.types import from_feast_to_pyarrow_type
 
 from feature_repo.atomic_write import replace_atomically
 from feature_repo.errors import InvalidInputError, NotFoundError
@@ -194,7 +195,7 @@ def _view_table(config: RepoConfig, view: FeatureView, features: list[str], full
     source = require_file_source(view.batch_source, f"feature view `{view.name}`")
     if not source.timestamp_field:
         raise InvalidInputError(f"feature view `{view.name}`: its source `{source.name}` names no timestamp_field")
-    table = open_table(config, source)
+    table = _add_missing_columns(open_table(config, source), view)
     # Feast lets views share a source, so a mapping may name columns that this table does not have.
     columns = {feature: column for column, feature in source.field_mapping.items() if column in table.schema.names}
     prefix = view.projection.name_alias or view.name
@@ -217,6 +218,15 @@ def _view_table(config: RepoConfig, view: FeatureView, features: list[str], full
         # Read after the table is opened: a retention run in between must not promise more than the table has.
         kept_since=retention.read_kept_since(resolve_path(config, source.path)) if is_delta(source) else None,
     )
+
+
+def _add_missing_columns(table: pyarrow.dataset.Dataset, view: FeatureView) -> pyarrow.dataset.Dataset:
+    """Return the table with a column of nulls for each feature with the tag `missing: null` that it lacks."""
+    columns = table.schema
+    for feature in view.features:
+        if feature.tags.get("missing") == "null" and feature.name not in columns.names:
+            columns = columns.append(pa.field(feature.name, from_feast_to_pyarrow_type(feature.dtype)))
+    return table if columns is table.schema else table.replace_schema(columns)
 
 
 def _cast(rows: pa.Table, schema: pa.Schema, name: str) -> pa.Table:

@@ -9,7 +9,7 @@ from feature_repo import schema
 from feature_repo.entities import product
 from feature_repo.schema import CHILD_AGES, CHILD_GENDERS, TAGS
 from feature_repo.sources import delta_source
-from feature_repo.views.storage import AGES, FEW, HALF
+from feature_repo.views.storage import ADDED, AGES, FEW, HALF
 
 WHILE_ON_SALE = timedelta(days=36_500)
 """TTL: features are valid until the product changes. Feast reads a TTL of 0 as 52 weeks at the first materialization,
@@ -54,7 +54,7 @@ product_tags = FeatureView(
         *(Field(name=f"{tag}_probability", dtype=Float32) for tag in TAGS),
         Field(name="child_age_distribution", dtype=Array(Float32), vector_length=len(CHILD_AGES), tags=AGES),
         Field(name="child_gender_distribution", dtype=Array(Float32), vector_length=len(CHILD_GENDERS)),
-        Field(name="further_tags", dtype=Array(String)),
+        Field(name="further_tags", dtype=Array(String), tags=ADDED),
         Field(name="tagger_version", dtype=String, tags=FEW),
         Field(name="encoder_version", dtype=String, tags=FEW),
     ],

@@ -6,6 +6,9 @@ HALF = {"storage": "float16"}
 AGES = {"length": "child_age_stages"}
 """Lists with one number for each child age stage. Their length is that of the deployment's scale, whatever
 `vector_length` says (feature_repo/age_scale.py)."""
+ADDED = {"missing": "null"}
+"""Features that a later version of Vitrine added. They are null while the table has no such column, as before the next
+run of the step that writes it."""
 FEW = {"storage": "dictionary"}
 """Texts with few distinct values, as dictionary codes. Not for brands: a marketplace may have more than a dictionary
 holds."""
