@@ -6,6 +6,7 @@
     arrow/               Arrow columns to NumPy arrays and back
     offline/             Delta tables, validation, point-in-time joins
     online/              packed rows in LMDB or Redis
+    index/               products of one encoder version by vector, words and filters
     distributed/         the join and materialization on several machines
     stores/              Feast's plug-in points, thin
     tables/              deprecated module names

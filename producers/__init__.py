@@ -10,6 +10,7 @@
     tags/           vectors to `product_tags`: labels, classifiers, calibration
     codes/          vectors to `product_codes`: semantic IDs
     behaviour/      the impression log to `user_interest` and `product_neighbours`
+    index/          vectors, titles and pictures as an index to search
     captions/       images to `product_caption`
     streaming/      products and clicks as they arrive
     maintenance.py  forget products and users, drop corrected rows, remove files

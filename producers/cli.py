@@ -15,6 +15,7 @@ from producers.commands import (
     hand_out,
     images,
     import_,
+    index,
     interests,
     neighbours,
     quarantine,
@@ -44,6 +45,7 @@ app.command()(tags.tags)
 app.command()(codes.codes)
 app.command()(interests.interests)
 app.command()(neighbours.neighbours)
+app.command()(index.index)
 app.command()(stream.stream)
 app.command()(runs.runs)
 app.command()(quarantine.quarantine)

@@ -17,6 +17,7 @@ from feature_repo.arrow import take
 from feature_repo.arrow.text import normalize_id
 from feature_repo.config import Settings
 from feature_repo.errors import InvalidInputError, NotFoundError
+from feature_repo.index.rows import FOLDER as INDEX
 from feature_repo.offline import delta, retention
 from feature_repo.online.open_store import open_configured_table
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID, USER_ID
@@ -44,7 +45,8 @@ class ForgetSummary:
     """What was deleted of products and users, or would be in a dry run."""
 
     offline: dict[str, int]
-    """Number of deleted rows by name of the Delta table, in the order of names; tables without any are left out."""
+    """Number of deleted rows by name of the Delta table, in the order of names, then of the indexes as `index`; what
+    has none is left out."""
     online: dict[str, int]
     """Number of deleted rows by name of the feature view; views without any are left out. Empty without an online
     store."""
@@ -144,6 +146,8 @@ def forget(
             rows = sum(retention.forget(path, column, ids) for column, ids in values.items() if column in columns)
         if rows:
             offline_rows[path.name] = rows
+    if rows := _forget_indexed(settings, products, dry_run=dry_run):
+        offline_rows[INDEX] = rows
     online_rows: dict[str, int] = {}
     if online is not None and dry_run:
         online_rows = online.count_entities({PRODUCT_ID: products, USER_ID: users})
@@ -152,6 +156,15 @@ def forget(
             for view, rows in online.delete_entities(join_key, ids).items():
                 online_rows[view] = online_rows.get(view, 0) + rows
     return ForgetSummary(offline_rows, online_rows, _count_users_with_clicks(settings, products, users))
+
+
+def _forget_indexed(settings: Settings, products: Sequence[str], *, dry_run: bool) -> int:
+    """Remove products from the indexes of `produce index`; return the number of rows."""
+    if not products or not (settings.offline / INDEX).is_dir():
+        return 0
+    from feature_repo.index.update import forget_products  # needs faiss, which a store without an index does not
+
+    return forget_products(settings.offline, products, dry_run=dry_run)
 
 
 def _count_users_with_clicks(settings: Settings, products: Sequence[str], forgotten_users: Sequence[str]) -> int:

@@ -1,0 +1,250 @@
+"""An open index: which products pass a filter, the nearest of them, and their rows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from feature_repo.errors import InvalidInputError, NotFoundError
+from feature_repo.index import manifest as manifests
+from feature_repo.index import nearest, recall
+from feature_repo.index.filters import FilterColumns, ProductFilter
+from feature_repo.index.manifest import Manifest
+from feature_repo.index.nearest import Ints, Vectors
+from feature_repo.index.segment import Segment, open_segment
+from feature_repo.schema import PRODUCT_ID
+
+SUPERSEDED, GONE = 1, 2
+"""Flags of a row: a later row of the product is in the index; the product has left the shop."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The rows that a search may return, in each segment."""
+
+    rows: tuple[Ints, ...]
+    """For each segment its rows, ascending."""
+
+    def __len__(self) -> int:
+        return sum(map(len, self.rows))
+
+
+class ProductIndex:
+    """An index of n rows: those of the main segment first, then those that were added since.
+
+    A row is a number from 0 to n - 1. Hidden rows, of products that were replaced or are gone, are never returned.
+    An open index stays as it is when `produce index` replaces it.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest, segments: Sequence[Segment], flags: NDArray[np.uint8]) -> None:
+        """Wrap the parts of an index; `open_index` reads them."""
+        self.folder = folder
+        self.manifest = manifest
+        self.segments = tuple(segments)
+        self.flags = flags
+        self.starts = np.cumsum([0, *map(len, segments)])
+        self._columns = [FilterColumns(segment.rows) for segment in segments]
+        self._positions: dict[tuple[int, str], Ints] = {}
+
+    @property
+    def encoder_version(self) -> str:
+        """The encoder of the vectors, as `name@fingerprint`."""
+        return self.manifest.encoder_version
+
+    @property
+    def vectors(self) -> list[str]:
+        """Names of the vectors, such as `image_vector`."""
+        return sorted({name for segment in self.segments for name in segment.vectors})
+
+    @cached_property
+    def all(self) -> Selection:
+        """Every row that is not hidden."""
+        return self.select(ProductFilter())
+
+    def select(self, where: ProductFilter) -> Selection:
+        """Return the rows that meet a filter and are not hidden."""
+        rows = []
+        for number, columns in enumerate(self._columns):
+            flags = self.flags[self.starts[number] : self.starts[number + 1]]
+            found = columns.select(where)
+            rows.append(found[flags[found] == 0] if flags.any() else found)
+        return Selection(tuple(rows))
+
+    def list_values(self, column: str) -> list[str]:
+        """Return the distinct texts of a column, sorted; also those of hidden rows."""
+        return sorted({value for columns in self._columns for value in columns.list_values(column)})
+
+    def search(
+        self, vector: str, query: Vectors, top_k: int, selection: Selection | None = None, *, exact: bool = False
+    ) -> tuple[Ints, Vectors]:
+        """Return the rows with the largest dot products, and these, descending.
+
+        Args:
+            vector: name of the vector.
+            query: float32 [d].
+            top_k: number of results, at least 1; fewer if the selection has fewer rows with this vector.
+            selection: from `select`; None: every row that is not hidden.
+            exact: compare every vector.
+
+        Raises:
+            NotFoundError: the index has no such vector.
+            InvalidInputError: the query has another width, or `top_k` is less than 1.
+        """
+        if vector not in self.vectors:
+            raise NotFoundError(f"the index has no {vector}; it has {', '.join(self.vectors)}")
+        if top_k < 1:
+            raise InvalidInputError(f"top_k is {top_k}; expected at least 1")
+        is_all = selection is None and not self.flags.any()
+        parts = [
+            self._search_segment(number, vector, query, top_k, selection, is_all=is_all, exact=exact)
+            for number in range(len(self.segments))
+        ]
+        rows, scores = (np.concatenate(each) for each in zip(*parts, strict=True))
+        order = np.lexsort((rows, -scores))[:top_k]
+        return rows[order], scores[order]
+
+    def _search_segment(
+        self,
+        number: int,
+        vector: str,
+        query: Vectors,
+        top_k: int,
+        selection: Selection | None,
+        *,
+        is_all: bool,
+        exact: bool,
+    ) -> tuple[Ints, Vectors]:
+        """Return rows and scores from one segment; none if it lacks the vector."""
+        column = self.segments[number].vectors.get(vector)
+        if column is None or not len(column.matrix):
+            return np.empty(0, np.int64), np.empty(0, np.float32)
+        if query.shape != (column.matrix.shape[1],):
+            raise InvalidInputError(
+                f"the query has {query.shape[-1]} values, and {vector} of the index has {column.matrix.shape[1]}; "
+                "expected a vector of its encoder"
+            )
+        allowed: Ints | None = None
+        if not is_all:
+            rows = (self.all if selection is None else selection).rows[number]
+            allowed = rows if column.rows is None else self._to_positions(number, vector, rows)
+        share = 1.0 if allowed is None else len(allowed) / len(column.matrix)
+        candidates = recall.choose_candidates(self.manifest.recall.get(vector), share)
+        found, scores = column.search(query, top_k, allowed, candidates=candidates, exact=exact)
+        return self.starts[number] + (found if column.rows is None else column.rows[found]), scores
+
+    def _to_positions(self, number: int, vector: str, rows: Ints) -> Ints:
+        """Return the positions of some rows among the vectors of a segment; rows without a vector are left out."""
+        key = number, vector
+        if key not in self._positions:
+            segment = self.segments[number]
+            owners = segment.vectors[vector].rows
+            assert owners is not None
+            self._positions[key] = nearest.find_positions(owners, len(segment))
+        positions = self._positions[key][rows]
+        return positions[positions >= 0]
+
+    def take_vectors(self, vector: str, rows: Ints) -> Vectors:
+        """Return the vectors of some rows, float32 [rows, d]; NaN where a row has none."""
+        width = max(one.vectors[vector].matrix.shape[1] for one in self.segments if vector in one.vectors)
+        taken = np.full((len(rows), width), np.nan, np.float32)
+        for number, segment in enumerate(self.segments):
+            inside = (rows >= self.starts[number]) & (rows < self.starts[number + 1])
+            if inside.any() and vector in segment.vectors:
+                taken[inside] = segment.vectors[vector].take(rows[inside] - self.starts[number], len(segment))
+        return taken
+
+    def take_lines(self, array: str, columns: Sequence[int], rows: Ints) -> NDArray[np.float32]:
+        """Return some lines of an array [lines, rows] of the segments for some rows, float32 [lines, rows].
+
+        NaN where a segment has no such array.
+        """
+        taken = np.full((len(columns), len(rows)), np.nan, np.float32)
+        for number, segment in enumerate(self.segments):
+            inside = np.flatnonzero((rows >= self.starts[number]) & (rows < self.starts[number + 1]))
+            if len(inside) and array in segment.arrays:
+                for line, column in enumerate(columns):
+                    taken[line, inside] = segment.arrays[array][column][rows[inside] - self.starts[number]]
+        return taken
+
+    def take_array(self, name: str, row: int) -> NDArray[Any] | None:
+        """Return the values of an array [rows, ...] of the segments for one row; None if its segment has none."""
+        number = int(np.searchsorted(self.starts, row, side="right")) - 1
+        values = self.segments[number].arrays.get(name)
+        return None if values is None else values[row - self.starts[number]]
+
+    def score_keywords(self, words: Sequence[str]) -> NDArray[np.float32]:
+        """Return the BM25 score of every row, float32 [n], hidden ones included."""
+        if not self.segments:
+            return np.empty(0, np.float32)
+        main = self.segments[0].keywords
+        scores = [main.score(words)]
+        scores += [main.score_others(one.rows["title"].to_pylist(), words) for one in self.segments[1:]]
+        return np.concatenate(scores)
+
+    def has_word(self, word: str) -> bool:
+        """Return whether the title of a row has a word."""
+        return any(segment.keywords.has_word(word) for segment in self.segments)
+
+    def take(self, rows: Ints, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return rows of INDEX_ROWS in the given order; None takes all columns."""
+        tables = [one.rows if columns is None else one.rows.select(list(columns)) for one in self.segments]
+        return pa.concat_tables(tables).take(pa.array(rows))
+
+    def find_rows(self, product_ids: Sequence[str]) -> Ints:
+        """Return the newest row of each product, int64 [ids]; -1 for a product that is not in the index.
+
+        The row of a product that is gone counts.
+        """
+        found = np.full(len(product_ids), -1, np.int64)
+        for number, segment in enumerate(self.segments):
+            rows = segment.find_rows(product_ids)
+            is_newest = rows >= 0
+            is_newest[is_newest] = (self.flags[self.starts[number] + rows[is_newest]] & SUPERSEDED) == 0
+            found[is_newest] = self.starts[number] + rows[is_newest]
+        return found
+
+    def list_ids(self, selection: Selection) -> list[str]:
+        """Return the ids of the selected products, in the order of the rows."""
+        rows = np.concatenate([start + one for start, one in zip(self.starts[:-1], selection.rows, strict=True)])
+        return self.take(rows, [PRODUCT_ID])[PRODUCT_ID].to_pylist()
+
+
+def open_index(folder: Path, encoder_version: str | None = None) -> ProductIndex:
+    """Open an index by mmap.
+
+    Args:
+        folder: of the index, see `rows.find_folder`.
+        encoder_version: the encoder whose vectors are wanted; None takes any.
+
+    Raises:
+        NotFoundError: there is no index.
+        EncoderMismatchError: the index is of another encoder version.
+        CorruptDataError: a file is missing, damaged or cut short.
+    """
+    for attempt in range(2):
+        manifest = manifests.read_manifest(folder, encoder_version)
+        try:
+            segments = [open_segment(folder / name) for name in manifest.segments]
+            flags = np.load(folder / manifest.flags)
+        except Exception:
+            if attempt or manifests.read_manifest(folder).generation == manifest.generation:
+                raise
+            continue  # `produce index` replaced the index meanwhile
+        return ProductIndex(folder, manifest, segments, flags)
+    raise AssertionError("unreachable")
+
+
+def describe(index: ProductIndex) -> dict[str, Any]:
+    """Return what an index has: encoder version, generation, products, vectors and their measured recall."""
+    return {
+        "encoder_version": index.encoder_version,
+        "generation": index.manifest.generation,
+        "products": len(index.all),
+        "rows": [len(segment) for segment in index.segments],
+        "recall": index.manifest.recall,
+    }

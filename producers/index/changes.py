@@ -1,0 +1,191 @@
+"""What was added to the catalogue, the vectors and the tags since an index read them, as rows of the index."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset
+
+from feature_repo import schema
+from feature_repo.arrow.take import to_matrix
+from feature_repo.config import Settings
+from feature_repo.index.nearest import Vectors
+from feature_repo.index.product_index import ProductIndex
+from feature_repo.index.rows import INDEX_ROWS
+from feature_repo.offline import delta, versions
+from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID
+
+SOURCES = (schema.CATALOGUE_TABLE, schema.EMBEDDING_TABLE, schema.TAGS_TABLE, schema.ACTIVE_TABLE)
+_TIMES = {
+    schema.CATALOGUE_TABLE: "catalogue_us",
+    schema.EMBEDDING_TABLE: "embedding_us",
+    schema.TAGS_TABLE: "tags_us",
+}
+"""Table -> the column of an index row with the event timestamp of its row."""
+_CATALOGUE = ("title", "image", "image_bytes", "category", "brand", "price", "image_hash", schema.SELLER_ID,
+              "in_stock", "sales")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class IndexChanges:
+    """n products that are new or changed."""
+
+    rows: pa.Table
+    """[n] rows of INDEX_ROWS."""
+    vectors: Mapping[str, Vectors]
+    """float32 [n, d] by name; NaN where a product has none."""
+    pictures: Sequence[str | bytes | None]
+    """[n], path or bytes of each picture."""
+
+
+def read_source_versions(settings: Settings) -> dict[str, int]:
+    """Return the newest version of each table that an index is made from; tables that do not exist are left out."""
+    found = {name: delta.latest_version(settings.table(name)) for name in SOURCES}
+    return {name: version for name, version in found.items() if version is not None}
+
+
+def read_changes(
+    settings: Settings, encoder_version: str, vectors: Sequence[str], index: ProductIndex | None
+) -> IndexChanges | None:
+    """Return the products of which a table has newer rows than an index; None if there are none.
+
+    Of a product, the newest catalogue version, the newest vectors of the encoder version and the newest tags count.
+    A product without vectors of this encoder version is left out.
+
+    Args:
+        settings: the deployment.
+        encoder_version: the encoder of the vectors.
+        vectors: their columns.
+        index: None: every product.
+
+    Raises:
+        NotFoundError: there is no catalogue, or there are no vectors.
+    """
+    since = {} if index is None else index.manifest.sources
+    added = {name: _read_newest(settings, name, encoder_version, vectors, since.get(name)) for name in _TIMES}
+    ids = pc.unique(pa.concat_tables([table.select([PRODUCT_ID]) for table in added.values()])[PRODUCT_ID])
+    if not len(ids):
+        return None
+    if index is not None:
+        is_new = pa.array(index.find_rows(ids.to_pylist()) < 0)
+        for name, table in added.items():
+            missing = ids.filter(is_new).filter(
+                pc.invert(pc.is_in(ids.filter(is_new), table[PRODUCT_ID].combine_chunks()))
+            )
+            if len(missing) and name in read_source_versions(settings):
+                # Rows that were there before, such as those of a product that had no vector yet.
+                earlier = _read_newest(settings, name, encoder_version, vectors, None, missing)
+                added[name] = pa.concat_tables([table, earlier])
+    return _join(added, ids, vectors, index)
+
+
+def _read_newest(
+    settings: Settings,
+    name: str,
+    encoder_version: str,
+    vectors: Sequence[str],
+    since: int | None,
+    ids: pa.Array | None = None,
+) -> pa.Table:
+    """Return the newest row of each product among those that a table got since a version; of all if None."""
+    path = settings.table(name)
+    columns = {
+        schema.CATALOGUE_TABLE: list(_CATALOGUE),
+        schema.EMBEDDING_TABLE: list(vectors),
+        schema.TAGS_TABLE: list(schema.TAGS),
+    }[name]
+    table_schema = {
+        schema.CATALOGUE_TABLE: schema.CATALOGUE,
+        schema.EMBEDDING_TABLE: schema.PRODUCT_EMBEDDING,
+        schema.TAGS_TABLE: schema.PRODUCT_TAGS,
+    }[name]
+    wanted = [PRODUCT_ID, EVENT_TIMESTAMP, *columns]
+    if name == schema.TAGS_TABLE and not delta.exists(path):
+        return pa.schema([table_schema.field(column) for column in wanted]).empty_table()
+    dataset = delta.open_dataset(path)
+    if since is not None:
+        dataset = delta.open_added_rows(path, delta.open_table(path), since)
+    where = None if name == schema.CATALOGUE_TABLE else pc.field("encoder_version") == encoder_version
+    if ids is not None:
+        among = pc.field(PRODUCT_ID).isin(ids)
+        where = among if where is None else where & among
+    stored = [column for column in wanted if column in dataset.schema.names]
+    rows = versions.read_newest(
+        dataset,
+        stored,
+        where,
+        keys=[PRODUCT_ID],
+        event_timestamp=EVENT_TIMESTAMP,
+        created_timestamp=CREATED_TIMESTAMP,
+    )
+    for column in wanted:
+        if column not in stored:  # a catalogue of version 0.2
+            rows = rows.append_column(column, pa.nulls(len(rows), table_schema.field(column).type))
+    return rows.select(wanted)
+
+
+def _join(
+    added: Mapping[str, pa.Table], ids: pa.Array, vectors: Sequence[str], index: ProductIndex | None
+) -> IndexChanges | None:
+    """Return the newest state of products from newly added rows and the rows of the index."""
+    n = len(ids)
+    old_rows = np.full(n, -1) if index is None else index.find_rows(ids.to_pylist())
+    is_old = old_rows >= 0
+    stored = INDEX_ROWS.empty_table() if index is None else index.take(old_rows[is_old])
+    old_position = np.where(is_old, np.cumsum(is_old) - 1, -1)
+    row_of, is_newer = {}, {}
+    for name, time in _TIMES.items():
+        table = added[name]
+        row = pc.index_in(ids, value_set=table[PRODUCT_ID].combine_chunks()).fill_null(-1).to_numpy()
+        new_us = _take_or(table[EVENT_TIMESTAMP].cast(pa.int64()), row, None).fill_null(-(2**62)).to_numpy()
+        old_us = _take_or(stored[time], old_position, None).fill_null(-(2**62)).to_numpy()
+        is_newer[name] = (row >= 0) & (new_us >= old_us)
+        row_of[name] = row
+    columns: dict[str, pa.Array] = {PRODUCT_ID: ids}
+    sources = {
+        **dict.fromkeys(("title", "image", "category", "brand", "price", "image_hash"), schema.CATALOGUE_TABLE),
+        **dict.fromkeys((schema.SELLER_ID, "in_stock", "sales"), schema.CATALOGUE_TABLE),
+        **{f"tag_{tag}": schema.TAGS_TABLE for tag in schema.TAGS},
+        **{time: name for name, time in _TIMES.items()},
+    }
+    for column, name in sources.items():
+        origin = EVENT_TIMESTAMP if column in _TIMES.values() else column.removeprefix("tag_")
+        new = _take_or(added[name][origin], row_of[name], None)
+        new = new.cast(INDEX_ROWS.field(column).type)
+        columns[column] = pc.if_else(
+            pa.array(is_newer[name]), new, _take_or(stored[column], old_position, INDEX_ROWS.field(column).type)
+        )
+    rows = pa.table(columns).select(INDEX_ROWS.names).cast(INDEX_ROWS)
+    matrices = {}
+    embeddings = added[schema.EMBEDDING_TABLE]
+    for vector in vectors:
+        new = to_matrix(embeddings[vector]) if len(embeddings) else np.empty((0, 0), np.float32)
+        width = new.shape[1] or (index.take_vectors(vector, old_rows[:0]).shape[1] if index is not None else 0)
+        matrix = np.full((n, width), np.nan, np.float32)
+        if is_old.any() and index is not None:
+            matrix[is_old] = index.take_vectors(vector, old_rows[is_old])
+        newer = is_newer[schema.EMBEDDING_TABLE]
+        if newer.any():
+            matrix[newer] = new[row_of[schema.EMBEDDING_TABLE][newer]]
+        matrices[vector] = matrix
+    kept = np.flatnonzero(rows["embedding_us"].is_valid().to_numpy() & rows["catalogue_us"].is_valid().to_numpy())
+    if not len(kept):
+        return None
+    catalogue = added[schema.CATALOGUE_TABLE]
+    contents = _take_or(catalogue["image_bytes"], row_of[schema.CATALOGUE_TABLE], None).take(pa.array(kept)).to_pylist()
+    rows = rows.take(pa.array(kept))
+    pictures = [
+        path if content is None else content for content, path in zip(contents, rows["image"].to_pylist(), strict=True)
+    ]
+    return IndexChanges(rows, {name: matrix[kept] for name, matrix in matrices.items()}, pictures)
+
+
+def _take_or(column: pa.ChunkedArray, rows: np.ndarray, type_: pa.DataType | None) -> pa.Array:
+    """Return values by row; null for -1."""
+    values = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if isinstance(values, pa.ChunkedArray):  # no chunks
+        values = pa.array([], column.type)
+    taken = values.take(pa.array(rows, mask=rows < 0))
+    return taken if type_ is None else taken.cast(type_)
