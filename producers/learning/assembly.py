@@ -40,8 +40,10 @@ def assemble_encoder(
     held_out: pa.Table | None = None,
     clicked: pa.Table | None = None,
     name: str | None = None,
+    image_layers: int = 0,
+    text_layers: int = 0,
 ) -> AssemblySummary:
-    """Train heads for two frozen towers on the products of a shop folder that have a title and an image.
+    """Train heads for two towers on the products of a shop folder that have a title and an image.
 
     Args:
         data: folder with products.parquet; relative image paths start there.
@@ -56,10 +58,12 @@ def assemble_encoder(
         held_out: products to leave out, as in `train_encoder`.
         clicked: clicks for the preference whitening, as in `train_encoder`.
         name: the encoder's name, as in `train_encoder`.
+        image_layers: last layers of the image tower that are trained after the heads; 0 keeps the tower frozen.
+        text_layers: the same of the text tower.
 
     Raises:
         NotFoundError: products.parquet or a tower does not exist.
-        InvalidInputError: as in `train_encoder`.
+        InvalidInputError: as in `train_encoder`; or layers of a tower cannot be trained, see `assemble`.
         EncoderMismatchError: outputs of another tower of the same name are kept.
         VitrineError: a tower cannot be read, or the checkpoint cannot be written.
     """
@@ -78,6 +82,8 @@ def assemble_encoder(
             seed=seed,
             progress=progress,
             clicked=to_click_arrays(clicked, products) if clicked is not None else None,
+            image_layers=image_layers,
+            text_layers=text_layers,
         )
     write_training_files(out, held_out, name)
     return replace(summary, left_out=summary.left_out + left_out)

@@ -21,9 +21,11 @@ from feature_repo.image_decoding import UnusableImageError, read_bytes
 from producers.encoders import tiny_clip, whitening
 from producers.encoders.assembled import towers
 from producers.encoders.assembled.encoder import AssembledEncoder
-from producers.encoders.assembled.heads import HeadData, HeadReport, train_heads
+from producers.encoders.assembled.heads import HeadReport, train_heads
+from producers.encoders.assembled.learner import HeadData
 from producers.encoders.assembled.model import AssembledConfig, AssembledModel
 from producers.encoders.assembled.tokenizer import TEXT_FOLDER, WORDS_FOLDER, PairTokenizer
+from producers.encoders.assembled.unlock import UnlockReport, check_layers, unlock_towers
 from producers.encoders.checkpoint_files import VOCABULARIES
 from producers.encoders.encoder import KeptOutputs, Outputs
 from producers.encoders.image_loader import Source, decode_batches, open_decoding_pool
@@ -57,6 +59,8 @@ class AssemblySummary:
     titles_encoded: int
     """Titles that the text tower encoded."""
     heads: HeadReport
+    unlocked: UnlockReport | None
+    """How the training of the towers' last layers went; None if they are locked."""
     has_preferences: bool | None
     """Whether the fused space has preference whitening; None without clicks."""
 
@@ -75,6 +79,8 @@ class AssemblySummary:
             f"heads trained on {self.pairs:,} products, {heads.steps:,} of {heads.planned:,} steps; {quality}; "
             f"{self.left_out:,} products left out, without a title or a usable image",
         ]
+        if self.unlocked is not None:
+            lines.append(str(self.unlocked))
         if self.has_preferences is not None:
             lines.append(whitening.describe_preferences(self.has_preferences))
         return "\n".join(lines)
@@ -93,6 +99,8 @@ def assemble(
     seed: int,
     progress: Callable[[str, int, int], None],
     clicked: ClickArrays | None = None,
+    image_layers: int = 0,
+    text_layers: int = 0,
 ) -> AssemblySummary:
     """Assemble an encoder and write it as a checkpoint that `load` opens.
 
@@ -108,30 +116,27 @@ def assemble(
         seed: of everything random.
         progress: called with what is being done, how much of it is done, and how much there is.
         clicked: clicks for the preference whitening; their `product_rows` are positions in `titles`.
+        image_layers: last layers of the image tower that are trained after the heads; 0 leaves the tower as it is.
+        text_layers: the same of the text tower.
 
     Raises:
-        InvalidInputError: fewer than two products are usable.
+        InvalidInputError: fewer than two products are usable, or too few to train layers of a tower; or a tower has
+            fewer layers than are to be trained.
         EncoderMismatchError: outputs of another tower of the same name are kept.
         VitrineError: a tower cannot be opened, or the checkpoint cannot be written.
     """
     sample = np.linspace(0, len(titles) - 1, min(len(titles), MAX_PRODUCTS)).astype(np.int64)
-    image = towers.open_image_tower(image_tower)
-    text = None if text_tower == towers.NONE else towers.open_text_tower(text_tower)
     torch.manual_seed(seed)
-    words = tiny_clip.train_tokenizer([titles[row] for row in sample])
-    model = build_model(image, text, len(words), hidden=HIDDEN if head == "mlp" else 0, dim=dim)
-    tokenizer = PairTokenizer(
-        words,
-        text.tokenizer if text else None,
-        length=text.description["length"] if text else 0,
-        prompt=text.description["prompt"] if text else "",
-        lower=bool(text and text.description["lower"]),
-        is_padded=bool(text and not text.description["has_mask"]),
+    parts = open_parts(
+        [titles[row] for row in sample], image_tower=image_tower, text_tower=text_tower, head=head, dim=dim
     )
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    encoder = AssembledEncoder(model, tokenizer, image.processor, version="unsaved", device=device)
+    if image_layers:
+        check_layers(parts.model.image_tower, image_layers, image_tower)
+    if text_layers:
+        check_layers(parts.model.text_tower, text_layers, text_tower)
+    encoder = parts.make_encoder()
     store.check_name(IMAGE, image_tower, encoder.image_fingerprint)
-    if text and encoder.text_fingerprint:
+    if encoder.text_fingerprint:
         store.check_name(TITLE, text_tower, encoder.text_fingerprint)
     image_outputs, images_encoded = encode_images(
         [images[row] for row in sample], encoder, store, lambda done, total: progress("encode images", done, total)
@@ -148,49 +153,105 @@ def assemble(
     kept_titles = [titles[row] for row in kept]
     data = HeadData(
         image_outputs[usable],
-        text_outputs[usable] if text else None,
-        tokenizer.encode_words(kept_titles),
+        text_outputs[usable] if encoder.text_fingerprint else None,
+        encoder.tokenizer.encode_words(kept_titles),
         np.unique(np.array(kept_titles), return_inverse=True)[1],
     )
-    report = train_heads(model, data, seed=seed, progress=lambda done, total: progress("train heads", done, total))
-    trained = AssembledEncoder(model, tokenizer, image.processor, version="unsaved", device=device)
-    fused = whitening.fuse(
-        trained.project_images(data.image),
-        trained.project_texts(kept_titles, text_outputs[usable]),
-        whitening.SAME_PRODUCT,
+    report = train_heads(
+        parts.model,
+        data,
+        seed=seed,
+        is_refitted=not (image_layers or text_layers),
+        progress=lambda done, total: progress("train heads", done, total),
     )
+    unlocked = None
+    if image_layers or text_layers:
+        data, unlocked = unlock_towers(
+            parts.model,
+            parts.make_encoder,
+            data,
+            kept_titles,
+            [images[row] for row in kept],
+            folder,
+            image_layers=image_layers,
+            text_layers=text_layers,
+            seed=seed,
+            progress=progress,
+        )
+    trained = parts.make_encoder()
+    texts = data.text if data.text is not None else np.empty((len(kept), 0), np.float16)
+    vectors = trained.project_images(data.image), trained.project_texts(kept_titles, texts)
+    fused = whitening.fuse(*vectors, whitening.SAME_PRODUCT)
     space, has_preferences = whitening.fit_space(
         fused, None if clicked is None else (clicked.users, _renumber(clicked.product_rows, kept, len(titles)))
     )
-    save_checkpoint(model, tokenizer, image.processor, space, folder)
+    save_checkpoint(parts, space, folder)
     return AssemblySummary(
-        f"{image_tower}@{encoder.image_fingerprint}",
-        f"{text_tower}@{encoder.text_fingerprint}" if text else towers.NONE,
+        f"{image_tower}@{trained.image_fingerprint}",
+        f"{text_tower}@{trained.text_fingerprint}" if encoder.text_fingerprint else towers.NONE,
         pairs=len(kept),
         left_out=len(sample) - len(kept),
         images_encoded=images_encoded,
         titles_encoded=titles_encoded,
         heads=report,
+        unlocked=unlocked,
         has_preferences=has_preferences,
     )
 
 
-def build_model(
-    image: towers.OpenedImageTower, text: towers.OpenedTextTower | None, words: int, *, hidden: int, dim: int
-) -> AssembledModel:
-    """Return an assembled model with the weights of its towers; torch's global seed draws those of the heads."""
+@dataclass(frozen=True)
+class AssembledParts:
+    """What a checkpoint is made of."""
+
+    model: AssembledModel
+    tokenizer: PairTokenizer
+    processor: Any
+    """Image processor that only resizes, crops and normalizes."""
+
+    def make_encoder(self) -> AssembledEncoder:
+        """Return an encoder with a copy of the model, on the first GPU, or on the CPU without one."""
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return AssembledEncoder(self.model, self.tokenizer, self.processor, version="unsaved", device=device)
+
+
+def open_parts(titles: Sequence[str], *, image_tower: str, text_tower: str, head: str, dim: int) -> AssembledParts:
+    """Open towers, and join them with words of some titles and with heads of random weights.
+
+    torch's global seed draws the weights.
+
+    Args:
+        titles: titles that the words are taken from.
+        image_tower: as in `assemble`.
+        text_tower: as in `assemble`.
+        head: one of HEADS.
+        dim: width of the vectors.
+
+    Raises:
+        VitrineError: a tower cannot be opened.
+    """
+    image = towers.open_image_tower(image_tower)
+    text = None if text_tower == towers.NONE else towers.open_text_tower(text_tower)
+    words = tiny_clip.train_tokenizer(list(titles))
     description = text.description if text else None
-    config = AssembledConfig(image.description, description, words, hidden=hidden, projection_dim=dim)
-    model = AssembledModel(config)
+    hidden = HIDDEN if head == "mlp" else 0
+    model = AssembledModel(
+        AssembledConfig(image.description, description, len(words), hidden=hidden, projection_dim=dim)
+    )
     model.image_tower.load_state_dict(image.tower.state_dict())
     if text:
         model.text_tower.load_state_dict(text.tower.state_dict())
-    return model.eval()
+    tokenizer = PairTokenizer(
+        words,
+        text.tokenizer if text else None,
+        length=text.description["length"] if text else 0,
+        prompt=text.description["prompt"] if text else "",
+        lower=bool(text and text.description["lower"]),
+        is_padded=bool(text and not text.description["has_mask"]),
+    )
+    return AssembledParts(model.eval(), tokenizer, image.processor)
 
 
-def save_checkpoint(
-    model: AssembledModel, tokenizer: PairTokenizer, processor: Any, space: whitening.Space | None, folder: Path
-) -> None:
+def save_checkpoint(parts: AssembledParts, space: whitening.Space | None, folder: Path) -> None:
     """Write model, tokenizers, image processor and space; what another training has left there is removed.
 
     Raises:
@@ -203,9 +264,9 @@ def save_checkpoint(
             shutil.rmtree(folder / part, ignore_errors=True)
         for name in (*VOCABULARIES, "tokenizer_config.json", "special_tokens_map.json"):
             (folder / name).unlink(missing_ok=True)
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        processor.save_pretrained(folder)
+        parts.model.save_pretrained(folder)
+        parts.tokenizer.save_pretrained(folder)
+        parts.processor.save_pretrained(folder)
         whitening.save_space(space, folder)
     except (SafetensorError, OSError) as error:
         raise VitrineError(

@@ -12,23 +12,20 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 from torch.nn import functional
 
-from producers.encoders.assembled.model import AssembledModel, Head, Words
+from producers.encoders.assembled.learner import HeadData, Learner
+from producers.encoders.assembled.model import AssembledModel
 from producers.encoders.encoder import Outputs
-from producers.encoders.training.contrastive import contrastive_loss
+from producers.encoders.recall import rank_right_images
 
 BATCH = 2048
 """Pairs in a batch; all of them if there are fewer."""
 EPOCHS, MIN_STEPS = 40, 60
 """Passes over the products if the recall keeps rising, and the fewest steps that are planned."""
 LEARNING_RATE, WEIGHT_DECAY = 2e-3, 0.05
-DROPOUT, WORD_DROPOUT = 0.2, 0.1
-"""Share of the values of an output, and of the words of a title, that a step does not see."""
 HARD_SHARE = 0.25
 """Share of a batch that is chosen because it is like the rest of the batch."""
-WORDS_LOSS_WEIGHT = 1.0
 VALIDATION_SHARE, MAX_VALIDATION = 0.1, 2000
 """Share of the titles whose products are not trained on but validated on, and the most such products."""
 MIN_TITLES = 200
@@ -37,22 +34,6 @@ VALIDATIONS, PATIENCE = 20, 5
 """Validations of a planned training, and how many without a better one end it."""
 REFIT_BELOW = 5000
 """With fewer products the heads are trained again on all of them, for as many steps as were best."""
-MAX_SCALE = 100.0
-"""Largest factor of the cosines."""
-
-
-@dataclass(frozen=True)
-class HeadData:
-    """n products with the outputs of their image and of their title."""
-
-    image: Outputs
-    """float16 [n, width], finite."""
-    text: Outputs | None
-    """float16 [n, width], finite; None without a text tower."""
-    words: NDArray[np.int64]
-    """Ids of the different words of each title [n, m], 0 for none."""
-    title_ids: NDArray[np.int64]
-    """Equal for equal titles [n]."""
 
 
 @dataclass(frozen=True)
@@ -71,53 +52,13 @@ class HeadReport:
     """Whether the heads were then trained again on all products."""
 
 
-class _Learner(nn.Module):
-    """The heads and words of a model, and the classifier of the words of a title, which is not kept."""
-
-    def __init__(self, model: AssembledModel, hidden: int, dim: int) -> None:
-        super().__init__()
-        self.image_head = Head(model.config.image["width"], hidden, dim)
-        self.text_head = Head(model.config.text["width"], hidden, dim) if model.config.text else None
-        self.words = Words(model.config.words, dim)
-        nn.init.normal_(self.words.table.weight, std=0.15)
-        self.logit_scale = nn.Parameter(model.logit_scale.detach().clone())
-        self.classifier = nn.Linear(dim, model.config.words)
-        self.dropout = nn.Dropout(DROPOUT)
-        self.word_dropout = nn.Dropout(WORD_DROPOUT)
-
-    def fit_statistics(self, data: HeadData, rows: NDArray[np.int64]) -> None:
-        """Set the means and spreads of the outputs, and the idf of the words, from some products."""
-        for head, outputs in ((self.image_head, data.image), (self.text_head, data.text)):
-            if head is not None and outputs is not None:
-                values = torch.from_numpy(outputs[rows].astype(np.float32))
-                spread = values.std(dim=0, unbiased=False)
-                head.centre.copy_(values.mean(dim=0))
-                head.spread.copy_(spread + 0.05 * spread.mean() + 1e-6)
-        counts = np.bincount(data.words[rows].ravel(), minlength=len(self.words.idf)).astype(np.float32)
-        counts[0] = 0
-        self.words.idf.copy_(torch.from_numpy(np.where(counts > 0, np.log(len(rows) / np.maximum(counts, 1)), 0)))
-
-    def encode_images(self, outputs: torch.Tensor) -> torch.Tensor:
-        """Return vectors [n, dim], not of unit length, of the image tower's outputs."""
-        return self.image_head.project(self.dropout(self.image_head.standardize(outputs)))
-
-    def encode_texts(self, words: torch.Tensor, outputs: torch.Tensor | None) -> torch.Tensor:
-        """Return vectors [n, dim], not of unit length, of word ids and the text tower's outputs."""
-        vectors = self.words.sum_words(words, self.word_dropout(self.words.idf[words]))
-        if self.text_head is None or outputs is None:
-            return vectors
-        return vectors + self.text_head.project(self.dropout(self.text_head.standardize(outputs)))
-
-    def compute_words_loss(self, vectors: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
-        """Return the cross-entropy of the words of the titles, weighted by idf, from the images' vectors."""
-        weights = self.words.idf[words]
-        weights = weights / weights.sum(dim=1, keepdim=True).clamp(min=1e-6)
-        log_probabilities = functional.log_softmax(self.classifier(vectors), dim=1)
-        return -(weights * log_probabilities.gather(1, words)).sum(dim=1).mean()
-
-
 def train_heads(
-    model: AssembledModel, data: HeadData, *, seed: int, progress: Callable[[int, int], None] = lambda done, total: None
+    model: AssembledModel,
+    data: HeadData,
+    *,
+    seed: int,
+    is_refitted: bool = True,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> HeadReport:
     """Train the heads and words of a model in place; its towers are not touched.
 
@@ -125,6 +66,7 @@ def train_heads(
         model: the assembled model.
         data: at least two products.
         seed: of the weights, the order, the dropout and the validation products.
+        is_refitted: whether the heads of fewer than REFIT_BELOW products are trained again, on all of them.
         progress: called with the steps done and the steps planned.
     """
     rows = np.arange(len(data.image))
@@ -132,15 +74,10 @@ def train_heads(
     fitted = rows[~np.isin(rows, validation)] if len(validation) else rows
     steps = max(MIN_STEPS, EPOCHS * len(fitted) // BATCH)
     learner, best_step, best = _fit(model, data, fitted, validation, steps, steps, seed, progress)
-    is_refitted = len(validation) > 0 and len(rows) < REFIT_BELOW
+    is_refitted = is_refitted and len(validation) > 0 and len(rows) < REFIT_BELOW
     if is_refitted:
         learner, _, _ = _fit(model, data, rows, validation[:0], steps, best_step, seed, lambda done, total: None)
-    model.image_head.load_state_dict(learner.image_head.state_dict())
-    model.words.load_state_dict(learner.words.state_dict())
-    if learner.text_head is not None:
-        model.text_head.load_state_dict(learner.text_head.state_dict())
-    with torch.no_grad():
-        model.logit_scale.copy_(learner.logit_scale)
+    learner.copy_to(model)
     return HeadReport(best_step, steps, len(validation), best, is_refitted)
 
 
@@ -166,11 +103,11 @@ def _fit(
     last: int,
     seed: int,
     progress: Callable[[int, int], None],
-) -> tuple[_Learner, int, float]:
+) -> tuple[Learner, int, float]:
     """Train on some rows for at most `last` of `planned` steps; return the best learner, its step and its rank."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    learner = _Learner(model, model.config.hidden, model.config.projection_dim)
+    learner = Learner(model, model.config.hidden, model.config.projection_dim)
     learner.fit_statistics(data, rows)
     matrices = [weight for weight in learner.parameters() if weight.dim() > 1]
     vectors = [weight for weight in learner.parameters() if weight.dim() < 2]
@@ -203,15 +140,11 @@ def _fit(
     return learner.eval(), best_step, best if len(validation) else float("nan")
 
 
-def _run_step(learner: _Learner, data: HeadData, batch: NDArray[np.int64], optimizer: torch.optim.Optimizer) -> None:
+def _run_step(learner: Learner, data: HeadData, batch: NDArray[np.int64], optimizer: torch.optim.Optimizer) -> None:
     learner.train()
-    words = torch.from_numpy(data.words[batch])
-    image = learner.encode_images(_to_tensor(data.image[batch]))
-    text = learner.encode_texts(words, _to_tensor(data.text[batch]) if data.text is not None else None)
-    scale = learner.logit_scale.exp().clamp(max=MAX_SCALE)
-    title_ids = torch.from_numpy(data.title_ids[batch])
-    loss = contrastive_loss(functional.normalize(image), functional.normalize(text), title_ids, scale)
-    loss = loss + WORDS_LOSS_WEIGHT * learner.compute_words_loss(image, words)
+    text = _to_tensor(data.text[batch]) if data.text is not None else None
+    words, title_ids = torch.from_numpy(data.words[batch]), torch.from_numpy(data.title_ids[batch])
+    loss = learner.compute_loss(_to_tensor(data.image[batch]), text, words, title_ids)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
@@ -237,7 +170,7 @@ def _draw_batch(
 
 
 def _encode_rows(
-    learner: _Learner, data: HeadData, rows: NDArray[np.int64]
+    learner: Learner, data: HeadData, rows: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return the unit vectors of the images and of the titles of some products, [rows, dim] each."""
     learner.eval()
@@ -255,10 +188,7 @@ def _encode_rows(
 def _measure_reciprocal_rank(
     image: NDArray[np.float32], text: NDArray[np.float32], title_ids: NDArray[np.int64]
 ) -> float:
-    scores, is_right = text @ image.T, title_ids[:, None] == title_ids[None, :]
-    best_right = np.where(is_right, scores, -np.inf).max(axis=1)
-    rank = 1 + ((scores >= best_right[:, None]) & ~is_right).sum(axis=1)
-    return float((1 / rank).mean())
+    return float((1 / (1 + rank_right_images(text @ image.T, title_ids))).mean())
 
 
 def _to_tensor(outputs: Outputs) -> torch.Tensor:

@@ -1,0 +1,100 @@
+"""Encoders trained without one fold, and the vectors of all products by them."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from producers.embeddings.output_store import open_outputs
+from producers.encoders import load
+from producers.encoders.assembled.assemble import assemble, encode_images, encode_titles
+from producers.encoders.assembled.encoder import AssembledEncoder
+from producers.encoders.encoder import Vectors
+from producers.encoders.image_loader import open_decoding_pool
+from producers.encoders.recall import encode_pairs
+from producers.encoders.train import train
+
+IMAGE_TOWER, TEXT_TOWER = "efficientnet-lite0", "minilm"
+PAIRS = 40_000
+"""Pairs that the small encoder learns from, the default of `produce encoder`."""
+
+
+@dataclass(frozen=True)
+class TrainedVectors:
+    """Unit vectors of pictures and of texts by one encoder, and the CPU seconds of its training."""
+
+    image: Vectors
+    """float32 [n, dim]; NaN where a picture is unusable."""
+    text: Vectors
+    """float32 [m, dim]."""
+    seconds: float
+    """CPU seconds of the training, without the towers where they are frozen; NaN if an earlier one was used."""
+
+
+Train = Callable[[Sequence[str], Sequence[Path], NDArray[np.bool_], Sequence[str], Path], TrainedVectors]
+"""Titles and pictures of n products, which of them to train on, texts to encode, and a folder of the fold."""
+
+
+def train_small(
+    titles: Sequence[str], images: Sequence[Path], fitted: NDArray[np.bool_], texts: Sequence[str], work: Path
+) -> TrainedVectors:
+    """Train the small encoder from scratch; a checkpoint of an earlier call in `work` is used again."""
+    folder, rows, seconds = work / "small", np.flatnonzero(fitted), float("nan")
+    if not (folder / "config.json").is_file():
+        start = time.process_time()
+        train(
+            [titles[row] for row in rows],
+            [images[row] for row in rows],
+            folder,
+            pairs_seen=PAIRS,
+            seed=0,
+            progress=lambda stage, done, total: None,
+        )
+        seconds = time.process_time() - start
+    encoder = load(str(folder), device="cpu")
+    image = np.full((len(images), encoder.dim), np.nan, np.float32)
+    with open_decoding_pool(1) as pool:
+        vectors, _, usable = encode_pairs(encoder, ["x"] * len(images), images, pool)
+    image[usable] = vectors
+    return TrainedVectors(image, encoder.encode_texts(texts), seconds)
+
+
+def train_assembled(
+    titles: Sequence[str],
+    images: Sequence[Path],
+    fitted: NDArray[np.bool_],
+    texts: Sequence[str],
+    work: Path,
+    *,
+    text_tower: str = TEXT_TOWER,
+) -> TrainedVectors:
+    """Train heads for frozen towers; the towers' outputs are kept in the parent folder of `work`."""
+    rows = np.flatnonzero(fitted)
+    with open_outputs(work.parent / "outputs") as store:
+        start = time.process_time()
+        assemble(
+            [titles[row] for row in rows],
+            [images[row] for row in rows],
+            work / "assembled",
+            store,
+            image_tower=IMAGE_TOWER,
+            text_tower=text_tower,
+            head="linear",
+            dim=128,
+            seed=0,
+            progress=lambda stage, done, total: None,
+        )
+        seconds = time.process_time() - start
+        encoder = load(str(work / "assembled"), device="cpu")
+        assert isinstance(encoder, AssembledEncoder)
+        image_outputs, _ = encode_images(images, encoder, store, lambda done, total: None)
+        text_outputs, _ = encode_titles(texts, encoder, store, lambda done, total: None)
+    return TrainedVectors(encoder.project_images(image_outputs), encoder.project_texts(texts, text_outputs), seconds)
+
+
+train_assembled_with_words = partial(train_assembled, text_tower="none")
+"""The words of the shop without a text tower, as for titles that no text tower at hand reads."""
