@@ -7,7 +7,12 @@ import typer
 
 
 def export(
-    encoder: Annotated[str, typer.Option(help="A CLIP, Chinese-CLIP or SigLIP checkpoint: a directory or a hub name.")],
+    encoder: Annotated[
+        str,
+        typer.Option(
+            help="A checkpoint of `produce encoder`, or CLIP, Chinese-CLIP or SigLIP: a directory or a hub name."
+        ),
+    ],
     output: Annotated[
         Path,
         typer.Option(

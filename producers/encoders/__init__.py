@@ -6,10 +6,11 @@ start at once.
 encoder.py           the interface of an encoder
 checkpoint.py        a directory or a hub name to an encoder
 checkpoint_files.py  configuration, tokenizer and weights of a checkpoint directory
-clip_family.py       CLIP, Chinese-CLIP, SigLIP, SigLIP2, VisionTextDualEncoder; towers compiled on GPUs
+clip_family.py       CLIP, Chinese-CLIP, SigLIP, SigLIP2, VisionTextDualEncoder
 blip.py              BLIP, with the methods of the other families
 sentence.py          sentence encoders: text only
 tiny_clip.py         the default model and its tokenizer
+runtime.py           device, type of numbers, compiled or not
 batches.py           n rows through a model, in batches that fit in memory
 tokens.py            texts as arrays of token ids
 geometry.py          images resized and cropped to a model's input size
@@ -39,7 +40,9 @@ from producers.encoders.encoder import Encoder  # noqa: E402 - needs torch
 __all__ = ["Encoder", "load"]
 
 
-def load(path_or_name: str, *, device: str | None = None) -> Encoder:
+def load(
+    path_or_name: str, *, device: str | None = None, dtype: str | None = None, is_compiled: bool | None = None
+) -> Encoder:
     """Load an encoder from a checkpoint directory or by a hub name such as `openai/clip-vit-base-patch32`.
 
     Its version is `name@fingerprint`, where the name is that of the directory or the hub. Every call loads it anew.
@@ -47,8 +50,11 @@ def load(path_or_name: str, *, device: str | None = None) -> Encoder:
     Args:
         path_or_name: a directory if one of that path exists, else a hub name.
         device: where the model runs, such as "cpu" or "cuda:0"; None takes the first GPU, or the CPU if there is none.
+        dtype: float32, bfloat16 or float16; None takes bfloat16 on a GPU and float32 on a CPU.
+        is_compiled: whether the model is compiled by `torch.compile`; None compiles it on a GPU.
 
     Raises:
+        UsageError: there is no such dtype.
         NotFoundError: there is neither such a directory nor such a hub checkpoint.
         UnavailableError: there is no such directory, the hub cannot be reached, and nothing was downloaded earlier.
         InvalidInputError: the directory is no checkpoint, or one of an unsupported architecture.
@@ -56,4 +62,4 @@ def load(path_or_name: str, *, device: str | None = None) -> Encoder:
     """
     from producers.encoders import checkpoint  # imports torch and transformers, which takes seconds
 
-    return checkpoint.load(path_or_name, device=device)
+    return checkpoint.load(path_or_name, device=device, dtype=dtype, is_compiled=is_compiled)

@@ -3,7 +3,6 @@
 import re
 from pathlib import Path
 
-import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 
@@ -12,6 +11,7 @@ from producers.encoders import checkpoint_files, clip_family, sentence
 from producers.encoders.assembled.encoder import load_encoder as load_assembled
 from producers.encoders.assembled.model import AssembledConfig
 from producers.encoders.encoder import Encoder
+from producers.encoders.runtime import choose_runtime
 
 HUB_TIMEOUT_SECONDS = 5.0
 """Seconds that the hub may take to answer, before it counts as out of reach."""
@@ -23,7 +23,9 @@ SUPPORTED = (
 )
 
 
-def load(path_or_name: str, *, device: str | None = None) -> Encoder:
+def load(
+    path_or_name: str, *, device: str | None = None, dtype: str | None = None, is_compiled: bool | None = None
+) -> Encoder:
     """Load an encoder from a checkpoint directory or by hub name. Its version is `name@fingerprint`.
 
     The name of a directory is in its file NAME_FILE; without the file it is that of the directory, links resolved and
@@ -32,8 +34,11 @@ def load(path_or_name: str, *, device: str | None = None) -> Encoder:
     Args:
         path_or_name: a directory if one of that path exists, else a hub name.
         device: where the model runs, such as "cpu" or "cuda:0"; None takes the first GPU, or the CPU if there is none.
+        dtype: float32, bfloat16 or float16; None takes bfloat16 on a GPU and float32 on a CPU.
+        is_compiled: whether the model is compiled by `torch.compile`; None compiles it on a GPU.
 
     Raises:
+        UsageError: there is no such dtype.
         NotFoundError: there is neither such a directory nor such a hub checkpoint.
         UnavailableError: there is no such directory, the hub cannot be reached, and nothing was downloaded earlier.
         InvalidInputError: the directory is no checkpoint, or one of an unsupported architecture; or its NAME_FILE holds
@@ -43,14 +48,14 @@ def load(path_or_name: str, *, device: str | None = None) -> Encoder:
     folder = resolve_checkpoint(path_or_name)
     name = read_name(folder) if Path(path_or_name).is_dir() else path_or_name
     version = f"{name}@{checkpoint_files.fingerprint(folder)}"
-    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    runtime = choose_runtime(device, dtype, is_compiled)
     if sentence.is_sentence_encoder(folder):
-        return sentence.load_encoder(folder, version, target)
+        return sentence.load_encoder(folder, version, runtime)
     family = checkpoint_files.read_json(folder / "config.json").get("model_type")
     if family == AssembledConfig.model_type:
-        return load_assembled(folder, version, target)
+        return load_assembled(folder, version, runtime)
     if family in clip_family.FAMILIES:
-        return clip_family.load_encoder(folder, family, version, target)
+        return clip_family.load_encoder(folder, family, version, runtime)
     raise InvalidInputError(f"{folder}: a checkpoint of model_type {family!r} gives no product vectors; {SUPPORTED}")
 
 

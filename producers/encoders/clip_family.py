@@ -1,7 +1,6 @@
 """Image-text encoders: CLIP, Chinese-CLIP, SigLIP, SigLIP2, BLIP, VisionTextDualEncoder and the default encoder."""
 
-import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -30,11 +29,10 @@ from producers.encoders.batches import BatchRunner
 from producers.encoders.blip import Blip
 from producers.encoders.encoder import Pixels, Vectors
 from producers.encoders.geometry import Geometry
+from producers.encoders.runtime import LENGTH_STEP, Runtime, Tower
 from producers.encoders.tiny_clip import SmallConfig, SmallModel
 from producers.encoders.tokens import Tokens, read_text_length, tokenize
 from producers.encoders.whitening import Space
-
-logger = logging.getLogger(__name__)
 
 FAMILIES: Mapping[str, Any] = MappingProxyType(
     {
@@ -54,12 +52,6 @@ CPU_IMAGE_BATCH = 64
 """Images per batch on a CPU. The values computed for 64 fit the processor's caches; 128 took a third longer."""
 CPU_TEXT_BATCH = 128
 """Texts per batch on a CPU."""
-GPU_BATCH = 256
-"""Images or texts per batch on a GPU."""
-GPU_LENGTH_STEP = 16
-"""On a GPU texts are padded to a multiple of this length, because the tower is compiled once for each shape."""
-
-Tower = Callable[..., torch.Tensor]
 
 
 class DualEncoder:
@@ -72,7 +64,7 @@ class DualEncoder:
     space: Space | None = None
 
     def __init__(
-        self, model: Any, tokenizer: Any, processor: Any, *, family: str, version: str, device: torch.device
+        self, model: Any, tokenizer: Any, processor: Any, *, family: str, version: str, runtime: Runtime
     ) -> None:
         """Prepare a model for inference; `load_encoder` reads the parts from a checkpoint.
 
@@ -82,28 +74,28 @@ class DualEncoder:
             processor: the model's image processor, of the PIL backend.
             family: key of FAMILIES.
             version: `name@fingerprint`, the fingerprint from `checkpoint_files.fingerprint`.
-            device: where the model runs, in bfloat16 on a GPU and in float32 elsewhere.
+            runtime: where and how the model runs.
         """
-        on_gpu = device.type == "cuda"
-        if not on_gpu:
+        if not runtime.has_accelerator:
             memory.keep_freed()
-        self.dtype = torch.bfloat16 if on_gpu else torch.float32
-        self.model = fold_batch_norms(model.eval()).to(device, self.dtype, memory_format=torch.channels_last)
+        self.runtime = runtime
+        self.device, self.dtype = runtime.device, runtime.dtype
+        folded = fold_batch_norms(model.eval())
+        self.model = folded.to(self.device, self.dtype, memory_format=torch.channels_last)
         self.tokenizer = tokenizer
         self.processor = processor
         self.version = version
-        self.device = device
         self.geometry = read_geometry(processor)
         self.text_length = read_text_length(model.config.text_config, tokenizer)
         self.has_mask = family not in UNMASKED
-        threads = torch.get_num_threads() if device.type == "cpu" else 1
-        self._images = BatchRunner(GPU_BATCH if on_gpu else CPU_IMAGE_BATCH, threads)
-        self._texts = BatchRunner(GPU_BATCH if on_gpu else CPU_TEXT_BATCH, threads)
-        self.image_batch_size = 4 * GPU_BATCH if on_gpu else 2 * threads * CPU_IMAGE_BATCH
+        threads = runtime.threads
+        self._images = BatchRunner(runtime.batch_size(CPU_IMAGE_BATCH), threads)
+        self._texts = BatchRunner(runtime.batch_size(CPU_TEXT_BATCH), threads)
+        self.image_batch_size = (4 if runtime.has_accelerator else 2 * threads) * self._images.size
         self.concurrent_calls = 2 if threads > 1 else 1
-        self.image_tower: Tower = CompiledTower(self._pixels_to_features) if on_gpu else self._pixels_to_features
+        self.image_tower: Tower = self._pixels_to_features
         """Maps images, uint8 [n, height, width, 3], to vectors [n, dim], not of unit length."""
-        self.text_tower: Tower = CompiledTower(self._tokens_to_features) if on_gpu else self._tokens_to_features
+        self.text_tower: Tower = self._tokens_to_features
         """Maps token ids [n, length], and their mask [n, length] if `has_mask`, to vectors [n, dim], not of unit
         length."""
         # pixels * scale + shift is the processor's rescaling and normalizing in one step.
@@ -113,9 +105,11 @@ class DualEncoder:
             else (torch.zeros(3), torch.ones(3))
         )
         rescale = processor.rescale_factor if processor.do_rescale else 1.0
-        self.scale = (rescale / deviation).view(1, 3, 1, 1).to(device)
-        self.shift = (-mean / deviation).view(1, 3, 1, 1).to(device)
+        self.scale = (rescale / deviation).view(1, 3, 1, 1).to(self.device)
+        self.shift = (-mean / deviation).view(1, 3, 1, 1).to(self.device)
         self.dim = self._measure_dim()
+        self.image_tower = runtime.compile(self.image_tower)
+        self.text_tower = runtime.compile(self.text_tower)
 
     def _measure_dim(self) -> int:
         """Return the width of a vector."""
@@ -155,24 +149,25 @@ class DualEncoder:
     def text_inputs(self, tokens: Tokens, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
         """Return the inputs of `text_tower`: ids int64 [m, length], and the mask of the same shape if `has_mask`.
 
-        The length is that of the longest of the texts; on a GPU rounded up, without a mask always `text_length`.
+        The length is that of the longest of the texts; rounded up if the model is compiled; without a mask always
+        `text_length`.
 
         Args:
             tokens: the texts.
             rows: numbers, from 0, of m of these texts, in the order of the result; repeats are allowed.
         """
         length = None if self.has_mask else self.text_length
-        if length is None and self.device.type == "cuda":
-            rounded_up = int(tokens.lengths[rows].max(initial=1)) + GPU_LENGTH_STEP - 1
-            length = min(rounded_up - rounded_up % GPU_LENGTH_STEP, self.text_length)
+        if length is None and self.runtime.is_compiled:
+            rounded_up = int(tokens.lengths[rows].max(initial=1)) + LENGTH_STEP - 1
+            length = min(rounded_up - rounded_up % LENGTH_STEP, self.text_length)
         is_left = self.tokenizer.padding_side == "left"
         ids, mask = tokens.pad(rows, self.tokenizer.pad_token_id or 0, length=length, left=is_left)
         return (ids, mask) if self.has_mask else (ids,)
 
     def _text_features(self, tokens: Tokens, rows: NDArray[np.int64]) -> torch.Tensor:
-        """Return features [rows, dim], not of unit length, of some texts; a batch on a GPU is filled up to its size."""
-        padded = pad_batch(rows, self._texts.size) if self.device.type == "cuda" else rows
-        return self.text_tower(*map(self._to_device, self.text_inputs(tokens, padded)))[: len(rows)]
+        """Return features [rows, dim], not of unit length, of some texts."""
+        padded = self.runtime.pad(rows, self._texts.size)
+        return self.text_tower(*map(self.runtime.move, self.text_inputs(tokens, padded)))[: len(rows)]
 
     def _image_features(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """Return features [n, dim], not of unit length, of images that the checkpoint's processor prepares."""
@@ -181,15 +176,9 @@ class DualEncoder:
         return self.model.get_image_features(**inputs).pooler_output
 
     def _pixel_features(self, pixels: Pixels) -> torch.Tensor:
-        """Return features [n, dim] of resized images, not of unit length; a GPU batch is filled up to its size."""
-        padded = pad_batch(pixels, self._images.size) if self.device.type == "cuda" else pixels
-        return self.image_tower(self._to_device(padded))[: len(pixels)]
-
-    def _to_device(self, array: NDArray[Any]) -> torch.Tensor:
-        tensor = torch.from_numpy(np.ascontiguousarray(array))
-        if self.device.type == "cuda":
-            tensor = tensor.pin_memory()  # so that the copy does not wait for the GPU's current work
-        return tensor.to(self.device, non_blocking=True)
+        """Return features [n, dim] of resized images, not of unit length."""
+        padded = self.runtime.pad(pixels, self._images.size)
+        return self.image_tower(self.runtime.move(padded))[: len(pixels)]
 
     def _pixels_to_features(self, pixels: torch.Tensor) -> torch.Tensor:
         """Scale and normalize resized images, uint8 [n, height, width, 3], and return their features [n, dim]."""
@@ -209,54 +198,14 @@ class DualEncoder:
         return self.model.get_text_features(**inputs).pooler_output
 
 
-class CompiledTower:
-    """A tower compiled with `torch.compile`, which replays it as a CUDA graph; used on GPUs only.
-
-    It is compiled for each shape of its inputs. If it cannot be compiled (torch needs Triton and a C compiler), that is
-    logged once and the tower runs uncompiled from then on. This class has not been run on a GPU: the tests run it on
-    the CPU with torch's `eager` backend.
-    """
-
-    def __init__(self, tower: Tower, *, backend: str | Callable[..., Any] = "inductor") -> None:
-        """Wrap a tower; it is compiled at its first call.
-
-        Args:
-            tower: function from tensors to a tensor [n, dim].
-            backend: what compiles it: the argument `backend` of `torch.compile`.
-        """
-        self._tower = tower
-        mode = "reduce-overhead" if backend == "inductor" else None  # the other backends have no modes
-        self._compiled: Tower = torch.compile(tower, backend=backend, mode=mode, dynamic=False)
-        self.is_compiled = True
-        """False once a compilation has failed."""
-
-    def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
-        """Return what the tower returns, as a tensor of its own; inputs of a new shape are compiled for first.
-
-        Raises:
-            OutOfMemoryError: the GPU has too little memory for the inputs. Any other error of the compiled tower is
-                logged, and the tower runs uncompiled.
-        """
-        if self.is_compiled:
-            try:
-                torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
-                return self._compiled(*inputs).clone()  # a copy, because the next replay overwrites the output
-            except torch.OutOfMemoryError:
-                raise  # BatchRunner halves the batch
-            except Exception as error:
-                logger.warning("the model cannot be compiled and runs uncompiled: %s", str(error).split("\n")[0])
-                self.is_compiled = False
-        return self._tower(*inputs)
-
-
-def load_encoder(folder: Path, family: str, version: str, device: torch.device) -> DualEncoder:
+def load_encoder(folder: Path, family: str, version: str, runtime: Runtime) -> DualEncoder:
     """Load a checkpoint directory of one of FAMILIES, with the space of its fused vectors if it has one, else None.
 
     Args:
         folder: the checkpoint.
         family: key of FAMILIES: the `model_type` of its config.json.
         version: `name@fingerprint`, which becomes the encoder's version.
-        device: where the model runs.
+        runtime: where and how the model runs.
 
     Raises:
         InvalidInputError: the checkpoint is of a BLIP without text vectors.
@@ -268,19 +217,9 @@ def load_encoder(folder: Path, family: str, version: str, device: torch.device) 
         raise CorruptDataError(f"{folder}: the image processor is missing; preprocessor_config.json was expected")
     with checkpoint_files.explain_errors(folder, "image processor"):
         processor = AutoImageProcessor.from_pretrained(str(folder), local_files_only=True, backend="pil")
-    encoder = DualEncoder(model, tokenizer, processor, family=family, version=version, device=device)
+    encoder = DualEncoder(model, tokenizer, processor, family=family, version=version, runtime=runtime)
     encoder.space = whitening.read_space(folder, encoder.dim)
     return encoder
-
-
-def pad_batch(rows: NDArray[Any], size: int) -> NDArray[Any]:
-    """Append copies of the last row up to `size` rows, so that every batch has the shape that was compiled.
-
-    Args:
-        rows: array [n, ...] with 0 < n <= `size`; returned itself if n is `size`.
-        size: number of rows of the result.
-    """
-    return rows if len(rows) == size else np.concatenate([rows, np.repeat(rows[-1:], size - len(rows), axis=0)])
 
 
 def fold_batch_norms(model: Any) -> Any:

@@ -18,6 +18,7 @@ from feature_repo.errors import InvalidInputError
 from producers.encoders import checkpoint_files
 from producers.encoders.batches import BatchRunner
 from producers.encoders.encoder import Pixels, Vectors
+from producers.encoders.runtime import Runtime
 from producers.encoders.tokens import read_text_length
 
 BATCH_SIZE = 128
@@ -54,7 +55,7 @@ class SentenceEncoder:
         lower: bool,
         length: int,
         version: str,
-        device: torch.device,
+        runtime: Runtime,
     ) -> None:
         """Prepare a model for inference; `load_encoder` reads the parts from a checkpoint.
 
@@ -67,17 +68,17 @@ class SentenceEncoder:
             lower: whether texts, and the prompt, are lowercased.
             length: largest number of tokens, those of the prompt included; longer texts are truncated.
             version: `name@fingerprint`, the fingerprint from `checkpoint_files.fingerprint`.
-            device: where the model runs, in float32.
+            runtime: where the model runs, and in which type of numbers; a sentence encoder is not compiled.
         """
-        self.model = model.to(device).eval()
+        self.device = runtime.device
+        self.model = model.to(runtime.device, runtime.dtype).eval()
         self.tokenizer = tokenizer
-        self.layers = torch.nn.Sequential(*layers).to(device).eval()
+        self.layers = torch.nn.Sequential(*layers).to(runtime.device).eval()
         self.poolings = tuple(poolings)
         self.prompt = prompt
         self.lower = lower
         self.length = length
         self.version = version
-        self.device = device
         self._texts = BatchRunner(BATCH_SIZE)
         self.dim = self.encode_texts(["x"]).shape[1]
 
@@ -119,7 +120,7 @@ class SentenceEncoder:
 
 
 def pool(states: torch.Tensor, mask: torch.Tensor, pooling: str) -> torch.Tensor:
-    """Pool token vectors into one vector per text, [n, width], not of unit length.
+    """Pool token vectors into one vector per text, float32 [n, width], not of unit length.
 
     Args:
         states: token vectors [n, length, width].
@@ -130,6 +131,7 @@ def pool(states: torch.Tensor, mask: torch.Tensor, pooling: str) -> torch.Tensor
     Raises:
         ValueError: there is no such pooling.
     """
+    states = states.float()  # a sum of hundreds of bfloat16 would lose digits
     weights = mask.unsqueeze(-1).to(states.dtype)
     rows = torch.arange(len(states), device=states.device)
     match pooling:
@@ -154,7 +156,7 @@ def is_sentence_encoder(folder: Path) -> bool:
     return (folder / "modules.json").is_file() or (folder / "1_Pooling/config.json").is_file()
 
 
-def load_encoder(folder: Path, version: str, device: torch.device) -> SentenceEncoder:
+def load_encoder(folder: Path, version: str, runtime: Runtime) -> SentenceEncoder:
     """Load a sentence encoder from its directory.
 
     If the checkpoint names a default prompt, it is put before every text.
@@ -162,7 +164,7 @@ def load_encoder(folder: Path, version: str, device: torch.device) -> SentenceEn
     Args:
         folder: the directory, for which `is_sentence_encoder` is True.
         version: `name@fingerprint`, which becomes the encoder's version.
-        device: where the model runs.
+        runtime: where and how the model runs.
 
     Raises:
         InvalidInputError: a module, a pooling or a setting is not supported.
@@ -199,7 +201,7 @@ def load_encoder(folder: Path, version: str, device: torch.device) -> SentenceEn
         lower=bool(settings.get("do_lower_case")),
         length=min(settings.get("max_seq_length") or longest, longest),
         version=version,
-        device=device,
+        runtime=runtime,
     )
 
 

@@ -8,6 +8,7 @@ text_tower/            config.pbtxt, 1/model.onnx
 
 from pathlib import Path
 
+from producers.encoders.assembled.tokenizer import WORDS_LENGTH, PairTokenizer
 from producers.encoders.clip_family import DualEncoder
 from producers.encoders.geometry import Geometry
 from producers.encoders.towers import IMAGE, OUTPUT, TEXT, Tower, TowerCheck
@@ -108,6 +109,12 @@ def render_readme(encoder: DualEncoder, geometry: Geometry, text: Tower, checks:
         if text.has_fixed_length
         else f"`input_ids` and `attention_mask` int64 [n, length], length at most {encoder.text_length}"
     )
+    tokenizer = (
+        f"`load(CHECKPOINT).tokenizer` of `producers.encoders`: a row has {WORDS_LENGTH} ids of the shop's words, then "
+        "those of the text tower"
+        if isinstance(encoder.tokenizer, PairTokenizer)
+        else "the checkpoint's own tokenizer"
+    )
     figures = "\n".join(f"| {each.name} | {each.probes} | {each.cosine:.7f} |" for each in checks)
     return f"""# {encoder.version}
 
@@ -119,7 +126,7 @@ Vectors have unit length; one that cannot be computed is NaN.
 | {TEXT} | {text_inputs} | `{OUTPUT}` float32 [n, {encoder.dim}] |
 
 Resize images ({resize}; Pillow's filter {geometry.resample}) and crop the middle; the model scales and
-normalizes. Tokenize titles with the checkpoint's own tokenizer.
+normalizes. Tokenize titles with {tokenizer}.
 
 Lowest cosine to torch, with onnxruntime on the CPU:
 

@@ -60,7 +60,7 @@ def export_encoder(encoder: str, out: Path, *, format: str, data: Path | None, s
     if model.geometry is None or not model.has_images:
         raise InvalidInputError(
             f"{encoder}: cannot be exported: it has no image tower, or its image processor does more than resize and "
-            "crop; expected the default encoder, CLIP, Chinese-CLIP or SigLIP"
+            "crop; expected a checkpoint of `produce encoder`, CLIP, Chinese-CLIP or SigLIP"
         )
     pixels, titles = _read_probes(data, model.geometry) if data else _draw_probes(model, model.geometry, seed)
     image, text = towers.build_towers(model, pixels, titles)

@@ -29,6 +29,7 @@ from producers.encoders.assembled.unlock import UnlockReport, check_layers, unlo
 from producers.encoders.checkpoint_files import VOCABULARIES
 from producers.encoders.encoder import KeptOutputs, Outputs
 from producers.encoders.image_loader import Source, decode_batches, open_decoding_pool
+from producers.encoders.runtime import choose_runtime
 from producers.encoders.training import language
 from producers.encoders.training.alignment import ClickArrays
 
@@ -210,8 +211,8 @@ class AssembledParts:
 
     def make_encoder(self) -> AssembledEncoder:
         """Return an encoder with a copy of the model, on the first GPU, or on the CPU without one."""
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return AssembledEncoder(self.model, self.tokenizer, self.processor, version="unsaved", device=device)
+        parts = self.model, self.tokenizer, self.processor
+        return AssembledEncoder(*parts, version="unsaved", runtime=choose_runtime())
 
 
 def open_parts(titles: Sequence[str], *, image_tower: str, text_tower: str, head: str, dim: int) -> AssembledParts:

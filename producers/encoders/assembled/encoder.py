@@ -22,8 +22,9 @@ from producers.encoders import checkpoint_files, whitening
 from producers.encoders.assembled.model import AssembledConfig, AssembledModel
 from producers.encoders.assembled.tokenizer import PairTokenizer, read_tokenizer
 from producers.encoders.batches import BatchRunner, normalize_rows
-from producers.encoders.clip_family import CPU_TEXT_BATCH, GPU_BATCH, CompiledTower, DualEncoder, pad_batch
+from producers.encoders.clip_family import CPU_TEXT_BATCH, DualEncoder
 from producers.encoders.encoder import Outputs, Pixels, Vectors
+from producers.encoders.runtime import Runtime
 from producers.encoders.tokens import Tokens, tokenize
 
 CPU_IMAGE_BATCH = 16
@@ -39,7 +40,7 @@ class AssembledEncoder(DualEncoder):
     """
 
     def __init__(
-        self, model: AssembledModel, tokenizer: PairTokenizer, processor: Any, *, version: str, device: torch.device
+        self, model: AssembledModel, tokenizer: PairTokenizer, processor: Any, *, version: str, runtime: Runtime
     ) -> None:
         """Prepare a model for inference; `load_encoder` reads the parts from a checkpoint.
 
@@ -48,22 +49,23 @@ class AssembledEncoder(DualEncoder):
             tokenizer: of the words and the text tower.
             processor: image processor that only resizes, crops and normalizes.
             version: `name@fingerprint`.
-            device: where the model runs.
+            runtime: where and how the model runs.
         """
         self.image_fingerprint = fingerprint_image_tower(model, processor)
         self.text_fingerprint = fingerprint_text_tower(model, tokenizer)
         self.image_width = int(model.config.image["width"])
         self.text_width = int(model.config.text["width"]) if model.config.text else 0
-        on_gpu = device.type == "cuda"
-        threads = torch.get_num_threads() if device.type == "cpu" else 1
-        self._image_outputs = BatchRunner(GPU_BATCH if on_gpu else CPU_IMAGE_BATCH, threads, is_unit=False)
-        self._text_outputs = BatchRunner(GPU_BATCH if on_gpu else CPU_TEXT_BATCH, threads, is_unit=False)
-        self._image_output_tower = CompiledTower(self._pixels_to_outputs) if on_gpu else self._pixels_to_outputs
-        self._text_output_tower = CompiledTower(self._tokens_to_outputs) if on_gpu else self._tokens_to_outputs
+        threads = runtime.threads
+        self._image_outputs = BatchRunner(runtime.batch_size(CPU_IMAGE_BATCH), threads, is_unit=False)
+        self._text_outputs = BatchRunner(runtime.batch_size(CPU_TEXT_BATCH), threads, is_unit=False)
+        self._image_output_tower = runtime.compile(self._pixels_to_outputs)
+        self._text_output_tower = runtime.compile(self._tokens_to_outputs)
         family = AssembledConfig.model_type
-        super().__init__(copy.deepcopy(model), tokenizer, processor, family=family, version=version, device=device)
-        self._images.size = GPU_BATCH if on_gpu else CPU_IMAGE_BATCH
-        self.image_batch_size = 4 * GPU_BATCH if on_gpu else 4 * threads * CPU_IMAGE_BATCH
+        super().__init__(copy.deepcopy(model), tokenizer, processor, family=family, version=version, runtime=runtime)
+        # Without a text tower that reads a mask, all rows have one length.
+        self.has_mask = bool(model.config.text and model.config.text["has_mask"])
+        self._images.size = self._image_outputs.size
+        self.image_batch_size = 4 * threads * self._images.size
 
     def _measure_dim(self) -> int:
         """Return the width of a vector, without a call of a tower."""
@@ -126,27 +128,27 @@ class AssembledEncoder(DualEncoder):
         return torch.from_numpy(outputs.astype(np.float32)).to(self.device)
 
     def _encode_pixel_batch(self, pixels: Pixels) -> torch.Tensor:
-        padded = pad_batch(pixels, self._image_outputs.size) if self.device.type == "cuda" else pixels
-        return self._image_output_tower(self._to_device(padded))[: len(pixels)]
+        padded = self.runtime.pad(pixels, self._image_outputs.size)
+        return self._image_output_tower(self.runtime.move(padded))[: len(pixels)]
 
     def _encode_text_batch(self, tokens: Tokens, rows: Any) -> torch.Tensor:
-        padded = pad_batch(rows, self._text_outputs.size) if self.device.type == "cuda" else rows
-        return self._text_output_tower(*map(self._to_device, self.text_inputs(tokens, padded)))[: len(rows)]
+        padded = self.runtime.pad(rows, self._text_outputs.size)
+        return self._text_output_tower(*map(self.runtime.move, self.text_inputs(tokens, padded)))[: len(rows)]
 
     def _pixels_to_outputs(self, pixels: torch.Tensor) -> torch.Tensor:
         return self.model.get_image_outputs(self.prepare_pixels(pixels))
 
-    def _tokens_to_outputs(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def _tokens_to_outputs(self, ids: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         return self.model.get_text_outputs(ids, mask)
 
 
-def load_encoder(folder: Path, version: str, device: torch.device) -> AssembledEncoder:
+def load_encoder(folder: Path, version: str, runtime: Runtime) -> AssembledEncoder:
     """Load an assembled checkpoint directory, with the space of its fused vectors if it has one.
 
     Args:
         folder: the checkpoint.
         version: `name@fingerprint`, which becomes the encoder's version.
-        device: where the model runs.
+        runtime: where and how the model runs.
 
     Raises:
         CorruptDataError: weights, tokenizers or image processor are missing, unreadable, or do not fit each other.
@@ -157,7 +159,7 @@ def load_encoder(folder: Path, version: str, device: torch.device) -> AssembledE
         raise CorruptDataError(f"{folder}: the image processor is missing; preprocessor_config.json was expected")
     with checkpoint_files.explain_errors(folder, "image processor"):
         processor = AutoImageProcessor.from_pretrained(str(folder), local_files_only=True, backend="pil")
-    encoder = AssembledEncoder(model, tokenizer, processor, version=version, device=device)
+    encoder = AssembledEncoder(model, tokenizer, processor, version=version, runtime=runtime)
     encoder.space = whitening.read_space(folder, encoder.dim)
     return encoder
 

@@ -106,14 +106,16 @@ class TextTower(nn.Module):
         self.model, self.poolings, self.has_mask = model, poolings, has_mask
         self.layers = nn.Sequential(*layers)
 
-    def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def forward(self, ids: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         """Return outputs [n, width] of token ids [n, length]; the mask [n, length] is ignored without `has_mask`."""
         output = self.model(input_ids=ids, attention_mask=mask) if self.has_mask else self.model(input_ids=ids)
         pooled = [
-            output.pooler_output if pooling == "pooler" else pool(output.last_hidden_state, mask, pooling)
+            output.pooler_output
+            if pooling == "pooler"
+            else pool(output.last_hidden_state, torch.ones_like(ids) if mask is None else mask, pooling)
             for pooling in self.poolings
         ]
-        return self.layers(torch.cat(pooled, dim=1))
+        return self.layers(torch.cat(pooled, dim=1).to(output.last_hidden_state.dtype))
 
 
 class Head(nn.Module):
@@ -199,16 +201,20 @@ class AssembledModel(PreTrainedModel):
         """Return the image tower's outputs [n, width], rounded to float16, of images [n, 3, height, width]."""
         return round_outputs(self.image_tower(pixel_values))
 
-    def get_text_outputs(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    def get_text_outputs(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
         """Return the text tower's outputs [n, width], rounded to float16, of rows of a PairTokenizer."""
-        return round_outputs(self.text_tower(input_ids[:, WORDS_LENGTH:], attention_mask[:, WORDS_LENGTH:]))
+        mask = None if attention_mask is None else attention_mask[:, WORDS_LENGTH:]
+        return round_outputs(self.text_tower(input_ids[:, WORDS_LENGTH:], mask))
 
     def get_image_features(self, pixel_values: torch.Tensor) -> SimpleNamespace:
         """Return `pooler_output` [n, dim], not of unit length, of images [n, 3, height, width]."""
         return SimpleNamespace(pooler_output=self.image_head(self.get_image_outputs(pixel_values)))
 
-    def get_text_features(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> SimpleNamespace:
-        """Return `pooler_output` [n, dim], not of unit length, of rows of a PairTokenizer and their mask."""
+    def get_text_features(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> SimpleNamespace:
+        """Return `pooler_output` [n, dim], not of unit length, of rows of a PairTokenizer and their mask.
+
+        Without a text tower, or if it reads no mask, there needs to be none.
+        """
         outputs = self.get_text_outputs(input_ids, attention_mask) if self.has_text_tower else None
         return SimpleNamespace(pooler_output=self.join_text(input_ids[:, :WORDS_LENGTH], outputs))
 

