@@ -43,6 +43,7 @@ def encode(
     rows_per_part: int = ROWS_PER_PART,
     workers: int | None = None,
     device: str | None = None,
+    dtype: str | None = None,
 ) -> str:
     """Encode a catalogue part by part, and write the parts to a folder. Parts that are complete already are skipped.
 
@@ -59,17 +60,19 @@ def encode(
         rows_per_part: catalogue rows per part, at least 1.
         workers: number of decoding processes; None starts one per core that this process may use.
         device: where the model runs, such as "cuda:0"; None takes the first GPU, or the CPU if there is none.
+        dtype: float32, bfloat16 or float16; None takes bfloat16 on a GPU and float32 on a CPU.
 
     Returns:
         One line with what this call encoded and the time per stage.
 
     Raises:
+        UsageError: there is no such dtype.
         VitrineError: the encoder cannot be loaded.
         InvalidInputError: the catalogue is not a readable Parquet file or lacks a column, or `out` holds other files.
         ConflictError: `out` holds parts of another run.
     """
     file, digest = _open_catalogue(catalogue)
-    model = load(encoder, device=device)
+    model = load(encoder, device=device, dtype=dtype)
     run = shards.RunDescription(model.version, digest, file.metadata.num_rows, rows_per_part)
     shards.begin_run(out, run)
     missing = [part for part in range(run.parts) if not shards.is_done(out, part)]
@@ -175,6 +178,7 @@ def main() -> None:
         "--workers", type=int, help="decoding processes (default: one per core that this process may use)"
     )
     parser.add_argument("--device", help='such as "cuda:0" (default: the first GPU, else the CPU)')
+    parser.add_argument("--dtype", help="float32, bfloat16 or float16 (default: bfloat16 on a GPU, float32 on the CPU)")
     options = vars(parser.parse_args())
     if options["rows_per_part"] < 1 or (options["workers"] is not None and options["workers"] < 1):
         parser.error("--rows-per-part and --workers must be at least 1")

@@ -5,6 +5,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
@@ -21,67 +22,138 @@ from producers.encoders import load
 from producers.encoders.image_loader import open_decoding_pool
 from producers.encoders.pipeline import build_embedding_rows, encode_chunks
 from producers.encoders.stage_seconds import StageSeconds
+from tests.benchmarks import gpu_models
 from tests.benchmarks.harness import BenchmarkFigure, RecordOption, RoundsOption, format_command, report_figures
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ROWS_A_COMMIT = 4096
 NAMES = [schema.PRODUCT_ID, "title", "image", "image_bytes", schema.EVENT_TIMESTAMP]
-VIT_B_16 = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
-TINY = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-TITLES = ["red dress with short sleeves for girls, size 110", "blue shoes", "soft toy bear for babies of six months"]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The time of a run: every part gets a share of what is left."""
+
+    end: float
+    """In seconds of `time.perf_counter`."""
+
+    def take(self, share: float) -> float:
+        """Return when a part has to end that gets this share of the time that is left."""
+        now = time.perf_counter()
+        return now + share * max(0.0, self.end - now)
 
 
 def gpu(
-    images: Annotated[int, typer.Option(min=1, help="Images of the end-to-end part.")] = 50_000,
+    minutes: Annotated[float, typer.Option(min=0.05, help="Time of the run, compilation included.")] = 8,
+    images: Annotated[int, typer.Option(min=1, help="Images of the end-to-end part at most.")] = 50_000,
     jpeg: Annotated[int, typer.Option(min=16, help="Width and height of the images in pixels.")] = 800,
     workers: Annotated[int | None, typer.Option(help="Decoding processes.", show_default="one per core")] = None,
-    tiny: Annotated[bool, typer.Option("--tiny", help="Two narrow layers, for a test on the CPU.")] = False,
+    tiny: Annotated[bool, typer.Option("--tiny", help="Two narrow layers, few images: a test on a CPU.")] = False,
     rounds: RoundsOption = 5,
     record: RecordOption = False,
 ) -> None:
-    """Measure CLIP with ViT-B/16 at 224 px and random weights on the first GPU, or on the CPU without one.
+    """Measure everything that a GPU runs, on the first GPU, or on the CPU without one, within some minutes.
 
-    First decoded images are encoded, against the rate of a bf16 matrix product measured in the same rounds. Then JPEG
-    bytes in a Parquet file are encoded to Parquet parts, and the stage that limits the rate is named.
+    CLIP with ViT-B/16 and EfficientNet-Lite0 at 224 px, with random weights: decoded images beside the rate of a matrix
+    product measured in the same rounds, compiled beside uncompiled, titles, and JPEG bytes in a Parquet file to Parquet
+    parts, with the stage that limits the rate.
     """
     import torch
 
+    budget = Budget(time.perf_counter() + 60 * minutes)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with tempfile.TemporaryDirectory() as folder, open_decoding_pool(workers) as pool:
-        encoder = make_vision_transformer(Path(folder) / "encoder", tiny, str(device))
-        flops = count_image_flops(encoder)
-        batch = encoder.image_batch_size
-        pixels = np.random.default_rng(0).integers(0, 256, (batch, 224, 224, 3), dtype=np.uint8)
-        seconds: dict[str, list[float]] = {"encode": [], "multiply": []}
-        encoder.encode_pixels(pixels)
-        product, product_flops = make_matrix_product(device, encoder.dtype)
-        for _ in range(rounds):
-            for name, side in (("encode", lambda: encoder.encode_pixels(pixels)), ("multiply", product)):
-                start = time.perf_counter()
-                side()
-                seconds[name].append(time.perf_counter() - start)
-        ceilings = [product_flops / taken / flops for taken in seconds["multiply"]]
-        rates = [batch / taken for taken in seconds["encode"]]
-        rate_of_products = product_flops / float(np.median(seconds["multiply"]))
+    kind = torch.cuda.get_device_name(device) if device.type == "cuda" else "no GPU"
+    with tempfile.TemporaryDirectory() as temporary, open_decoding_pool(workers) as pool:
+        folder = Path(temporary)
         name = "two layers" if tiny else "ViT-B/16"
-        kind = torch.cuda.get_device_name(device) if device.type == "cuda" else "no GPU"
-        decoded = compare_rates(
-            f"encode pictures already decoded, {name} at 224 px, {kind}",
-            rates,
-            f"{encoder.dtype} matrix product, {rate_of_products / 1e12:.3g} TFLOP/s",
-            ceilings,
-            f"{flops / 1e9:.3g} GFLOP a picture, batches of {encoder._images.size}",
+        vision = gpu_models.make_vision_transformer(folder / "vision", tiny=tiny)
+        lite0 = gpu_models.make_lite0(folder / "lite0")
+        figures, rate, encoder = measure_images(
+            vision, f"{name} at 224 px, {kind}", budget.take(0.3), rounds, tiny=tiny
         )
-        catalogue = write_jpeg_catalogue(Path(folder) / "catalogue.parquet", images, jpeg)
-        whole, stages = measure_end_to_end(catalogue, encoder, pool, Path(folder) / "parts")
+        figures += measure_images(lite0, f"EfficientNet-Lite0 at 224 px, {kind}", budget.take(0.3), rounds, tiny=tiny)[
+            0
+        ]
+        figures.append(measure_titles(vision, f"text tower of {name}, {kind}", budget.take(0.2), rounds, tiny=tiny))
+        catalogue = write_jpeg_catalogue(folder / "catalogue.parquet", images, jpeg)
+        done, whole, stages = measure_end_to_end(catalogue, encoder, pool, folder / "parts", budget.take(0.9))
     limit = "decoding" if stages.wait > 0.1 * (stages.wait + stages.encode) else "the model"
     note = f"{pool._max_workers} decoding processes; {stages}; limited by {limit}"  # type: ignore[attr-defined]
-    what = f"encode {images:,} JPEG of {jpeg} px in Parquet to rows in Parquet, {name} at 224 px, {kind}"
-    report_figures([decoded, compare_rates(what, [whole], "already decoded", [float(np.median(rates))], note)], record)
+    what = f"encode {done:,} JPEG of {jpeg} px in Parquet to rows in Parquet, {name} at 224 px, {kind}"
+    report_figures([*figures, compare_rates(what, [whole], "already decoded", [rate], note)], record)
 
 
-def compare_rates(what: str, ours: list[float], against: str, theirs: list[float], note: str) -> BenchmarkFigure:
-    """Return the figure of two rates in images per second; the ratio is ours divided by theirs."""
+def measure_images(
+    checkpoint: Path, what: str, end: float, rounds: int, *, tiny: bool
+) -> tuple[list[BenchmarkFigure], float, Any]:
+    """Return the figures of images already decoded, the rate in images per second, and the encoder."""
+    encoder: Any = load(str(checkpoint))
+    plain: Any = load(str(checkpoint), is_compiled=False)
+    count = 4 if tiny else encoder.image_batch_size
+    pixels = np.random.default_rng(0).integers(0, 256, (count, 224, 224, 3), dtype=np.uint8)
+    flops = gpu_models.count_image_flops(plain)
+    product, product_flops = gpu_models.make_matrix_product(encoder.device, encoder.dtype)
+    start = time.perf_counter()
+    encoder.encode_pixels(pixels)
+    compilation = time.perf_counter() - start
+    plain.encode_pixels(pixels)
+    sides = {
+        "encode": lambda: encoder.encode_pixels(pixels),
+        "plain": lambda: plain.encode_pixels(pixels),
+        "multiply": product,
+    }
+    seconds = take_rounds(sides, rounds, end)
+    rates = {name: [count / taken for taken in seconds[name]] for name in ("encode", "plain")}
+    product_rate = product_flops / float(np.median(seconds["multiply"]))
+    against = f"{encoder.dtype} matrix product, {product_rate / 1e12:.3g} TFLOP/s"
+    ceilings = [product_flops / taken / flops for taken in seconds["multiply"]]
+    size = f"{flops / 1e9:.3g} GFLOP a picture, batches of {encoder._images.size}"
+    is_compiled = "compiled" if encoder.runtime.is_compiled else "not compiled on a CPU"
+    return (
+        [
+            compare_rates(f"encode pictures already decoded, {what}", rates["encode"], against, ceilings, size),
+            compare_rates(
+                f"the same beside an uncompiled model, {what}",
+                rates["encode"],
+                "uncompiled",
+                rates["plain"],
+                f"{is_compiled}; the first call took {compilation:.1f} s",
+            ),
+        ],
+        float(np.median(rates["encode"])),
+        encoder,
+    )
+
+
+def measure_titles(checkpoint: Path, what: str, end: float, rounds: int, *, tiny: bool) -> BenchmarkFigure:
+    """Return the figure of titles, tokenized in the same call."""
+    encoder, plain = load(str(checkpoint)), load(str(checkpoint), is_compiled=False)
+    titles = gpu_models.TITLES * (20 if tiny else 1400)
+    for each in (encoder, plain):
+        each.encode_texts(titles)
+    sides = {"encode": lambda: encoder.encode_texts(titles), "plain": lambda: plain.encode_texts(titles)}
+    seconds = take_rounds(sides, rounds, end)
+    rates = [[len(titles) / taken for taken in seconds[name]] for name in ("encode", "plain")]
+    return compare_rates(f"encode titles, {what}", rates[0], "uncompiled", rates[1], "", unit="titles/s")
+
+
+def take_rounds(sides: dict[str, Callable[[], object]], rounds: int, end: float) -> dict[str, list[float]]:
+    """Return the seconds of each side in each round; after the first round none begins after `end`."""
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(rounds):
+        if number and time.perf_counter() > end:
+            break
+        for name, side in sides.items():
+            start = time.perf_counter()
+            side()
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def compare_rates(
+    what: str, ours: list[float], against: str, theirs: list[float], note: str, unit: str = "images/s"
+) -> BenchmarkFigure:
+    """Return the figure of two rates; the ratio is ours divided by theirs."""
     ratios = [mine / other for mine, other in zip(ours, theirs, strict=True)]
     return BenchmarkFigure(
         name=what,
@@ -93,58 +165,8 @@ def compare_rates(what: str, ours: list[float], against: str, theirs: list[float
         rounds=len(ratios),
         command=format_command(),
         note=note,
-        unit="images/s",
+        unit=unit,
     )
-
-
-def make_vision_transformer(folder: Path, tiny: bool, device: str) -> Any:
-    """Return a CLIP encoder with random weights; its speed does not depend on its weights."""
-    import torch
-    from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
-
-    from producers.encoders import tiny_clip
-
-    size = TINY if tiny else VIT_B_16
-    tokenizer = tiny_clip.train_tokenizer(TITLES)
-    special = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
-    words = size | special | {"vocab_size": 49_408, "max_position_embeddings": 77}
-    words |= {} if tiny else {"hidden_size": 512, "num_attention_heads": 8, "intermediate_size": 2048}
-    config = CLIPConfig(text_config=words, vision_config=size | {"image_size": 224, "patch_size": 16})
-    torch.manual_seed(0)
-    CLIPModel(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    CLIPImageProcessorPil(size={"shortest_edge": 224}, crop_size={"height": 224, "width": 224}).save_pretrained(folder)
-    return load(str(folder), device=device)
-
-
-def count_image_flops(encoder: Any) -> float:
-    """Count floating-point operations of the image tower for one image; a multiply-add counts as two."""
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    counter = FlopCounterMode(display=False)
-    one = torch.zeros((1, 224, 224, 3), dtype=torch.uint8, device=encoder.device)
-    with torch.no_grad(), counter:
-        encoder._pixels_to_features(one)
-    return float(counter.get_total_flops())
-
-
-def make_matrix_product(device: Any, dtype: Any) -> tuple[Callable[[], None], float]:
-    """Return a run of square matrix products that waits for the result, and its number of operations."""
-    import torch
-
-    side, times = (8192, 20) if device.type == "cuda" else (512, 4)
-    one = torch.randn((side, side), device=device, dtype=dtype)
-    other = torch.randn((side, side), device=device, dtype=dtype)
-
-    def run() -> None:
-        for _ in range(times):
-            one @ other
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-
-    run()
-    return run, 2.0 * side**3 * times
 
 
 def write_jpeg_catalogue(file: Path, images: int, side: int) -> Path:
@@ -162,7 +184,7 @@ def write_jpeg_catalogue(file: Path, images: int, side: int) -> Path:
             rows = range(start, min(start + ROWS_A_COMMIT, images))
             columns = {
                 schema.PRODUCT_ID: [f"p{row}" for row in rows],
-                "title": [TITLES[row % len(TITLES)] for row in rows],
+                "title": [gpu_models.TITLES[row % len(gpu_models.TITLES)] for row in rows],
                 "image": pa.nulls(len(rows), pa.string()),
                 "image_bytes": [contents[row % len(contents)] for row in rows],
                 schema.EVENT_TIMESTAMP: pa.repeat(pa.scalar(NOW, schema.TIMESTAMP), len(rows)),
@@ -172,22 +194,29 @@ def write_jpeg_catalogue(file: Path, images: int, side: int) -> Path:
 
 
 def measure_end_to_end(
-    catalogue: Path, encoder: Any, pool: ProcessPoolExecutor, out: Path
-) -> tuple[float, StageSeconds]:
-    """Return images per second and the seconds of each stage."""
+    catalogue: Path, encoder: Any, pool: ProcessPoolExecutor, out: Path, end: float
+) -> tuple[int, float, StageSeconds]:
+    """Return the images that were encoded, images per second, and the seconds of each stage.
+
+    After the first chunk none is read after `end`.
+    """
     from producers.encoders import shards
 
+    rows = pq.read_metadata(catalogue).num_rows
+
     def chunks() -> Iterator[pa.Table]:
-        for batch in pq.ParquetFile(catalogue).iter_batches(ROWS_A_COMMIT):
+        for number, batch in enumerate(pq.ParquetFile(catalogue).iter_batches(ROWS_A_COMMIT)):
+            if number and time.perf_counter() > end:
+                return
             yield pa.Table.from_batches([batch])
 
     first = next(chunks()).slice(0, encoder.image_batch_size)
     list(encode_chunks([first], encoder, pool))  # processes started, shapes compiled
-    rows = pq.read_metadata(catalogue).num_rows
     shards.begin_run(out, shards.RunDescription(encoder.version, "benchmark", rows, ROWS_A_COMMIT))
-    start, seconds = time.perf_counter(), StageSeconds()
+    start, seconds, done = time.perf_counter(), StageSeconds(), 0
     for part, chunk in enumerate(encode_chunks(chunks(), encoder, pool)):
         began = time.perf_counter()
         shards.write_shard(out, part, build_embedding_rows(chunk, encoder, NOW))
         seconds += chunk.seconds._replace(write=time.perf_counter() - began)
-    return rows / (time.perf_counter() - start), seconds
+        done += len(chunk.catalogue)
+    return done, done / (time.perf_counter() - start), seconds

@@ -59,9 +59,9 @@ def record(figures: list[PairedFigure]) -> None:
     head = [
         "# Photographs",
         "",
-        "Written by `python -m tests.benchmarks.photographs ... --record`, never by hand. Intervals are 95%, by the paired",
-        "bootstrap over groups of near-duplicate names, or classes. Each encoder is trained five times, each time without",
-        "a fifth of the products (of the classes, on grocery), and measured on that fifth.",
+        "Written by `python -m tests.benchmarks.photographs ... --record`, never by hand. Intervals are 95%, by the",
+        "paired bootstrap over groups of near-duplicate names, or classes. Each encoder is trained five times, each",
+        "time without a fifth of the products (of the classes, on grocery), and measured on that fifth.",
         "",
         f"| {' | '.join(HEAD)} |",
         f"|{' --- |' * len(HEAD)}",
