@@ -7,6 +7,7 @@
     offline/             Delta tables, validation, point-in-time joins
     online/              packed rows in LMDB or Redis
     index/               products of one encoder version by vector, words and filters
+    pairs/               what two products have in common, and whether they are the same
     distributed/         the join and materialization on several machines
     stores/              Feast's plug-in points, thin
     tables/              deprecated module names

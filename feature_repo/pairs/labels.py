@@ -1,0 +1,129 @@
+"""Pairs that people judged: a CSV with one judgement a row.
+
+    pair_id,product_id_l,product_id_r,label,labeller,labelled_at,inclusion_probability
+
+`label` is one of PAIR_LABELS; `labelled_at` and `labeller` may be empty. `inclusion_probability` is the probability
+with which the pair was drawn for labelling, in (0, 1]; empty counts as 1. It makes figures and training weights right
+although rare pairs were drawn more often.
+"""
+
+import csv
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from feature_repo.errors import InvalidInputError, NotFoundError
+from feature_repo.schema import TIMESTAMP
+
+PAIR_LABELS = ("same", "similar", "different", "unsure")
+
+PAIR_JUDGEMENTS = pa.schema(
+    [
+        ("pair_id", pa.string()),
+        ("product_id_l", pa.string()),
+        ("product_id_r", pa.string()),
+        ("label", pa.string()),  # of PAIR_LABELS
+        ("labeller", pa.string()),
+        ("labelled_at", TIMESTAMP),  # null if not stated
+        ("inclusion_probability", pa.float64()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class LabelledPairs:
+    """m judged pairs of a catalogue, each once."""
+
+    left: NDArray[np.int64]
+    """[m], rows of the products."""
+    right: NDArray[np.int64]
+    is_same: NDArray[np.bool_]
+    """[m]; a similar product is not the same."""
+    weight: NDArray[np.float64]
+    """[m], 1 / inclusion probability, scaled to a mean of 1."""
+
+
+def read_judgements(file: Path) -> pa.Table:
+    """Return the rows of a CSV as schema PAIR_JUDGEMENTS, in the order of the file. UTF-8.
+
+    Raises:
+        NotFoundError: there is no such file.
+        InvalidInputError: a column is missing, or a row has an unknown label, no pair of two different products, or a
+            probability or time that is none; the message names the line.
+    """
+    if not file.is_file():
+        raise NotFoundError(f"{file}: no such file; expected a CSV of judged pairs")
+    required = {"product_id_l", "product_id_r", "label"}
+    with file.open(encoding="utf-8-sig", newline="") as stream:
+        reader = csv.DictReader(stream)
+        if missing := sorted(required - set(reader.fieldnames or ())):
+            raise InvalidInputError(
+                f"{file}: no column {', '.join(missing)}; expected {','.join(PAIR_JUDGEMENTS.names)}"
+            )
+        rows = [_parse_row(row, f"{file} line {reader.line_num}") for row in reader]
+    return pa.Table.from_pylist(rows, schema=PAIR_JUDGEMENTS)
+
+
+def select_pairs(judgements: pa.Table, product_ids: pa.Array) -> LabelledPairs:
+    """Return the judged pairs as rows of a catalogue; `unsure` pairs are left out.
+
+    Args:
+        judgements: of PAIR_JUDGEMENTS.
+        product_ids: [n], the ids of the catalogue, each once.
+
+    Raises:
+        InvalidInputError: an id is not in the catalogue, or a pair has two different answers.
+    """
+    index = {product_id: row for row, product_id in enumerate(product_ids.to_pylist())}
+    answers: dict[tuple[int, int], tuple[bool, float]] = {}
+    for row in judgements.to_pylist():
+        for side in ("product_id_l", "product_id_r"):
+            if row[side] not in index:
+                raise InvalidInputError(
+                    f"pair {row['pair_id']}: {side} {row[side]} is not in the catalogue; "
+                    "remove the row, or run `produce catalogue` first"
+                )
+        if row["label"] == "unsure":
+            continue
+        left, right = sorted((index[row["product_id_l"]], index[row["product_id_r"]]))
+        answer = row["label"] == "same", row["inclusion_probability"]
+        if answers.setdefault((left, right), answer)[0] != answer[0]:
+            raise InvalidInputError(
+                f"pair {row['pair_id']} of {row['product_id_l']} and {row['product_id_r']} has two answers; "
+                "keep one row of it"
+            )
+    pairs = np.array(list(answers), np.int64).reshape(-1, 2)
+    weight = 1 / np.array([probability for _, probability in answers.values()])
+    is_same = np.array([same for same, _ in answers.values()], bool)
+    return LabelledPairs(
+        pairs[:, 0], pairs[:, 1], is_same, weight / max(weight.mean(), 1e-9) if len(weight) else weight
+    )
+
+
+def _parse_row(row: dict[str, str | None], place: str) -> dict[str, object]:
+    """Return a row of the CSV with parsed values."""
+    values = {name: (row.get(name) or "").strip() for name in PAIR_JUDGEMENTS.names}
+    left, right = values["product_id_l"], values["product_id_r"]
+    if not left or not right or left == right:
+        raise InvalidInputError(f"{place}: {left or 'no id'} and {right or 'no id'} are no pair of two products")
+    if values["label"] not in PAIR_LABELS:
+        raise InvalidInputError(f"{place}: label is {values['label']!r}; use one of {', '.join(PAIR_LABELS)}")
+    try:
+        probability = float(values["inclusion_probability"] or 1)
+        labelled_at = datetime.fromisoformat(values["labelled_at"]) if values["labelled_at"] else None
+    except ValueError:
+        raise InvalidInputError(f"{place}: inclusion_probability or labelled_at is no number or no time") from None
+    if not 0 < probability <= 1:
+        raise InvalidInputError(f"{place}: inclusion_probability is {probability}; expected a number in (0, 1]")
+    if labelled_at is not None and labelled_at.tzinfo is None:
+        raise InvalidInputError(f"{place}: labelled_at has no time zone; write 2026-03-01T12:00:00Z")
+    return {
+        **values,
+        "pair_id": values["pair_id"] or "-".join(sorted((left, right))),
+        "labelled_at": labelled_at,
+        "inclusion_probability": probability,
+    }
