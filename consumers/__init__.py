@@ -4,6 +4,7 @@
     online/      the online reader for ranking services
     serving/     feature server over Arrow Flight and HTTP
     ranking/     training set, rankers, metrics, lift
+    search/      products for a sentence
     tagging/     quality of the predicted tags
     captions/    quality of the written captions
     report_json.py  reports as JSON

@@ -3,6 +3,7 @@
 import typer
 
 from consumers.commands import (
+    calibrate_search,
     captions_report,
     consistency,
     drift,
@@ -10,6 +11,8 @@ from consumers.commands import (
     freshness,
     lift,
     proxies,
+    search,
+    search_report,
     serve,
     tags_report,
 )
@@ -28,6 +31,9 @@ app.command()(drift.drift)
 app.command()(consistency.consistency)
 app.command()(tags_report.tags_report)
 app.command()(captions_report.captions_report)
+app.command()(search.search)
+app.command()(calibrate_search.calibrate_search)
+app.command()(search_report.search_report)
 app.command()(serve.serve)
 
 

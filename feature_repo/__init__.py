@@ -29,6 +29,7 @@
     cores.py             run a function on all cores
     memory.py            memory settings of long-running processes
     vocabulary.py        find attribute values in a line of text
+    exported_encoder.py  towers that `produce export` wrote, run by ONNX Runtime
     image_decoding.py    decode images; reject unusable ones
     image_colours.py     convert decoded images to 8-bit sRGB
     image_formats.py     recognise file formats by their first bytes

@@ -17,6 +17,7 @@ from feature_repo.arrow import take
 from feature_repo.arrow.text import normalize_id
 from feature_repo.config import Settings
 from feature_repo.errors import InvalidInputError, NotFoundError
+from feature_repo.index import saved_searches
 from feature_repo.index.rows import FOLDER as INDEX
 from feature_repo.offline import delta, retention
 from feature_repo.online.open_store import open_configured_table
@@ -45,8 +46,8 @@ class ForgetSummary:
     """What was deleted of products and users, or would be in a dry run."""
 
     offline: dict[str, int]
-    """Number of deleted rows by name of the Delta table, in the order of names, then of the indexes as `index`; what
-    has none is left out."""
+    """Number of deleted rows by name of the Delta table, in the order of names, then of the indexes as `index`, and of
+    what saved searches found as `searches`; what has none is left out."""
     online: dict[str, int]
     """Number of deleted rows by name of the feature view; views without any are left out. Empty without an online
     store."""
@@ -148,6 +149,8 @@ def forget(
             offline_rows[path.name] = rows
     if rows := _forget_indexed(settings, products, dry_run=dry_run):
         offline_rows[INDEX] = rows
+    if rows := saved_searches.forget_found(settings.offline, products, dry_run=dry_run):
+        offline_rows[saved_searches.FOLDER] = rows
     online_rows: dict[str, int] = {}
     if online is not None and dry_run:
         online_rows = online.count_entities({PRODUCT_ID: products, USER_ID: users})

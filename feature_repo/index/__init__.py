@@ -9,6 +9,7 @@ product_index.py  an open index: filters, nearest products, rows
 update.py         adds, replaces, hides and forgets products; merges segments
 recall.py         recall against exact search, also under filters
 keywords.py       BM25 over the words of titles
+saved_searches.py searches that are kept under a name
 segmentation.py   the words of a title, Chinese or English
 
 An index is a folder `index/ENCODER` beside the Delta tables. It has a main segment, which is never changed, and a small

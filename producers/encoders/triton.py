@@ -113,7 +113,7 @@ def render_readme(encoder: DualEncoder, geometry: Geometry, text: Tower, checks:
         f"`load(CHECKPOINT).tokenizer` of `producers.encoders`: a row has {WORDS_LENGTH} ids of the shop's words, then "
         "those of the text tower"
         if isinstance(encoder.tokenizer, PairTokenizer)
-        else "the checkpoint's own tokenizer"
+        else "`tokenizer.json`; `encoder.json` has all of this for programs"
     )
     figures = "\n".join(f"| {each.name} | {each.probes} | {each.cosine:.7f} |" for each in checks)
     return f"""# {encoder.version}

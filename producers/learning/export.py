@@ -1,5 +1,6 @@
 """Export both towers of an encoder as ONNX in a Triton model repository, checked against torch."""
 
+import json
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ import pyarrow.compute as pc
 
 from feature_repo import image_store
 from feature_repo.errors import InvalidInputError, UsageError
+from feature_repo.exported_encoder import ENCODER_FILE, TOKENIZER_FILE
 from feature_repo.image_decoding import UnusableImageError, open_image
 from feature_repo.offline import input_files, validation
 from producers.encoders import load
@@ -20,7 +22,7 @@ from producers.encoders.geometry import Geometry
 FORMATS = ("onnx",)
 PROBES = 64
 """Number of images, and of titles, that the towers are checked with."""
-PARTS = ("README.md", "build_tensorrt.sh", "image_tower", "text_tower")
+PARTS = ("README.md", "build_tensorrt.sh", ENCODER_FILE, TOKENIZER_FILE, "image_tower", "text_tower")
 """Files and folders of an export."""
 
 
@@ -31,8 +33,9 @@ def export_encoder(encoder: str, out: Path, *, format: str, data: Path | None, s
 
     Args:
         encoder: checkpoint directory or hub name; it is loaded on the CPU.
-        out: folder of the repository; it gets PARTS. It need not exist, nor need its parents. If it exists, it must be
-            empty or hold an earlier export.
+        out: folder of the repository; it gets PARTS, but no ENCODER_FILE and TOKENIZER_FILE if the tokenizer is written
+            in Python. It need not exist, nor need its parents. If it exists, it must be empty or hold an earlier
+            export.
         format: one of FORMATS.
         data: shop folder with products.parquet; its first usable images and its first titles, PROBES of each at most,
             are the probes. Only its first 4 * PROBES images are tried. None uses PROBES random ones.
@@ -73,6 +76,9 @@ def export_encoder(encoder: str, out: Path, *, format: str, data: Path | None, s
             file.parent.mkdir(parents=True)
             checks.append(towers.export_tower(tower, file))
             (folder / tower.name / "config.pbtxt").write_text(triton.render_config(tower, model))
+        if (tokenizer := _read_tokenizer(model)) is not None:
+            (folder / ENCODER_FILE).write_text(json.dumps(_describe_inputs(model), indent=1))
+            (folder / TOKENIZER_FILE).write_text(tokenizer)
         (folder / "README.md").write_text(triton.render_readme(model, model.geometry, text, checks))
         script = folder / "build_tensorrt.sh"
         script.write_text(triton.render_tensorrt_script(model, text))
@@ -81,9 +87,44 @@ def export_encoder(encoder: str, out: Path, *, format: str, data: Path | None, s
         for part in PARTS:
             if (out / part).is_dir():
                 shutil.rmtree(out / part)
-            (folder / part).replace(out / part)
+            (out / part).unlink(missing_ok=True)
+            if (folder / part).exists():
+                (folder / part).replace(out / part)
     lines = [f"{each.name}: cosine to torch at least {each.cosine:.7f} on {each.probes} probes" for each in checks]
     return "\n".join([f"{out}: {model.version} as ONNX in a Triton model repository", *lines])
+
+
+def _describe_inputs(model: Any) -> dict[str, Any]:
+    """Return what a reader of the towers needs to know to prepare sentences and pictures, see `exported_encoder`."""
+    tokenizer, geometry = model.tokenizer, model.geometry
+    return {
+        "encoder_version": model.version,
+        "dim": model.dim,
+        "text_length": model.text_length,
+        "pads_to_text_length": not model.has_mask,
+        "pad_id": tokenizer.pad_token_id or 0,
+        "pads_left": tokenizer.padding_side == "left",
+        "special_ids": sorted(set(tokenizer.all_special_ids)),
+        "image": {
+            "height": geometry.height,
+            "width": geometry.width,
+            "resize_to": geometry.resize_to,
+            "resample": geometry.resample,
+        },
+    }
+
+
+def _read_tokenizer(model: Any) -> str | None:
+    """Return the tokenizer as the text of a tokenizer.json that truncates as the encoder does.
+
+    None if it is written in Python, as that of an assembled encoder is.
+    """
+    core = getattr(model.tokenizer, "backend_tokenizer", None)
+    if core is None:
+        return None
+    core.no_padding()
+    core.enable_truncation(model.text_length, direction=model.tokenizer.truncation_side)
+    return core.to_str()
 
 
 def _read_probes(data: Path, geometry: Geometry) -> tuple[Pixels, Sequence[str]]:

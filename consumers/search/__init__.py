@@ -1,0 +1,12 @@
+"""Products for a sentence: keywords, the looks of pictures, and vectors, summed; `consume search`.
+
+sentence.py       a sentence, checked and cut into words
+scoring.py        the scores of products for a sentence, part by part, and their weighted sum
+calibration.py    weights and cut-offs from labels
+selection.py      the best products for a sentence, with reasons, near-duplicates collapsed
+saved.py          selections that are run again, and what came and went since
+contact_sheet.py  a selection as a page of pictures, or as CSV
+terminal.py       a page of a selection as a table
+evaluation.py     average precision and precision at the cut-off, for queries with known relevant products
+report.py         each part alone and their sum beside tuned BM25
+"""

@@ -1,0 +1,256 @@
+"""How well searches find what fits: average precision, and precision and recall at the cut-off.
+
+A query is a sentence with a filter and the products that fit it. Products that nobody judged are left out of a ranking
+before it is measured, so what is unjudged is not taken for wrong.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from consumers.search.calibration import SearchCalibration, fit_calibration
+from consumers.search.scoring import PARTS, ScoredProducts, SentenceScorer
+from consumers.search.sentence import parse_sentence
+from feature_repo.errors import InvalidInputError
+from feature_repo.exported_encoder import ExportedTextTower
+from feature_repo.index.filters import ProductFilter
+from feature_repo.index.nearest import Ints
+from feature_repo.index.product_index import ProductIndex
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+CUT = 50
+"""Places of a ranking that average precision looks at."""
+FOLDS = 2
+"""Weights and cut-offs for the queries of one half are fitted on the other half."""
+
+
+@dataclass(frozen=True)
+class JudgedQuery:
+    """A sentence, and which products fit it."""
+
+    text: str
+    where: ProductFilter
+    relevant: Ints
+    """Rows of the index, ascending, also of products that the filter leaves out."""
+    judged: Ints | None = None
+    """Rows that were judged, ascending; None: all, so that what is not relevant is wrong."""
+    kind: str = ""
+    """What queries are grouped by in a report."""
+
+
+@dataclass(frozen=True)
+class ScoredQuery:
+    """A query with the scores of the judged products that its filter leaves."""
+
+    query: JudgedQuery
+    scored: ScoredProducts
+    is_relevant: Bools
+    """[n]"""
+    categories: list[str | None]
+    """[n]"""
+
+
+def read_labels(table: pa.Table, index: ProductIndex) -> list[JudgedQuery]:
+    """Return the queries of a table of labels.
+
+    Args:
+        table: columns `query`, `product_id`, `relevant` (0 or 1), and optionally `category`, the filter of the query,
+            and `kind`. One row for each judged product of a query.
+        index: unknown products are left out.
+
+    Raises:
+        InvalidInputError: a column is missing, a value is not 0 or 1, a query has two categories, a product has two
+            labels for one query, or no product is in the index.
+    """
+    if missing := sorted({"query", "product_id", "relevant"} - set(table.column_names)):
+        raise InvalidInputError(f"the labels have no column {', '.join(missing)}; expected query, product_id, relevant")
+    relevant = table["relevant"].cast(pa.float64()).fill_null(np.nan).to_numpy()
+    if not np.isin(relevant, (0, 1)).all():
+        raise InvalidInputError(
+            f"row {int(np.flatnonzero(~np.isin(relevant, (0, 1)))[0]) + 1} of the labels: `relevant` is neither 0 nor 1"
+        )
+    rows = index.find_rows(table["product_id"].cast(pa.string()).to_pylist())
+    texts = table["query"].cast(pa.string()).to_pylist()
+    extra = {
+        name: table[name].to_pylist() if name in table.column_names else [None] * len(table)
+        for name in ("category", "kind")
+    }
+    members: dict[str, list[int]] = {}
+    for number, text in enumerate(texts):
+        if text and rows[number] >= 0:
+            members.setdefault(text, []).append(number)
+    if not members:
+        raise InvalidInputError("no labelled product is in the index")
+    queries = []
+    for text, numbers in members.items():
+        categories = {extra["category"][number] for number in numbers}
+        if len(categories) > 1:
+            raise InvalidInputError(f"the query {text!r} has several categories in the labels; expected one")
+        own = rows[numbers]
+        if len(np.unique(own)) < len(own):
+            repeated = table["product_id"][numbers[int(np.argsort(own)[np.flatnonzero(np.diff(np.sort(own)) == 0)[0]])]]
+            raise InvalidInputError(f"the query {text!r} has two labels for {repeated.as_py()}; keep one")
+        category = categories.pop()
+        queries.append(
+            JudgedQuery(
+                text,
+                ProductFilter(categories=() if category is None else (category,)),
+                np.sort(own[relevant[numbers] == 1]),
+                np.sort(own),
+                extra["kind"][numbers[0]] or "",
+            )
+        )
+    return queries
+
+
+def score_queries(index: ProductIndex, tower: ExportedTextTower, queries: Sequence[JudgedQuery]) -> list[ScoredQuery]:
+    """Return the scores of the judged products of each query.
+
+    A query without a product that passes its filter has none.
+    """
+    scorer = SentenceScorer(index)
+    vectors = tower.encode([query.text for query in queries])
+    categories = index.take(np.arange(len(index.flags)), ["category"])["category"].to_pylist()
+    result = []
+    for query, vector in zip(queries, vectors, strict=True):
+        scored = scorer.score(parse_sentence(query.text, index, tower), vector, index.select(query.where))
+        if query.judged is not None:
+            is_judged = np.isin(scored.rows, query.judged)
+            scored = ScoredProducts(
+                scored.rows[is_judged], scored.parts[:, is_judged], scored.words[:, is_judged], scored.known_words
+            )
+        result.append(
+            ScoredQuery(query, scored, np.isin(scored.rows, query.relevant), [categories[row] for row in scored.rows])
+        )
+    return result
+
+
+def compute_average_precision(scores: NDArray[np.floating], is_relevant: Bools, total: int, cut: int = CUT) -> float:
+    """Return the average precision of the first `cut` places; NaN if there is no relevant product.
+
+    It is the mean, over the relevant products, of the precision at each one's place. A relevant product that is not
+    among the first counts as 0.
+
+    Args:
+        scores: [n]; equal ones keep their order.
+        is_relevant: [n].
+        total: number of relevant products, also of those that are not among the n; at most `cut` count.
+        cut: places.
+    """
+    if not total:
+        return float("nan")
+    hits = is_relevant[np.argsort(-np.nan_to_num(scores, nan=-np.inf), kind="stable")[:cut]]
+    return float((np.cumsum(hits) / np.arange(1, len(hits) + 1) * hits).sum() / min(total, cut))
+
+
+def evaluate_scores(queries: Sequence[ScoredQuery], scores: Sequence[NDArray[np.floating]]) -> Floats:
+    """Return the average precision of each query, float64 [queries]."""
+    return np.array(
+        [
+            compute_average_precision(one, query.is_relevant, len(query.query.relevant))
+            for query, one in zip(queries, scores, strict=True)
+        ]
+    )
+
+
+def fit_queries(encoder_version: str, queries: Sequence[ScoredQuery], **options: float) -> SearchCalibration:
+    """Return a calibration fitted on all judged products of some queries."""
+    return fit_calibration(
+        encoder_version,
+        np.concatenate([query.scored.parts for query in queries], axis=1).astype(np.float64),
+        np.concatenate([query.is_relevant for query in queries]),
+        [category for query in queries for category in query.categories],
+        **options,  # type: ignore[arg-type]
+    )
+
+
+def fit_by_halves(encoder_version: str, queries: Sequence[ScoredQuery], seed: int = 0) -> list[SearchCalibration]:
+    """Return for each query a calibration that was fitted on the other half of the queries."""
+    fold = np.random.default_rng(seed).permutation(len(queries)) % FOLDS
+    fitted = [
+        fit_queries(encoder_version, [query for query, own in zip(queries, fold, strict=True) if own != one])
+        for one in range(FOLDS)
+    ]
+    return [fitted[one] for one in fold]
+
+
+@dataclass(frozen=True)
+class CutoffQuality:
+    """Precision and recall of what scores above the cut-off, over all queries of one category."""
+
+    category: str
+    returned: int
+    """Products above the cut-off."""
+    precision: float
+    """NaN if nothing was returned."""
+    recall: float
+
+
+def measure_cutoffs(queries: Sequence[ScoredQuery], calibrations: Sequence[SearchCalibration]) -> list[CutoffQuality]:
+    """Return the quality at the cut-offs by category of the products, sorted by category."""
+    counts: dict[str, np.ndarray] = {}
+    for query, calibration in zip(queries, calibrations, strict=True):
+        scores = query.scored.combine(calibration.weights)
+        cutoffs = np.array([calibration.find_cutoff(category) for category in query.categories])
+        names = np.array([category or "" for category in query.categories])
+        for category in np.unique(names):
+            rows = names == category
+            is_above, fits = scores[rows] >= cutoffs[rows], query.is_relevant[rows]
+            found = np.array([is_above.sum(), (is_above & fits).sum(), fits.sum()])
+            counts[str(category)] = counts.get(str(category), np.zeros(3, int)) + found
+    return [
+        CutoffQuality(category, int(n), hits / n if n else float("nan"), hits / total if total else float("nan"))
+        for category, (n, hits, total) in sorted(counts.items())
+    ]
+
+
+def draw_intervals(
+    values: Mapping[str, Floats], replicates: int = 1000, seed: int = 0
+) -> dict[str, tuple[float, float]]:
+    """Return 95% percentile intervals of the means over queries, which are drawn with replacement, by name."""
+    first = next(iter(values.values()))
+    drawn = np.random.default_rng(seed).integers(0, len(first), (replicates, len(first)))
+    return {
+        name: (float(low), float(high))
+        for name, one in values.items()
+        for low, high in [np.nanpercentile(np.nanmean(one[drawn], axis=1), (2.5, 97.5))]
+    }
+
+
+def list_part_scores(queries: Sequence[ScoredQuery]) -> dict[str, list[NDArray[np.float32]]]:
+    """Return the scores of each part alone, by part, for each query."""
+    return {part: [query.scored.parts[number] for query in queries] for number, part in enumerate(PARTS)}
+
+
+def tune_keywords(
+    index: ProductIndex, queries: Sequence[ScoredQuery], grid: Sequence[tuple[float, float]]
+) -> tuple[tuple[float, float], Floats]:
+    """Return the k1 and b of BM25 with the highest mean average precision on these queries, and its values.
+
+    The choice on the queries themselves favours the baseline.
+    """
+    from feature_repo.index.keywords import build_keywords
+    from feature_repo.index.segmentation import segment_text
+
+    titles = index.take(np.arange(len(index.flags)), ["title"])["title"].to_pylist()
+    best: tuple[tuple[float, float], Floats] | None = None
+    for k1, b in grid:
+        keywords = build_keywords(titles, k1=k1, b=b)
+        scores = [keywords.score(segment_text(query.query.text))[query.scored.rows] for query in queries]
+        values = evaluate_scores(queries, scores)
+        if best is None or np.nanmean(values) > np.nanmean(best[1]):
+            best = (k1, b), values
+    if best is None:
+        raise InvalidInputError("no k1 and b to choose from")
+    return best
+
+
+def count_missing(table: pa.Table, index: ProductIndex) -> int:
+    """Return how many rows of a table of labels name a product that is not in the index."""
+    return int((index.find_rows(pc.cast(table["product_id"], pa.string()).to_pylist()) < 0).sum())

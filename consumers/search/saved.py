@@ -1,0 +1,81 @@
+"""Selections that are run again, and what came and went since."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from consumers.search.selection import SearchResult
+from feature_repo.config import Settings
+from feature_repo.errors import NotFoundError
+from feature_repo.index import saved_searches
+from feature_repo.index.filters import ProductFilter
+from feature_repo.index.saved_searches import SavedSearch
+from feature_repo.schema import PRODUCT_ID
+
+
+@dataclass(frozen=True)
+class SelectionChanges:
+    """What came and went between two runs of a selection."""
+
+    since: str
+    """Time of the earlier run."""
+    came: tuple[str, ...]
+    """Product ids, best first."""
+    went: tuple[str, ...]
+    """Product ids, best first at the earlier run."""
+
+    def __str__(self) -> str:
+        """Return one line, and one line each of the first ids that came and went."""
+        lines = [f"since {self.since}: {len(self.came):,} came, {len(self.went):,} went"]
+        for name, ids in (("came", self.came), ("went", self.went)):
+            if ids:
+                lines.append(f"  {name}: {' '.join(ids[:20])}" + f" and {len(ids) - 20:,} more" * (len(ids) > 20))
+        return "\n".join(lines)
+
+
+def save_selection(
+    settings: Settings, name: str, result: SearchResult, options: Mapping[str, Any], now: datetime
+) -> SelectionChanges | None:
+    """Keep a selection under a name; return what changed since the run before, None if there was none.
+
+    Args:
+        settings: the deployment.
+        name: letters, digits, `.`, `_` and `-`.
+        result: the selection.
+        options: beside the sentence and the filter, as JSON values.
+        now: with a time zone.
+
+    Raises:
+        UsageError: the name has other characters.
+    """
+    ids = tuple(result.products[PRODUCT_ID].to_pylist())
+    try:
+        before = saved_searches.read_search(settings.offline, name)
+    except NotFoundError:
+        before = None
+    where = asdict(result.where) | {"tags": dict(result.where.tags)}
+    search = SavedSearch(
+        name, result.sentence.text, {"where": where, **options}, ids, saved_searches.make_run_time(now)
+    )
+    saved_searches.write_search(settings.offline, search)
+    if before is None:
+        return None
+    earlier, later = set(before.product_ids), set(ids)
+    return SelectionChanges(
+        before.run_at,
+        tuple(one for one in ids if one not in earlier),
+        tuple(one for one in before.product_ids if one not in later),
+    )
+
+
+def read_selection(settings: Settings, name: str) -> tuple[str, ProductFilter, dict[str, Any]]:
+    """Return sentence, filter and further options of a saved selection."""
+    search = saved_searches.read_search(settings.offline, name)
+    options = dict(search.options)
+    where = options.pop("where")
+    return (
+        search.sentence,
+        ProductFilter(**where | {name: tuple(where[name]) for name in ("categories", "brands")}),
+        options,
+    )

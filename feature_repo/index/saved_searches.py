@@ -1,0 +1,85 @@
+"""Searches that are kept under a name, with the products that they last returned.
+
+searches/NAME.json   in the folder of the Delta tables
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from feature_repo.atomic_write import replace_atomically
+from feature_repo.errors import CorruptDataError, NotFoundError, UsageError
+
+FOLDER = "searches"
+
+
+@dataclass(frozen=True)
+class SavedSearch:
+    """A search and what it returned."""
+
+    name: str
+    sentence: str
+    options: Mapping[str, Any]
+    """What `consume search` was called with beside the sentence, as JSON values."""
+    product_ids: tuple[str, ...]
+    """The products of the last run, best first."""
+    run_at: str
+    """Time of the last run, ISO 8601 in UTC."""
+
+
+def write_search(offline: Path, search: SavedSearch) -> None:
+    """Keep a search; an earlier one of its name is replaced."""
+    with replace_atomically(_find_file(offline, search.name)) as unfinished:
+        unfinished.write_text(json.dumps(asdict(search), ensure_ascii=False, indent=1))
+
+
+def read_search(offline: Path, name: str) -> SavedSearch:
+    """Read a search.
+
+    Raises:
+        UsageError: the name has other characters than letters, digits, `.`, `_` and `-`.
+        NotFoundError: there is no search of this name.
+        CorruptDataError: its file is damaged.
+    """
+    file = _find_file(offline, name)
+    if not file.is_file():
+        known = sorted(one.stem for one in file.parent.glob("*.json"))
+        raise NotFoundError(f"no search is saved as {name!r}; there are: {', '.join(known) or 'none'}")
+    try:
+        values = json.loads(file.read_text())
+        return SavedSearch(**values | {"product_ids": tuple(values["product_ids"])})
+    except (ValueError, TypeError, KeyError) as error:
+        raise CorruptDataError(f"{file}: not a saved search ({error}); save it again") from error
+
+
+def check_name(name: str) -> None:
+    """Raise UsageError if a name has other characters than letters, digits, `.`, `_` and `-`, or begins with `.`."""
+    if not re.fullmatch(r"[\w.-]{1,100}", name) or name.startswith("."):
+        raise UsageError(f"{name!r} is no name of a search; expected letters, digits, `.`, `_` and `-`")
+
+
+def make_run_time(now: datetime) -> str:
+    """Return a time as `SavedSearch.run_at` has it."""
+    return now.astimezone(UTC).isoformat(timespec="seconds")
+
+
+def forget_found(offline: Path, product_ids: Sequence[str], *, dry_run: bool = False) -> int:
+    """Remove products from what saved searches returned; return how many times they were there."""
+    forgotten, removed = set(product_ids), 0
+    for file in sorted((offline / FOLDER).glob("*.json")):
+        search = read_search(offline, file.stem)
+        kept = tuple(one for one in search.product_ids if one not in forgotten)
+        removed += len(search.product_ids) - len(kept)
+        if len(kept) < len(search.product_ids) and not dry_run:
+            write_search(offline, SavedSearch(**asdict(search) | {"product_ids": kept}))
+    return removed
+
+
+def _find_file(offline: Path, name: str) -> Path:
+    """Return the file of a search, which need not exist."""
+    check_name(name)
+    return offline / FOLDER / f"{name}.json"

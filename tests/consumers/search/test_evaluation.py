@@ -1,0 +1,108 @@
+"""Average precision, and weights and cut-offs from labels."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from consumers.search import evaluation
+from consumers.search.calibration import fit_calibration, read_calibration, write_calibration
+from consumers.search.evaluation import compute_average_precision
+from consumers.search.report import TUNED, report_search
+from consumers.search.scoring import PARTS
+from feature_repo.errors import CorruptDataError, InvalidInputError, NotFoundError
+from tests.consumers.search.conftest import SearchWorld
+
+
+def slow_average_precision(scores: list[float], is_relevant: list[bool], total: int, cut: int) -> float:
+    ranking = [fits for _, fits in sorted(zip(scores, is_relevant, strict=True), key=lambda pair: -pair[0])][:cut]
+    precisions = [sum(ranking[: place + 1]) / (place + 1) for place, fits in enumerate(ranking) if fits]
+    return sum(precisions) / min(total, cut)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_average_precision_equals_its_definition(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    n, cut = int(rng.integers(1, 30)), int(rng.integers(1, 12))
+    scores, fits = rng.integers(0, 8, n).astype(np.float32), rng.random(n) < 0.4
+    total = int(fits.sum()) + int(rng.integers(1, 3))
+    expected = slow_average_precision(scores.tolist(), fits.tolist(), total, cut)
+    assert compute_average_precision(scores, fits, total, cut) == pytest.approx(expected)
+
+
+def test_without_relevant_products_it_is_undefined() -> None:
+    assert np.isnan(compute_average_precision(np.ones(3), np.zeros(3, bool), 0))
+
+
+def make_labels(rng: np.random.Generator, n: int = 2000) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    parts = rng.normal(size=(len(PARTS), n))
+    parts[2, ::5] = np.nan
+    odds = 2 * parts[0] + parts[1] - 1
+    return parts, rng.random(n) < 1 / (1 + np.exp(-odds)), ["easy" if i % 2 else "rare" for i in range(n)]
+
+
+def test_weights_follow_the_labels_and_a_cut_off_keeps_the_precision() -> None:
+    parts, fits, categories = make_labels(np.random.default_rng(0))
+    fitted = fit_calibration("encoder@1", parts, fits, categories, precision=0.9)
+    assert fitted.weights["keywords"] == pytest.approx(2, abs=0.3)
+    assert fitted.weights["words"] == pytest.approx(1, abs=0.3)
+    assert all(weight >= 0 for weight in fitted.weights.values())
+    assert set(fitted.cutoffs) == {"easy", "rare"}
+    scores = np.nan_to_num(parts).T @ np.array([fitted.weights[part] for part in PARTS])
+    for category, cutoff in fitted.cutoffs.items():
+        above = (scores >= cutoff) & (np.array(categories) == category)
+        assert above.sum() > 50
+        assert fits[above].mean() >= 0.9
+    probability = fitted.compute_probability(scores.astype(np.float32))
+    assert probability[probability > 0.8].mean() == pytest.approx(fits[probability > 0.8].mean(), abs=0.05)
+
+
+def test_labels_without_contrast_are_refused() -> None:
+    parts, fits, categories = make_labels(np.random.default_rng(0), 50)
+    with pytest.raises(InvalidInputError, match="at least 10 of each"):
+        fit_calibration("encoder@1", parts, np.ones_like(fits), categories)
+
+
+def test_a_calibration_is_the_same_after_reading(tmp_path: Path) -> None:
+    fitted = fit_calibration("encoder@1", *make_labels(np.random.default_rng(0), 400), precision=0.99)
+    write_calibration(fitted, tmp_path / "c.json")
+    assert read_calibration(tmp_path / "c.json") == fitted
+    with pytest.raises(NotFoundError, match="calibrate-search"):
+        read_calibration(tmp_path / "none.json")
+    (tmp_path / "c.json").write_text("{}")
+    with pytest.raises(CorruptDataError, match="not a calibration"):
+        read_calibration(tmp_path / "c.json")
+
+
+def make_table(rows: list[tuple[str, str, float]]) -> pa.Table:
+    return pa.table(dict(zip(("query", "product_id", "relevant"), map(list, zip(*rows, strict=True)), strict=True)))
+
+
+def test_reads_labels_and_leaves_unjudged_products_out(world: SearchWorld) -> None:
+    table = make_table([("红色", "p0", 1), ("红色", "p1", 0), ("红色", "gone", 1), ("积木", "p2", 1)])
+    queries = evaluation.read_labels(table, world.index)
+    assert [(query.text, query.relevant.tolist(), query.judged.tolist()) for query in queries] == [
+        ("红色", [0], [0, 1]),
+        ("积木", [2], [2]),
+    ]
+    assert evaluation.count_missing(table, world.index) == 1
+    scored = evaluation.score_queries(world.index, world.tower, queries)
+    assert [one.scored.rows.tolist() for one in scored] == [[0, 1], [2]]
+    report = report_search(world.index, world.tower, queries, replicates=20)
+    assert {row.name: row.mean for row in report.rows}[TUNED] == 1
+    assert report.notes[0].startswith("not calibrated")
+    assert '"rows"' in report.to_json()
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([("红色", "p0", 2.0)], "row 1"),
+        ([("红色", "p0", 1.0), ("红色", "p0", 0.0)], "two labels for p0"),
+        ([("红色", "unknown", 1.0)], "no labelled product"),
+    ],
+)
+def test_labels_that_contradict_or_name_nothing_are_refused(world: SearchWorld, rows: list, message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        evaluation.read_labels(make_table(rows), world.index)
