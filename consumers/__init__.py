@@ -8,6 +8,7 @@
     tagging/     quality of the predicted tags
     captions/    quality of the written captions
     report_json.py  reports as JSON
+    gate/        whether the candidate of an encoder upgrade may go into production
     monitoring/  freshness, consistency and drift checks; metrics and the status page
     block.py     deprecated alias of online.FeatureBatch
     affinity.py  deprecated alias of online/affinity.py

@@ -16,6 +16,7 @@
     config.py            the deployment's configuration: feature_store.yaml, read without Feast
     errors.py            error classes by cause
     extras.py            optional dependencies and the command that installs each
+    gate_report.py       whether the candidate of an encoder upgrade may go into production
     run_log.py           one row for each run of a producer: inputs, counts, outcome
     locks.py             one run of a step at a time
     atomic_write.py      write a file or a folder completely or not at all

@@ -33,6 +33,12 @@ INTEREST_TABLE = "user_interest"
 TAG_PREDICTIONS_TABLE = "tag_predictions"
 FIRST_FEATURE_TABLE = "product_first_feature"
 QUARANTINE_TABLE = "quarantine"
+UPGRADES_TABLE = "encoder_upgrades"
+ENCODER_VERSION = "encoder_version"
+"""Name of the column, and of the feature, with the version of the encoder that a row is derived from."""
+ENCODER_TABLES = (EMBEDDING_TABLE, TAGS_TABLE, CODES_TABLE, NEIGHBOURS_TABLE, INTEREST_TABLE)
+"""Tables whose rows are derived from an encoder's vectors. They hold rows of every encoder version; a training set, a
+request and a materialization use those of one version (offline/production.py)."""
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 VECTOR = pa.list_(pa.float32())
@@ -256,6 +262,18 @@ PRODUCT_FIRST_FEATURE = pa.schema(
     ]
 )
 """Table `product_first_feature`: time to first feature of every product version that `produce stream` processed."""
+
+UPGRADES = pa.schema(
+    [
+        ("sequence", pa.int64()),  # 1, 2, ...; the row with the highest number is the current state
+        ("state", pa.string()),  # of offline/production.py
+        ("production_version", pa.string()),  # encoder version that readers get
+        ("candidate_version", pa.string()),  # encoder version that is prepared, or was in production before; or null
+        ("options", pa.string()),  # JSON object: the options of `produce upgrade start`
+        (CREATED_TIMESTAMP, TIMESTAMP),
+    ]
+)
+"""Table `encoder_upgrades`: which encoder version is in production, and every step from one version to the next."""
 
 QUARANTINE = pa.schema(
     [

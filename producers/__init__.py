@@ -14,6 +14,7 @@
     index/          vectors, titles and pictures as an index to search
     captions/       images to `product_caption`
     streaming/      products and clicks as they arrive
+    upgrade/        from one encoder to the next while readers are served
     maintenance.py  forget products and users, drop corrected rows, remove files
     input_digest.py what a derived row was made from, as 64 bits
     stored_rows.py  the rows that a derived table has, and which of them are up to date

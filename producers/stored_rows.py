@@ -1,8 +1,10 @@
 """The rows that a derived table has, and which of them are up to date.
 
-Of the rows of one entity and event time the one created last is served and joined. It is up to date if it is of the
-wanted model version and was made from the same inputs (input_digest.py). A row without a digest, as version 0.2 and
-earlier wrote them, counts as made from the same inputs, because nothing says otherwise: only `--recompute` replaces it.
+Of the rows of one entity, event time and encoder version the one created last is served and joined. It is up to date
+if it is of the wanted model version and was made from the same inputs (input_digest.py). Rows of other encoder versions
+do not count: they stay, so that returning to one writes only what has changed meanwhile. A row without a digest, as
+version 0.2 and earlier wrote them, counts as made from the same inputs, because nothing says otherwise: only
+`--recompute` replaces it.
 """
 
 from dataclasses import dataclass
@@ -14,7 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from feature_repo.offline import delta
-from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, INPUT_DIGEST, PRODUCT_ID
+from feature_repo.schema import CREATED_TIMESTAMP, ENCODER_VERSION, EVENT_TIMESTAMP, INPUT_DIGEST, PRODUCT_ID
 from producers.input_digest import Digests
 
 Int64 = NDArray[np.int64]
@@ -48,6 +50,7 @@ class StoredRows:
         *,
         version_column: str,
         version: str,
+        encoder_version: str | None,
         entity: str = PRODUCT_ID,
         count_column: str | None = None,
     ) -> "StoredRows":
@@ -58,6 +61,7 @@ class StoredRows:
             ids: the ids of the entities, each once; rows of others are left out.
             version_column: the column with the model version.
             version: the wanted model version.
+            encoder_version: only rows of this encoder version are read; None for a table without encoder versions.
             entity: the column with the ids.
             count_column: a column of integers that `find_current` compares if a row has no digest.
         """
@@ -68,7 +72,8 @@ class StoredRows:
         names = [entity, EVENT_TIMESTAMP, CREATED_TIMESTAMP, *[INPUT_DIGEST] * (INPUT_DIGEST in dataset.schema.names)]
         columns = {name: pc.field(name) for name in [*names, *([count_column] if count_column else [])]}
         columns["is_of_version"] = pc.field(version_column) == version
-        rows = dataset.to_table(columns=columns)
+        where = None if encoder_version is None else pc.field(ENCODER_VERSION) == encoder_version
+        rows = dataset.to_table(columns=columns, filter=where)
         number = pc.index_in(rows[entity], value_set=ids).fill_null(-1).to_numpy().astype(np.int64)
         event_us, created_us = (rows[name].cast(pa.int64()).to_numpy() for name in (EVENT_TIMESTAMP, CREATED_TIMESTAMP))
         timestamps_us, position = np.unique(event_us, return_inverse=True)
@@ -125,7 +130,14 @@ class StoredRows:
 
 
 def find_outdated(
-    path: Path, keys: pa.Table, digests: Digests, *, version_column: str, version: str, recompute: bool = False
+    path: Path,
+    keys: pa.Table,
+    digests: Digests,
+    *,
+    version_column: str,
+    version: str,
+    encoder_version: str | None,
+    recompute: bool = False,
 ) -> Int64:
     """Return which product versions have no row in a table that is up to date: positions from 0, ascending.
 
@@ -135,11 +147,14 @@ def find_outdated(
         digests: [n], of the inputs of each row.
         version_column: the table's column with the model version.
         version: the wanted model version.
+        encoder_version: only rows of this encoder version count; None for a table without encoder versions.
         recompute: return all rows.
     """
     if recompute:
         return np.arange(len(keys))
     ids = keys[PRODUCT_ID].combine_chunks().dictionary_encode()
-    stored = StoredRows.read(path, ids.dictionary, version_column=version_column, version=version)
+    stored = StoredRows.read(
+        path, ids.dictionary, version_column=version_column, version=version, encoder_version=encoder_version
+    )
     row = stored.find(ids.indices.to_numpy().astype(np.int64), keys[EVENT_TIMESTAMP].cast(pa.int64()).to_numpy())
     return np.flatnonzero(~stored.is_current(row, digests))

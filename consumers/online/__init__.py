@@ -1,9 +1,10 @@
 """Online features for ranking services, without Feast and without a registry.
 
 reader.py  `OnlineReader`: features of n entities as arrays
+two_hops.py  a fetch of some entities and of others that they name
 errors.py  what a store may lack: views, services, features
 affinity.py  features of a user's candidates, with their affinity to the user's clicks
-encoder_guard.py  refuses vectors of two encoder versions in one request
+encoder_guard.py  refuses features of two encoder versions in one request
 coverage.py  features that say what is missing for each candidate, and how old its vector is
 """
 
@@ -11,7 +12,8 @@ import warnings
 from typing import Any
 
 from consumers.online.errors import IncompleteStoreError, NoServicesError, UnknownFeaturesError
-from consumers.online.reader import Link, OnlineReader
+from consumers.online.reader import OnlineReader
+from consumers.online.two_hops import Link
 from feature_repo.online.decode import Status
 from feature_repo.online.feature_batch import FeatureBatch
 

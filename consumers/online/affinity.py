@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumers.online.encoder_guard import require_one_encoder
-from consumers.online.reader import Link, OnlineReader
+from consumers.online.reader import OnlineReader
+from consumers.online.two_hops import Link
 from feature_repo import schema
 from feature_repo.arrow import columns, timestamps
 from feature_repo.errors import EncoderMismatchError, NotFoundError

@@ -1,4 +1,4 @@
-"""Refuses to return vectors of two encoder versions together: cosines between them have no meaning."""
+"""Refuses to return features of two encoder versions together: they have no meaning for each other."""
 
 from feature_repo import schema
 from feature_repo.arrow import columns
@@ -6,35 +6,30 @@ from feature_repo.arrow.columns import Column
 from feature_repo.errors import EncoderMismatchError
 from feature_repo.online.feature_batch import FeatureBatch
 
-VERSION = "encoder_version"
-"""Name of the feature with the version of the encoder that a row's vectors are of."""
-VECTOR_VIEWS = (schema.EMBEDDING_TABLE, schema.INTEREST_TABLE)
-"""The views that have vectors."""
-
 
 def require_one_encoder(*batches: FeatureBatch) -> None:
-    """Raise if the batches have vectors of more than one encoder version.
+    """Raise if the batches have features of more than one encoder version.
 
-    Only the views in VECTOR_VIEWS are checked, and of those only the ones that were fetched with their feature
+    Only the views in schema.ENCODER_TABLES are checked, and of those only the ones that were fetched with their feature
     `encoder_version`. Rows without a version, such as absent ones and stale ones without values, are ignored. No
     batches, or batches without such views, pass.
 
     Args:
-        batches: the batches whose vectors will be used together.
+        batches: the batches whose features will be used together.
 
     Raises:
         EncoderMismatchError: rows, of one batch or of several, have different encoder versions.
     """
     versions: set[str] = set()
     for batch in batches:
-        for name in VECTOR_VIEWS:
+        for name in schema.ENCODER_TABLES:
             view = batch.views.get(name)
-            if view is not None and VERSION in view.rows.columns:
-                versions |= _distinct_texts(view.rows.columns[VERSION])
+            if view is not None and schema.ENCODER_VERSION in view.rows.columns:
+                versions |= _distinct_texts(view.rows.columns[schema.ENCODER_VERSION])
     if len(versions) > 1:
         raise EncoderMismatchError(
-            f"vectors of two encoder versions are online: {' and '.join(sorted(versions))}; "
-            "run `produce embeddings` and `produce interests` with one encoder, then materialize"
+            f"features of two encoder versions are online: {' and '.join(sorted(versions))}; "
+            "run the steps from `produce embeddings` on with one encoder, then materialize"
         )
 
 

@@ -11,8 +11,7 @@ reads many times should call `feature_repo.memory.keep_freed()` first.
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -20,30 +19,16 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from consumers.online.errors import IncompleteStoreError, NoServicesError, UnknownFeaturesError
+from consumers.online.two_hops import Link, fetch_two_hops
 from feature_repo.arrow import timestamps
-from feature_repo.errors import NotFoundError
 from feature_repo.online.catalog import ProjectCatalog, ServiceView
-from feature_repo.online.decode import DecodedRows
-from feature_repo.online.feature_batch import FeatureBatch, ViewRows
+from feature_repo.online.feature_batch import FeatureBatch
 from feature_repo.online.open_store import open_store
 from feature_repo.online.request_plan import Ids, PlannedRequest, RequestPlan, keep_plan
-from feature_repo.online.table import OnlineTable, RequestPipeline, ViewRequest
+from feature_repo.online.table import OnlineTable
 
 if TYPE_CHECKING:
     import torch
-
-
-@dataclass(frozen=True)
-class Link:
-    """The second hop of `OnlineReader.fetch_linked`: entities that a row of the first hop names."""
-
-    view: str
-    """The view of the first request whose rows name the entities, by its name in the service."""
-    ids: Callable[[ViewRows], Ids]
-    """Called once with that view's rows, one for each distinct entity; returns the ids of the second request, in the
-    order that its rows shall have. An empty sequence means no second request."""
-    name: str
-    """The feature service or view to fetch for them."""
 
 
 class OnlineReader:
@@ -157,9 +142,13 @@ class OnlineReader:
             InvalidInputError: ids of a join key are missing or differ in number.
             UnavailableError: the store does not answer.
         """
-        request = self._make_request(view_or_service, ids, None, True, None)
+        self._refresh()
+        names = (view_or_service, link.name)
+        first, second = (self._plan(name, None, True) for name in names)
+        while first.catalog is not second.catalog:  # another thread has read it again; both hops need the same one
+            first, second = (self._plan(name, None, True) for name in names)
         with self._table.pipeline(_microseconds(now), keep_stale=keep_stale) as pipeline:
-            return _fetch_two_hops(pipeline, request, link, self._plan(link.name, None, True))
+            return fetch_two_hops(pipeline, first.bind(ids, {}), link, second)
 
     async def fetch_async(
         self,
@@ -307,86 +296,36 @@ class OnlineReader:
         key = (name, None if features is None else tuple(features), full_feature_names)
         plan, catalog = self._plans.get(key), self._table.catalog.load()
         if plan is None or plan.catalog is not catalog:
-            views, on_demand = self._service_views(name, features)
+            catalog, views, on_demand = self._service_views(name, features)
             plan = RequestPlan.build(self._table, catalog, name, views, on_demand, full_feature_names)
             keep_plan(self._plans, key, plan)
         return plan
 
     def _service_views(
         self, name: str, features: Sequence[str] | None
-    ) -> tuple[tuple[ServiceView, ...], tuple[str, ...]]:
-        """Return what a service or view reads from each view, and its on-demand views."""
+    ) -> tuple[ProjectCatalog, tuple[ServiceView, ...], tuple[str, ...]]:
+        """Return what a service or view reads from each view, its on-demand views, and the catalog that has them."""
         catalog = self._table.catalog.load()
-        if name not in catalog.services and name not in catalog.views:
-            catalog = self._table.catalog.reload()
         service = catalog.services.get(name)
+        needed = [name] if service is None else [view.view for view in service.views]
+        if any(catalog.find_view(view) is None for view in needed):
+            catalog = self._table.catalog.reload()
+            service = catalog.services.get(name)
         if service is not None and features is None:
-            return service.views, service.on_demand
-        if name not in catalog.views:
+            return catalog, service.views, service.on_demand
+        view = catalog.find_view(name)
+        if view is None:
             error = UnknownFeaturesError if catalog.services else NoServicesError
             raise error(_describe_missing(name, self._table.project, catalog))
-        known = tuple(field.name for field in catalog.views[name].layout.fields)
+        known = tuple(field.name for field in view.layout.fields)
         missing = [feature for feature in features or () if feature not in known]
         if missing:
             raise UnknownFeaturesError(f"view `{name}` has no feature {', '.join(missing)}; it has {', '.join(known)}")
-        return (ServiceView(name, name, known if features is None else tuple(features)),), ()
-
-
-def _fetch_two_hops(
-    pipeline: RequestPipeline, first: PlannedRequest, link: Link, second_plan: RequestPlan
-) -> tuple[FeatureBatch, FeatureBatch | None]:
-    """Fetch the first hop and, for the entities that it names, the second, for `OnlineReader.fetch_linked`.
-
-    The link's view and the views that only the first hop reads are requested at once. When the link's rows are there,
-    the other views are requested: a view of both hops with one request, the keys of the first hop before those of the
-    second.
-    """
-    views = first.plan.views
-    second_index = {view.view.name: index for index, view in enumerate(second_plan.views)}
-    link_index = next((index for index, view in enumerate(views) if view.name == link.view), None)
-    if link_index is None:
-        names = ", ".join(view.name for view in views)
-        raise NotFoundError(f"`{first.plan.name}` has no view `{link.view}` that names the second hop; it has {names}")
-    early = [i for i in first.plan.read_order if i == link_index or views[i].view.name not in second_index]
-    early.sort(key=lambda i: i != link_index)
-    for index in early:
-        pipeline.send(first.view_request(index))
-    first_rows = {link_index: pipeline.receive()}
-
-    ids = link.ids(first.view_rows(link_index, first_rows[link_index]))
-    second = second_plan.bind(ids, {}) if len(ids) else None
-    late = {i: first.view_request(i) for i in first.plan.read_order if i not in early}
-    second_requests = dict(enumerate(second.view_requests())) if second else {}
-    shared = {i: second_index[views[i].view.name] for i in late} if second else {}
-    only_second = [i for i in second_requests if i not in shared.values()]
-    for index, request in late.items():
-        pipeline.send(_join_requests(request, second_requests[shared[index]]) if shared else request)
-    for index in only_second:
-        pipeline.send(second_requests[index])
-
-    first_rows |= {index: pipeline.receive() for index in early[1:]}
-    second_rows: dict[int, DecodedRows] = {}
-    for index, request in late.items():
-        rows, count = pipeline.receive(), len(request.keys)
-        first_rows[index] = rows.slice_rows(request.fields, slice(count))
-        if shared:
-            other = shared[index]
-            second_rows[other] = rows.slice_rows(second_requests[other].fields, slice(count, None))
-    second_rows |= {index: pipeline.receive() for index in only_second}
-    return (
-        first.build_batch([first_rows[index] for index in sorted(first_rows)]),
-        second.build_batch([second_rows[index] for index in sorted(second_rows)]) if second else None,
-    )
-
-
-def _join_requests(first: ViewRequest, second: ViewRequest) -> ViewRequest:
-    """Return one request for the keys of both requests of a view, and for the fields of either."""
-    fields = dict.fromkeys((*first.fields, *second.fields))
-    return replace(first, fields=tuple(fields), keys=[*first.keys, *second.keys])
+        return catalog, (ServiceView(name, name, known if features is None else tuple(features)),), ()
 
 
 def _describe_missing(name: str, project: str, catalog: ProjectCatalog) -> str:
-    views, services = ", ".join(sorted(catalog.views)) or "none", ", ".join(sorted(catalog.services)) or "none"
+    views, services = ", ".join(sorted(catalog.list_views())) or "none", ", ".join(sorted(catalog.services)) or "none"
     return (
         f"the online store has no service or view `{name}` in project `{project}`; services: {services}; "
         f"views: {views}. Run `feast apply`, then materialize"

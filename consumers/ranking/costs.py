@@ -100,7 +100,7 @@ def measure_fetch_costs(settings: Settings, product_ids: Sequence[str]) -> dict[
         return {}
     try:
         candidates = [product_ids[i % len(product_ids)] for i in range(CANDIDATES)]
-        stored = set(table.catalog.load().views)
+        stored = set(table.catalog.load().list_views())
         costs = {
             views: _measure_fetch(table, views, candidates)
             for views in dict.fromkeys(VIEWS.values())
@@ -114,7 +114,8 @@ def measure_fetch_costs(settings: Settings, product_ids: Sequence[str]) -> dict[
 def _measure_fetch(table: OnlineTable, views: tuple[str, ...], candidates: Sequence[str]) -> FetchCost | None:
     """The cost of one set of views; None if a view has no row for any candidate."""
     catalog = table.catalog.load()
-    fields = {view: tuple(field.name for field in catalog.views[view].layout.fields) for view in views}
+    stored = catalog.list_views()
+    fields = {view: tuple(field.name for field in stored[view].layout.fields) for view in views}
     parts = [ServiceView(view, view, fields[view]) for view in views]
     feature_request = RequestPlan.build(table, catalog, "+".join(views), parts, (), True).bind(candidates, {})
     reads = feature_request.view_requests()

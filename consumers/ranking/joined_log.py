@@ -30,6 +30,7 @@ def read_and_join(
     now: datetime,
     *,
     created_before: datetime | None = None,
+    encoder_version: str | None = None,
     table_format: TableFormat = DEFAULT_FORMAT,
     max_lost_share: float = 1.0,
 ) -> tuple[RankingTrainingSet, dict[str, int]]:
@@ -44,6 +45,7 @@ def read_and_join(
         service: name of the Feast feature service.
         now: time of the reading, with a time zone; later impressions are refused.
         created_before: only feature rows that were created before this time are joined; None joins all.
+        encoder_version: the encoder version whose rows are joined; None joins those of the one in production.
         table_format: what the user says about the log.
         max_lost_share: the largest share of the rows that may be refused because of one column.
 
@@ -61,7 +63,7 @@ def read_and_join(
     )
     for remark in log.remarks:
         logger.warning("%s: %s", impressions, remark)
-    data = join_views(settings, service, log.table, created_before)
+    data = join_views(settings, service, log.table, created_before, encoder_version)
     unmatched = _list_unmatched(data)
     quarantine.add(settings, STEP, unmatched, now)
     return data, {"unmatched": len(unmatched), "refused": len(log.refused)}

@@ -152,7 +152,11 @@ def gather_rows(values: NDArray[np.float32], row_index: Ints) -> NDArray[np.floa
 
 
 def join_views(
-    settings: Settings, service: str, impressions: pa.Table, created_before: datetime | None = None
+    settings: Settings,
+    service: str,
+    impressions: pa.Table,
+    created_before: datetime | None = None,
+    encoder_version: str | None = None,
 ) -> RankingTrainingSet:
     """Join impressions, as of their own time, with every view of a feature service, through Feast.
 
@@ -165,6 +169,7 @@ def join_views(
         impressions: the checked log, in any order.
         created_before: only versions that were created before this time are seen, which gives the training set that was
             made then; None sees all.
+        encoder_version: the encoder version whose rows are joined; None joins those of the one in production.
 
     Returns:
         Every impression, sorted by event timestamp (equal ones keep their order), and each view by name, with the
@@ -195,6 +200,8 @@ def join_views(
     views = {}
     if created_before is not None:
         job = job.created_before(created_before)
+    if encoder_version is not None:
+        job = job.with_encoder_version(encoder_version)
     for name, matched in job.to_normalised().views.items():
         columns = [column.removeprefix(f"{name}__") for column in matched.versions.column_names]
         timestamp_us = matched.event_timestamp.cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).to_numpy()

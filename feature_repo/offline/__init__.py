@@ -4,6 +4,7 @@ delta.py                 read, append and overwrite Delta tables
 delta_blocks.py          append rows that do not fit in memory, such as images, in one commit
 delta_files.py           the paths and Parquet files of Delta tables, whoever wrote them
 versions.py              rows of a time window, the newest row per key, products on sale
+production.py            which encoder version readers get, and the steps of an upgrade
 created_time.py          the created timestamp of a run's rows: later than that of every older row
 key_ranges.py            split a table into ranges of its key, so that one range fits in memory
 csv_text.py              the bytes of a CSV as UTF-8 lines: encoding, separator, header

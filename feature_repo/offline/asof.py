@@ -60,6 +60,7 @@ def index_versions(
     created: pa.ChunkedArray | None = None,
     *,
     created_before: datetime | None = None,
+    is_selected: NDArray[np.bool_] | None = None,
 ) -> VersionIndex:
     """Build the sorted index for `look_up`.
 
@@ -72,6 +73,7 @@ def index_versions(
         created: [rows] created timestamps, or dates; None if there are none.
         created_before: leave out rows created at or after this time, and rows without a created timestamp. None leaves
             out none for its created timestamp.
+        is_selected: bool [rows], which rows take part; None: all.
 
     Raises:
         InvalidInputError: `event` or `created` holds no timestamps.
@@ -83,6 +85,8 @@ def index_versions(
     )
     codes, code = key_encoding.encode(key_columns, len(event))
     usable = (code >= 0) & (event_ticks != timestamps.NULL_TICKS)
+    if is_selected is not None:
+        usable &= is_selected
     if created_before is not None:
         usable &= (created_ticks != timestamps.NULL_TICKS) & (
             created_ticks < timestamps.datetime_to_ticks(created_before, unit)

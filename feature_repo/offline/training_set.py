@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from feature_repo.arrow import take, timestamps
 from feature_repo.errors import InvalidInputError, NotFoundError, VitrineError
 from feature_repo.offline import asof
+from feature_repo.schema import ENCODER_VERSION
 
 Int64: TypeAlias = NDArray[np.int64]
 
@@ -49,10 +50,13 @@ class ViewTable:
     kept_since: datetime | None = None
     """Versions that were corrected before this time may have been dropped (`retention.drop_corrected`). None: none
     have been dropped."""
+    encoder_version: str | None = None
+    """Only rows with this text in the column schema.ENCODER_VERSION are versions; None: all rows are."""
 
     def __post_init__(self) -> None:
         columns = [*self.keys.values(), *self.features.values(), self.event_timestamp]
         columns += [self.created_timestamp] if self.created_timestamp else []
+        columns += [ENCODER_VERSION] if self.encoder_version is not None else []
         missing = sorted(set(columns) - set(self.table.schema.names))
         if missing:
             raise NotFoundError(
@@ -171,9 +175,10 @@ def join(
 
 
 def key_and_time_columns(view: ViewTable) -> list[str]:
-    """Return the columns of a view's table that the join needs: keys, event and created timestamp. Each once."""
+    """Return the columns of a view's table that the join needs: keys, timestamps and encoder version. Each once."""
     created = [view.created_timestamp] if view.created_timestamp else []
-    return list(dict.fromkeys([*view.keys.values(), view.event_timestamp, *created]))
+    version = [ENCODER_VERSION] if view.encoder_version is not None else []
+    return list(dict.fromkeys([*view.keys.values(), view.event_timestamp, *created, *version]))
 
 
 def index_view(view: ViewTable, order: pa.Table, created_before: datetime | None) -> asof.VersionIndex:
@@ -188,11 +193,15 @@ def index_view(view: ViewTable, order: pa.Table, created_before: datetime | None
     Raises:
         InvalidInputError: a timestamp column holds no timestamps.
     """
+    is_selected = None
+    if view.encoder_version is not None:
+        is_selected = pc.equal(order[ENCODER_VERSION], view.encoder_version).fill_null(False).to_numpy()
     return asof.index_versions(
         [order[column] for column in view.keys.values()],
         order[view.event_timestamp],
         order[view.created_timestamp] if view.created_timestamp else None,
         created_before=created_before if view.created_timestamp else None,
+        is_selected=is_selected,
     )
 
 

@@ -1,5 +1,7 @@
 """Versions in a Delta table: all rows of a time window, the newest row of each key, the products on sale."""
 
+import functools
+import operator
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -12,11 +14,23 @@ import pyarrow.dataset
 from feature_repo.arrow import take, timestamps
 from feature_repo.errors import NotFoundError
 from feature_repo.offline import asof, delta
-from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ACTIVE, PRODUCT_ID, TIMESTAMP
+from feature_repo.schema import (
+    CREATED_TIMESTAMP,
+    ENCODER_VERSION,
+    EVENT_TIMESTAMP,
+    PRODUCT_ACTIVE,
+    PRODUCT_ID,
+    TIMESTAMP,
+)
 
 
 def window_filter(
-    table: pyarrow.dataset.Dataset, event_timestamp: str, start: datetime | None, end: datetime | None
+    table: pyarrow.dataset.Dataset,
+    event_timestamp: str,
+    start: datetime | None,
+    end: datetime | None,
+    *,
+    encoder_version: str | None = None,
 ) -> pyarrow.dataset.Expression | None:
     """Return the filter for rows with `start <= event_timestamp <= end`.
 
@@ -28,16 +42,15 @@ def window_filter(
         event_timestamp: name of the timestamp column.
         start: first timestamp; without a time zone it is UTC.
         end: last timestamp; without a time zone it is UTC.
+        encoder_version: only rows of this version; None: of all.
     """
-    bounds = []
+    bounds = [] if encoder_version is None else [pc.field(ENCODER_VERSION) == encoder_version]
     type_ = table.schema.field(event_timestamp).type
     if start is not None:
         bounds.append(pc.field(event_timestamp) >= _to_scalar(start, type_))
     if end is not None:
         bounds.append(pc.field(event_timestamp) <= _to_scalar(end, type_))
-    if not bounds:
-        return None
-    return bounds[0] if len(bounds) == 1 else bounds[0] & bounds[1]
+    return functools.reduce(operator.and_, bounds) if bounds else None
 
 
 def read_all(

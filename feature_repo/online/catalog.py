@@ -8,10 +8,16 @@ It makes readers independent of Feast and its registry. The catalog of a project
                       "join_keys": [[name, type], ...],   sorted by name
                       "ttl": microseconds; 0: rows never become stale,
                       "layouts": [[field, ...], ...]}},   row_format.py; the newest last; stored rows may have any
+     "encoder": {"production": version, "base": version},   the encoder version that readers get; absent without upgrade
      "services": {name: {"views": [{"view": name, "name": its name in the service, "features": [name, ...],
                                     "join_keys": {the view's name: the service's name}}, ...],
                          "on_demand": [name, ...]}},      views that are computed for each request and not stored
      "child_age_months": [bound, ...]}                    of the stages; missing for those of schema.CHILD_AGES
+
+A view whose rows are derived from an encoder is in the store once for each encoder version that is kept: under its own
+name for the version "base", as `view#version` for others. Both are views in every respect. Readers, and writers who
+name no version, get the one of the version in production (`ProjectCatalog.find_stored_name`), so one change of the
+catalog switches all views and services at once.
 
 Other keys of a project:
 
@@ -34,6 +40,9 @@ from feature_repo.schema import CHILD_AGE_MONTHS
 
 FORMAT = 1
 """Format of the stored catalog. A catalog of another format is refused."""
+
+VERSION_SEPARATOR = "#"
+"""Stands between a view's own name and the encoder version in the name of its rows in the store."""
 
 FILL_AGAIN = "run `feast apply`, then `feast materialize-incremental`"
 """What to do about a store that lacks views, services or rows."""
@@ -103,6 +112,35 @@ class ProjectCatalog:
     """The feature services by name."""
     age_bounds: tuple[float, ...] = CHILD_AGE_MONTHS
     """Bounds of the child age stages in months (feature_repo/age_scale.py)."""
+    production_version: str = ""
+    """The encoder version that readers get; empty if the store has had no upgrade."""
+    base_version: str = ""
+    """The encoder version of the rows of views under their own names; empty if there are none, or without an upgrade.
+    """
+
+    def find_stored_name(self, view: str, encoder_version: str | None = None) -> str:
+        """Return the name in the store of a view's rows of one encoder version.
+
+        Args:
+            view: the view's own name. That of a view that is not derived from an encoder is returned as it is, unless
+                `encoder_version` is given.
+            encoder_version: the version; None for the one in production.
+        """
+        if encoder_version is not None:
+            is_base = not self.production_version or encoder_version == self.base_version
+            return view if is_base else f"{view}{VERSION_SEPARATOR}{encoder_version}"
+        versioned = f"{view}{VERSION_SEPARATOR}{self.production_version}"
+        return versioned if self.production_version and versioned in self.views else view
+
+    def find_view(self, name: str) -> "View | None":
+        """Return a view of the encoder version in production by its own name; None if the store has none."""
+        return self.views.get(self.find_stored_name(name))
+
+    def list_views(self) -> "dict[str, View]":
+        """Return the views that readers get, by their own names: those of the encoder version in production."""
+        names = dict.fromkeys(name.partition(VERSION_SEPARATOR)[0] for name in self.views)
+        found = {name: self.find_view(name) for name in names}
+        return {name: view for name, view in found.items() if view is not None}
 
     def with_view(self, view: View) -> "ProjectCatalog":
         """Return the catalog with the view added or replaced. Layouts of the replaced view stay readable.
@@ -134,12 +172,13 @@ class ProjectCatalog:
         A store that lost its data, or was never filled, has no views. A service that names a view which the store
         lacks cannot be fetched.
         """
-        if not self.views:
+        views = self.list_views()
+        if not views:
             return [f"the online store has no views: it is new, or it has lost its data; {FILL_AGAIN}"]
         names = {view.view: name for name, service in self.services.items() for view in service.views}
         return [
             f"the online store has no view `{view}`, which service `{names[view]}` names; {FILL_AGAIN}"
-            for view in sorted(names.keys() - self.views.keys())
+            for view in sorted(names.keys() - views.keys())
         ]
 
     def to_bytes(self, project: str) -> bytes:
@@ -148,8 +187,10 @@ class ProjectCatalog:
         Args:
             project: the project's name, from which the prefixes of the keys are computed.
         """
+        encoder = {"production": self.production_version, "base": self.base_version}
         catalog: dict[str, Any] = {
             "format": FORMAT,
+            **({"encoder": encoder} if self.production_version else {}),
             "views": {
                 name: {
                     "prefix": entity_keys.make_prefix(project, name).decode(),
@@ -189,7 +230,9 @@ class ProjectCatalog:
                 name: Service(tuple(map(_service_view_from_json, one["views"])), tuple(one["on_demand"]))
                 for name, one in catalog["services"].items()
             },
-            tuple(catalog.get("child_age_months", CHILD_AGE_MONTHS)),
+            age_bounds=tuple(catalog.get("child_age_months", CHILD_AGE_MONTHS)),
+            production_version=catalog.get("encoder", {}).get("production", ""),
+            base_version=catalog.get("encoder", {}).get("base", ""),
         )
 
 

@@ -55,6 +55,8 @@ class OfflineSource:
     """Name of the table's column with the event timestamp; a row with a null in it is not written."""
     created_timestamp: str | None = None
     """Name of the table's column with the created timestamp; None if it has none."""
+    encoder_version: str | None = None
+    """Only rows of this encoder version are written; None: all rows."""
 
     def rename_columns(self, rows: pa.Table) -> pa.Table:
         """Return rows of the table with the column names that `Packer` expects, and only those columns.
@@ -219,9 +221,9 @@ def select_files(
 
 
 def build_row_filter(source: OfflineSource, window: TimeWindow) -> pyarrow.dataset.Expression:
-    """Return the filter for the rows to write: event time in the window, bounds included, and no join key null.
+    """Return the filter for the rows to write: of the encoder version, event time in the window, no join key null.
 
-    A row without an event time is not in the window.
+    The bounds of the window are included. A row without an event time is not in the window.
     """
     where = _build_window_filter(source, window)
     for key in source.keys:
@@ -289,8 +291,10 @@ def _make_group(
 
 
 def _build_window_filter(source: OfflineSource, window: TimeWindow) -> pyarrow.dataset.Expression:
-    """Return the filter for the rows whose event time is in the window, bounds included."""
-    return versions.window_filter(source.table, source.event_timestamp, window.start, window.end)
+    """Return the filter for rows of the encoder version whose event time is in the window, bounds included."""
+    return versions.window_filter(
+        source.table, source.event_timestamp, window.start, window.end, encoder_version=source.encoder_version
+    )
 
 
 def _read_blocks(source: OfflineSource, group: FileGroup, newest: NewestRows) -> Iterator[pa.Table]:

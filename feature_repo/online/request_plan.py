@@ -20,6 +20,7 @@ from feature_repo.online import entity_keys
 from feature_repo.online.catalog import ProjectCatalog, ServiceView, View
 from feature_repo.online.decode import DecodedRows
 from feature_repo.online.feature_batch import FeatureBatch, ViewRows
+from feature_repo.online.store_catalog import missing_view
 from feature_repo.online.table import OnlineTable, ViewRequest
 
 if TYPE_CHECKING:
@@ -121,7 +122,9 @@ class RequestPlan:
             NotFoundError: the store no longer has a view, or a view no longer has a feature.
             InvalidInputError: two features have the same name in the result.
         """
-        views = tuple(_plan_view(table, name, service_view, full_feature_names) for service_view in service_views)
+        views = tuple(
+            _plan_view(table.project, catalog, name, service_view, full_feature_names) for service_view in service_views
+        )
         names = [feature for view in views for feature in view.names]
         duplicates = {feature for feature in names if names.count(feature) > 1}
         if duplicates:
@@ -164,15 +167,19 @@ class RequestPlan:
         return PlannedRequest(self, count, id_columns, arrays)
 
 
-def _plan_view(table: OnlineTable, name: str, service_view: ServiceView, full_feature_names: bool) -> ViewPlan:
+def _plan_view(
+    project: str, catalog: ProjectCatalog, name: str, service_view: ServiceView, full_feature_names: bool
+) -> ViewPlan:
     """Return what is read from one view; raise NotFoundError if the store lacks the view or one of its features."""
-    view = table.catalog.get_view(service_view.view)
+    view = catalog.find_view(service_view.view)
+    if view is None:
+        raise missing_view(service_view.view, project, catalog)
     missing = [feature for feature in service_view.features if feature not in view.layout.fields_by_name]
     if missing:
         raise NotFoundError(f"`{name}`: view `{view.name}` no longer has {', '.join(missing)}; run `feast apply` again")
     fields = [view.layout.fields_by_name[feature] for feature in service_view.features]
     renamed_keys = dict(service_view.join_keys)
-    return ViewPlan.build(table.project, service_view.name, view, fields, renamed_keys, full_feature_names)
+    return ViewPlan.build(project, service_view.name, view, fields, renamed_keys, full_feature_names)
 
 
 def keep_plan(plans: dict[Key, Plan], key: Key, plan: Plan) -> None:

@@ -5,7 +5,7 @@ catalog.py has the format and the keys.
 
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import pyarrow.compute as pc
@@ -15,6 +15,7 @@ from feature_repo.arrow.field import Field
 from feature_repo.errors import ConflictError, InvalidInputError, NotFoundError
 from feature_repo.online import entity_keys
 from feature_repo.online.catalog import (
+    VERSION_SEPARATOR,
     ProjectCatalog,
     Service,
     View,
@@ -80,49 +81,52 @@ class StoreCatalog:
         return catalog
 
     def get_view(self, name: str) -> View:
-        """Return a view. If the catalog as last read does not have it, the catalog is read again.
+        """Return a view of the encoder version in production.
+
+        If the catalog as last read does not have it, the catalog is read again.
 
         Raises:
             NotFoundError: the store has no view of that name.
         """
-        view = self.load().views.get(name) or self.reload().views.get(name)
+        view = self.load().find_view(name) or self.reload().find_view(name)
         if view is None:
-            raise NotFoundError(
-                f"the online store has no view `{name}` in project `{self._project}`; it has "
-                f"{', '.join(sorted(self.load().views)) or 'none'}: run `feast apply`, then materialize"
-            )
+            raise missing_view(name, self._project, self.load())
         return view
 
     def has_view(self, name: str) -> bool:
         """Return whether the store has a view now. The catalog is read again if it has changed or is gone."""
         self._reload_if_changed()
-        return name in self.load().views
+        return self.load().find_view(name) is not None
 
     def with_stored_layouts(self, view: View) -> View:
-        """Return the view with the layouts that its stored rows may have; without layouts if it is not in the store.
+        """Return the view with its name in the store and the layouts that its rows may have: none if it has no rows.
 
-        Nothing is stored. If the catalog as last read does not have the view, the catalog is read again.
+        The rows are those of the encoder version in production. Nothing is stored. If the catalog as last read does not
+        have the view, the catalog is read again.
 
         Args:
             view: the view; its own layouts are ignored.
         """
-        known = self.load().views.get(view.name) or self.reload().views.get(view.name)
-        return replace(view, layouts=() if known is None else known.layouts)
+        known = self.load().find_view(view.name) or self.reload().find_view(view.name)
+        return replace(view, layouts=()) if known is None else replace(view, name=known.name, layouts=known.layouts)
 
-    def register_view(self, view: View) -> View:
-        """Add or update a view so that readers find it; return it with the ids of its dictionaries and all layouts.
+    def register_view(self, view: View, encoder_version: str | None = None) -> View:
+        """Add or update a view so that readers find it; return it as stored, with its dictionaries and all layouts.
 
         Nothing is written if the store has the same view. Rows of older layouts stay, and stay readable. A writer calls
         this first. A view that another process has dropped and created again has new dictionaries, and readers do not
         accept codes of the old ones.
 
         Args:
-            view: the view; its last layout is the one of new rows.
+            view: the view under its own name; its last layout is the one of new rows.
+            encoder_version: the version of the rows, for a view that is derived from an encoder; None: the one in
+                production.
 
         Raises:
             ConflictError: another view's keys have the same prefix, or an older layout has the same fingerprint.
         """
         self._reload_if_changed()
+        view = replace(view, name=self.load().find_stored_name(view.name, encoder_version))
         known = self.load().views.get(view.name)
         if known is not None and self.load().with_view(view).views[view.name] == known:
             return known
@@ -152,19 +156,87 @@ class StoreCatalog:
         if self.load().age_bounds != bounds:
             self._change(lambda catalog: replace(catalog, age_bounds=bounds))
 
-    def drop_view(self, name: str) -> None:
-        """Remove a view with its rows, dictionaries and materialization log. A missing view is ignored.
+    def begin_upgrade(self, production_version: str) -> None:
+        """Record which encoder version readers get, so that rows of another one get names of their own.
 
-        Services that name the view are kept; a fetch of one fails then.
+        Nothing is written if one is recorded already.
+
+        Args:
+            production_version: the version of the rows that the store has under the views' own names.
         """
+        self._reload_if_changed()
+        if not self.load().production_version:
+            self._change(
+                lambda catalog: replace(
+                    catalog,
+                    production_version=catalog.production_version or production_version,
+                    base_version=catalog.base_version or production_version,
+                )
+            )
+
+    def switch_production(self, encoder_version: str, views: Sequence[str]) -> None:
+        """Let readers get another encoder version, of all views and services at once.
+
+        A reader takes it up between two requests, when it reads the catalog again. Nothing is deleted.
+
+        Args:
+            encoder_version: the version.
+            views: own names of the views that are derived from an encoder.
+
+        Raises:
+            ConflictError: a view that readers get has no rows of this version in the store; nothing is changed.
+        """
+
+        def switch(catalog: ProjectCatalog) -> ProjectCatalog:
+            missing = [
+                view
+                for view in views
+                if catalog.find_view(view) and catalog.find_stored_name(view, encoder_version) not in catalog.views
+            ]
+            if missing:
+                raise ConflictError(
+                    f"the online store has no rows of {encoder_version} in {', '.join(sorted(missing))}; materialize "
+                    "them first"
+                )
+            return replace(catalog, production_version=encoder_version)
+
+        self._change(switch)
+
+    def drop_other_versions(self, views: Sequence[str]) -> list[str]:
+        """Remove the rows of every encoder version but the one in production; return the removed names in the store.
+
+        Args:
+            views: own names of the views that are derived from an encoder.
+        """
+        catalog = self.reload()
+        kept = {catalog.find_stored_name(view) for view in views}
+        dropped = [name for name in catalog.views if name.partition(VERSION_SEPARATOR)[0] in views and name not in kept]
+        for name in dropped:
+            self._drop_stored_view(name)
+        if catalog.production_version and catalog.production_version != catalog.base_version:
+            self._change(lambda changed: replace(changed, base_version=""))
+        return dropped
+
+    def drop_view(self, name: str) -> None:
+        """Remove a view with its rows, dictionaries and materialization logs. A missing view is ignored.
+
+        The rows of all encoder versions are removed. Services that name the view are kept; a fetch of one fails then.
+        """
+        for stored_name in self.reload().views:
+            if name in (stored_name, stored_name.partition(VERSION_SEPARATOR)[0]):
+                self._drop_stored_view(stored_name)
+
+    def _drop_stored_view(self, name: str) -> None:
+        """Remove one view by its name in the store."""
         view = self.reload().views.get(name)
         if view is None:
             return
         prefix = entity_keys.make_prefix(self._project, name)
-        # The log goes first: if this is interrupted, no log may name rows that are gone.
+        # The log goes first: if this is interrupted, no log may name rows that are gone. The catalog goes last, so that
+        # the rows are found when this is done again.
         self._store.delete([materialization_log_key(self._project, name)])
-        self._change(lambda catalog: catalog.without_view(name))
         self._store.delete_prefix(prefix)
+        self._change(lambda catalog: catalog.without_view(name))
         dictionaries = [dictionary_key(self._project, *id_) for id_ in dictionary_ids([view])]
         self._store.delete([prefix_owner_key(prefix), *dictionaries])
 
@@ -228,3 +300,11 @@ class StoreCatalog:
             catalog = change(ProjectCatalog.from_bytes(old))
             if self._store.compare_and_swap(key, old, catalog.to_bytes(self._project)):
                 return self.reload()
+
+
+def missing_view(name: str, project: str, catalog: ProjectCatalog) -> NotFoundError:
+    """Return the error for a view that a store does not have."""
+    return NotFoundError(
+        f"the online store has no view `{name}` in project `{project}`; it has "
+        f"{', '.join(sorted(catalog.list_views())) or 'none'}: run `feast apply`, then materialize"
+    )

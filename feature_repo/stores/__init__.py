@@ -2,9 +2,11 @@
 
 offline.py        the offline store
 sources.py        Feast's views and FileSources as tables: paths, columns, reading and appending
-retrieval.py      the entity rows of a training set, and the jobs that compute it
+entity_rows.py    the entity rows of a training set
+retrieval.py      the jobs that compute training sets and stretches of history
 online/           the online stores, LMDB and Redis
 engine.py         the batch engine: offline tables to online rows
+encoder_views.py  the rows of one encoder version online: write, switch, remove
 feature_store.py  opens a deployment's FeatureStore, independent of the working directory
 registry_path.py  makes a relative SQLite path of the registry start at the repository's folder
 feast_compat.py   the parts of Feast that we use beyond its plug-in points: check these before an upgrade

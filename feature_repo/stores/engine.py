@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from feast import FeatureView, FileSource
+from feast import FeatureView, FileSource, RepoConfig
 from feast.infra.registry.base_registry import BaseRegistry
 from feast.repo_config import FeastConfigBaseModel
 
@@ -72,15 +72,6 @@ class ColumnarEngine(LocalComputeEngine):
         """
         config, view = self.repo_config, task.feature_view
         views.publish_catalog(store.online_table(config).catalog, config, registry)
-        source = sources.require_file_source(view.batch_source, f"feature view `{view.name}`")
-        if not sources.exists(config, source):
-            # A shop without labels has no tags. Its other views must be served nevertheless.
-            path = sources.resolve_path(config, source.path)
-            log.warning("%s: there is no table at %s yet; nothing to write", view.name, path)
-            return
-        table = sources.whole_view_table(config, view)
-        online = store.online_table(config)
-        stored = online.catalog.register_view(views.stored_view(config, view))
         window, rewrites = _window(view, task.start_time, task.end_time)
         with ExitStack() as progress_bars:
 
@@ -89,36 +80,83 @@ class ColumnarEngine(LocalComputeEngine):
                     return lambda done: None
                 return progress_bars.enter_context(task.tqdm_builder(rows)).update
 
-            write, rows_per_entry = self._writer(store, view)
-            materialize(
-                OfflineSource(
-                    table.table,
-                    _columns(source, table),
-                    list(table.keys.values()),
-                    table.event_timestamp,
-                    table.created_timestamp,
-                ),
-                MaterializationLog(online, stored, window if rewrites else None, clock=lambda: datetime.now(UTC)),
-                window,
-                write=write,
-                start_progress=start_progress,
-                rows_per_entry=rows_per_entry,
-            )
+            materialize_view(config, store, view, window, rewrites=rewrites, start_progress=start_progress)
 
-    def _writer(self, store: PackedOnlineStore, view: FeatureView) -> tuple[WriteGroup, int | None]:
-        """Return the writer of a view's rows, and the most rows between two entries in the materialization log."""
-        config = self.repo_config
-        online, packer = store.online_table(config), store.packer(config, view)
-        address = getattr(config.offline_store, "ray", None)
-        if address is None:
-            return make_writer(
-                pack=lambda rows: packer.pack(online, rows),
-                put=lambda keys, rows: online.store.write(keys, rows, packer.view.ttl_us),
-            ), None
-        cluster.connect(address)
-        from feature_repo.distributed import materialize as on_ray
 
-        return on_ray.make_writer(online.store, online.project, packer), on_ray.ROWS_PER_ENTRY
+def materialize_view(
+    config: RepoConfig,
+    store: PackedOnlineStore,
+    view: FeatureView,
+    window: TimeWindow,
+    *,
+    rewrites: bool = False,
+    encoder_version: str | None = None,
+    start_progress: Callable[[int], Callable[[int], object]] = lambda rows: lambda done: None,
+) -> None:
+    """Write the rows of a view that are not online yet. A view without a table is skipped with a warning.
+
+    Args:
+        config: the deployment.
+        store: its online store.
+        view: the view.
+        window: the event times that must be online.
+        rewrites: whether rows that are online already are written again.
+        encoder_version: for a view that is derived from an encoder, the version whose rows to write. Rows of another
+            version than the one in production get keys of their own. None: the version in production.
+        start_progress: called with the number of rows to process; returns a function that is called with the rows
+            processed since its last call.
+
+    Raises:
+        InvalidInputError: a row cannot be packed.
+        ConflictError: the view was dropped or changed meanwhile.
+        UnavailableError: the store does not answer.
+    """
+    source = sources.require_file_source(view.batch_source, f"feature view `{view.name}`")
+    if not sources.exists(config, source):
+        # A shop without labels has no tags. Its other views must be served nevertheless.
+        path = sources.resolve_path(config, source.path)
+        log.warning("%s: there is no table at %s yet; nothing to write", view.name, path)
+        return
+    online, version = store.online_table(config), encoder_version
+    if not sources.is_of_encoder(config, source):
+        version = None
+    elif version is None:  # the store is asked first: its views hold the version that it names
+        version = online.catalog.reload().production_version or sources.read_production_version(config)
+    table = sources.whole_view_table(config, view, version)
+    stored = online.catalog.register_view(views.stored_view(config, view), version)
+    write, rows_per_entry = _make_writer(config, store, view, version)
+    materialize(
+        OfflineSource(
+            table.table,
+            _columns(source, table),
+            list(table.keys.values()),
+            table.event_timestamp,
+            table.created_timestamp,
+            table.encoder_version,
+        ),
+        MaterializationLog(online, stored, window if rewrites else None, clock=lambda: datetime.now(UTC)),
+        window,
+        write=write,
+        start_progress=start_progress,
+        rows_per_entry=rows_per_entry,
+    )
+
+
+def _make_writer(
+    config: RepoConfig, store: PackedOnlineStore, view: FeatureView, encoder_version: str | None
+) -> tuple[WriteGroup, int | None]:
+    """Return the writer of a view's rows, and the most rows between two entries in the materialization log."""
+    online, packer = store.online_table(config), store.packer(config, view, encoder_version)
+    address = getattr(config.offline_store, "ray", None)
+    if address is None:
+        return make_writer(
+            pack=lambda rows: packer.pack(online, rows),
+            put=lambda keys, rows: online.store.write(keys, rows, packer.view.ttl_us),
+        ), None
+    cluster.connect(address)
+    from feature_repo.distributed import materialize as on_ray
+
+    return on_ray.make_writer(online.store, online.project, packer), on_ray.ROWS_PER_ENTRY
 
 
 def _window(view: FeatureView, start: datetime, end: datetime) -> tuple[TimeWindow, bool]:

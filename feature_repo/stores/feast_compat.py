@@ -9,6 +9,7 @@ Imported here, and nowhere else:
     compute_non_entity_date_range      the dates of a training set without entity rows
     has_transformation                 whether a view is computed, and so left to Feast's own engine
     track_feature_statuses             the counters of Feast's feature server
+    get_online_store                   the online store that a feature store writes to
     LocalComputeEngine and its jobs    the base class of our batch engine, and its results
     DUMMY_ENTITY_ID, DUMMY_ENTITY_VAL  the join key of a view without entities
     EVENT_TIMESTAMP                    the default name of an entity row's time column
@@ -31,7 +32,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
-from feast import FeatureService, utils
+from feast import FeatureService, FeatureStore, utils
 from feast.feature_view import DUMMY_ENTITY_ID, DUMMY_ENTITY_VAL
 from feast.feature_view_utils import has_transformation
 from feast.infra.common.materialization_job import MaterializationJobStatus, MaterializationTask
@@ -56,6 +57,7 @@ __all__ = [
     "MaterializationTask",
     "compute_non_entity_date_range",
     "compute_versioned_name",
+    "get_online_store",
     "has_transformation",
     "parse_feature_ref",
     "request_context",
@@ -115,3 +117,8 @@ def request_context(
     if cached is not None and not cached.version_id:
         cached.version_id = str(uuid4())
     return FeastRequestContext(utils._get_cached_request_context(registry, project, features, full_feature_names))
+
+
+def get_online_store(store: FeatureStore) -> Any:
+    """Return the online store object of a feature store; None if its provider has none."""
+    return getattr(store._get_provider(), "online_store", None)

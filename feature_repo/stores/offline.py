@@ -24,8 +24,9 @@ from feature_repo.errors import InvalidInputError
 from feature_repo.offline import versions
 from feature_repo.offline.training_set import Lookup
 from feature_repo.stores import sources
+from feature_repo.stores.entity_rows import EntityRows
 from feature_repo.stores.feast_compat import DUMMY_ENTITY_ID, DUMMY_ENTITY_VAL
-from feature_repo.stores.retrieval import EntityRows, TableRetrievalJob, TrainingRequest, TrainingRetrievalJob
+from feature_repo.stores.retrieval import TableRetrievalJob, TrainingRequest, TrainingRetrievalJob
 
 
 class DeltaOfflineStoreConfig(FeastConfigBaseModel):
@@ -134,12 +135,13 @@ class DeltaOfflineStore(OfflineStore):
             NotFoundError: the table does not exist; or, when the job runs, it lacks a key or feature column.
         """
         created = created_timestamp_column or None
+        version = _encoder_version(config, data_source)
 
         def read_newest(table: pyarrow.dataset.Dataset, columns: list[str]) -> pa.Table:
             return versions.read_newest(
                 table,
                 columns,
-                versions.window_filter(table, timestamp_field, start_date, end_date),
+                versions.window_filter(table, timestamp_field, start_date, end_date, encoder_version=version),
                 keys=join_key_columns,
                 event_timestamp=timestamp_field,
                 created_timestamp=created,
@@ -181,12 +183,12 @@ class DeltaOfflineStore(OfflineStore):
             NotFoundError: the table does not exist; or, when the job runs, it lacks a column.
         """
         created = created_timestamp_column or None
+        version = _encoder_version(config, data_source)
 
         def read_all(table: pyarrow.dataset.Dataset, columns: list[str]) -> pa.Table:
             versions.require_columns(table, [timestamp_field])
-            return versions.read_all(
-                table, columns, versions.window_filter(table, timestamp_field, start_date, end_date)
-            )
+            where = versions.window_filter(table, timestamp_field, start_date, end_date, encoder_version=version)
+            return versions.read_all(table, columns, where)
 
         columns = [*join_key_columns, *feature_name_columns, timestamp_field, *([created] if created else [])]
         wanted = columns if feature_name_columns else None
@@ -281,6 +283,12 @@ class DeltaOfflineStore(OfflineStore):
             NotFoundError: the table does not exist.
         """
         return sources.list_columns(config, sources.require_file_source(data_source, f"source `{data_source.name}`"))
+
+
+def _encoder_version(config: RepoConfig, data_source: DataSource) -> str | None:
+    """Return the version in production if the source's rows are derived from an encoder, else None."""
+    source = sources.require_file_source(data_source, f"source `{data_source.name}`")
+    return sources.read_production_version(config) if sources.is_of_encoder(config, source) else None
 
 
 def _connect_lookup(ray: str | None) -> Lookup | None:

@@ -1,132 +1,29 @@
-"""Training sets and stretches of history for Feast: the entity rows to join, and the jobs that compute the result."""
+"""Training sets and stretches of history for Feast: the jobs that compute the result."""
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.dataset
 import pyarrow.parquet
-from feast import FeatureView, OnDemandFeatureView, RepoConfig
+from feast import OnDemandFeatureView, RepoConfig
 from feast.errors import SavedDatasetLocationAlreadyExists
 from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
 from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMetadata
 from feast.saved_dataset import SavedDatasetStorage
 
-from feature_repo.arrow import timestamps
 from feature_repo.errors import InvalidInputError
-from feature_repo.offline import delta, training_set, training_set_on_disk, versions
+from feature_repo.offline import delta, production, training_set, training_set_on_disk
 from feature_repo.offline.training_set import Lookup, TrainingSet, ViewTable
 from feature_repo.offline.training_set_on_disk import TrainingSetOnDisk
+from feature_repo.schema import ENCODER_VERSION
 from feature_repo.stores import sources
-from feature_repo.stores.feast_compat import EVENT_TIMESTAMP, compute_non_entity_date_range
-
-
-@dataclass(frozen=True)
-class EntityRows:
-    """The rows of a training set, before features are joined: keys of entities, each with the time of interest."""
-
-    rows: pa.Table | pyarrow.dataset.Dataset
-    """The rows in memory, or a data set that is read when it is joined."""
-    event_timestamp: str
-    """The name of the column with the time of each row."""
-
-    @staticmethod
-    def from_caller(entity_df: pd.DataFrame | pa.Table | pyarrow.dataset.Dataset | Any) -> "EntityRows":
-        """Convert the caller's rows to Arrow and their time column to UTC; times without a time zone are UTC.
-
-        The time column is `event_timestamp`, or else the only column of timestamps. A data set is neither read nor
-        converted. A DataFrame's column `event_timestamp` of dtype object is parsed as times. The order of the rows is
-        kept; the index of a DataFrame is dropped.
-
-        Args:
-            entity_df: the rows, with the join keys, a time and any further columns.
-
-        Raises:
-            InvalidInputError: the rows are SQL or of another type; no column, or more than one, can be the time; or a
-                column of a DataFrame does not fit Arrow.
-        """
-        if isinstance(entity_df, str):
-            raise InvalidInputError(
-                "entity_df is a SQL string, and DeltaOfflineStore runs no SQL; pass a pandas DataFrame or a pyarrow "
-                "Table"
-            )
-        if isinstance(entity_df, pyarrow.dataset.Dataset):
-            return EntityRows(entity_df, _find_time_column(entity_df.schema))
-        if not isinstance(entity_df, pd.DataFrame | pa.Table):
-            raise InvalidInputError(
-                f"entity_df is a {type(entity_df).__name__}; pass a pandas DataFrame or a pyarrow Table"
-            )
-        rows = _to_arrow(entity_df) if isinstance(entity_df, pd.DataFrame) else entity_df
-        column = _find_time_column(rows.schema)
-        rows = rows.set_column(rows.column_names.index(column), column, timestamps.to_utc(rows[column]))
-        return EntityRows(rows, column)
-
-    @staticmethod
-    def from_views(
-        views: Sequence[ViewTable],
-        feature_views: Sequence[FeatureView],
-        start_date: datetime | None,
-        end_date: datetime | None,
-    ) -> "EntityRows":
-        """Return a row for each key and event time in the views' tables between two dates (inclusive), each once.
-
-        The rows are sorted by time, then by key; the time column is called `event_timestamp`.
-
-        Rows of a view whose keys are not null are taken. A view with other keys than the first one's adds rows in
-        which the first one's keys are null.
-
-        Args:
-            views: the views' tables and columns.
-            feature_views: the same views, as Feast has them; their TTLs count.
-            start_date: the first event time; None: `end_date` minus the longest TTL, or 30 days if no view has one.
-            end_date: the last event time; None: now.
-
-        Raises:
-            InvalidInputError: there are no views.
-            NotFoundError: a table lacks a key column.
-        """
-        start, end = compute_non_entity_date_range(list(feature_views), start_date=start_date, end_date=end_date)
-        times = [
-            versions.read_distinct_times(
-                view.table,
-                dict(view.keys),
-                view.event_timestamp,
-                versions.window_filter(view.table, view.event_timestamp, start, end),
-                time_name=EVENT_TIMESTAMP,
-            )
-            for view in views
-        ]
-        if not times:
-            raise InvalidInputError("without entity rows, name at least one feature of a feature view")
-        together = pa.concat_tables(times, promote_options="permissive")
-        distinct = together.group_by(together.column_names).aggregate([])
-        return EntityRows(distinct.sort_by([(name, "ascending") for name in together.column_names]), EVENT_TIMESTAMP)
-
-    def metadata(self, feature_refs: list[str]) -> RetrievalMetadata:
-        """Return Feast's description of a training set: its features, its other columns and its time range.
-
-        The other columns are all columns of the rows except the one with the time. The time range is None if there are
-        no
-        rows, or if they are a data set.
-
-        Args:
-            feature_refs: the features, as `view:feature`.
-        """
-        described = {
-            "features": feature_refs,
-            "keys": [name for name in self.rows.schema.names if name != self.event_timestamp],
-        }
-        if not isinstance(self.rows, pa.Table):
-            return RetrievalMetadata(**described)
-        bounds = pc.min_max(self.rows[self.event_timestamp].cast(pa.timestamp("us", tz="UTC"), safe=False))
-        first, last = bounds["min"].as_py(), bounds["max"].as_py()
-        return RetrievalMetadata(**described, min_event_timestamp=first, max_event_timestamp=last)
+from feature_repo.stores.entity_rows import EntityRows
 
 
 class TableRetrievalJob(RetrievalJob):
@@ -288,10 +185,25 @@ class TrainingRetrievalJob(TableRetrievalJob):
         self._request = request
         self._described = described
 
+    def with_encoder_version(self, encoder_version: str) -> "TrainingRetrievalJob":
+        """Return the same training set from the rows of another encoder version, such as the candidate of an upgrade.
+
+        Without this call it is the version in production. Views that are not derived from an encoder are not affected.
+
+        Args:
+            encoder_version: `name@fingerprint`; a version without rows gives nulls.
+        """
+        views = [
+            replace(view, encoder_version=encoder_version) if ENCODER_VERSION in view.table.schema.names else view
+            for view in self._request.views
+        ]
+        return self._with_request(replace(self._request, views=views))
+
     def created_before(self, time: datetime) -> "TrainingRetrievalJob":
         """Return the same training set as it would have been made at `time`.
 
         Versions that were created at `time` or later are not seen, and versions that have been corrected since are.
+        The encoder version is the one that was in production then; call `with_encoder_version` afterwards for another.
         This reaches as far back as `offline_store.retention_days` keeps corrected versions. Views without a created
         timestamp are not affected.
 
@@ -303,7 +215,16 @@ class TrainingRetrievalJob(TableRetrievalJob):
         """
         if not isinstance(time, datetime) or pd.isna(time):
             raise InvalidInputError(f"created_before: {time!r} is not a time; expected a datetime with its time zone")
-        return TrainingRetrievalJob(self._config, replace(self._request, created_before=time), **self._described)
+        folder = sources.resolve_path(self._config, ".")
+        version = production.read_version(folder, at=time if time.tzinfo else time.replace(tzinfo=UTC))
+        views = [
+            view if view.encoder_version is None else replace(view, encoder_version=version)
+            for view in self._request.views
+        ]
+        return self._with_request(replace(self._request, views=views, created_before=time))
+
+    def _with_request(self, request: TrainingRequest) -> "TrainingRetrievalJob":
+        return TrainingRetrievalJob(self._config, request, **self._described)
 
     def to_normalised(self) -> TrainingSet:
         """Return the entity rows in their order and, for each feature view, row indices into its distinct versions.
@@ -365,35 +286,3 @@ class TrainingRetrievalJob(TableRetrievalJob):
             on_demand_feature_views=self._on_demand_feature_views,
             metadata=self._metadata,
         ).to_arrow()
-
-
-def _to_arrow(frame: pd.DataFrame) -> pa.Table:
-    """Return the frame without its index; a column `event_timestamp` of objects becomes timestamps."""
-    if EVENT_TIMESTAMP in frame and frame[EVENT_TIMESTAMP].dtype == object:
-        try:
-            parsed = pd.to_datetime(frame[EVENT_TIMESTAMP], utc=True)
-        except (ValueError, TypeError) as error:
-            raise InvalidInputError(
-                f"entity_df: column `{EVENT_TIMESTAMP}` has values that are not times: {error}"
-            ) from error
-        frame = frame.assign(**{EVENT_TIMESTAMP: parsed})
-    try:
-        return pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
-    except pa.ArrowException as error:
-        raise InvalidInputError(f"entity_df does not fit Arrow: {' '.join(map(str, error.args))}") from error
-
-
-def _find_time_column(schema: pa.Schema) -> str:
-    """Return `event_timestamp` or the only column of timestamps; raise InvalidInputError if there is no such column."""
-    timestamp_columns = [field.name for field in schema if pa.types.is_timestamp(field.type)]
-    if EVENT_TIMESTAMP in schema.names:
-        if EVENT_TIMESTAMP not in timestamp_columns:
-            type_ = schema.field(EVENT_TIMESTAMP).type
-            raise InvalidInputError(f"entity_df: column `{EVENT_TIMESTAMP}` is {type_}; expected a timestamp")
-        return EVENT_TIMESTAMP
-    if len(timestamp_columns) != 1:
-        raise InvalidInputError(
-            f"entity_df has no column `{EVENT_TIMESTAMP}`, and {len(timestamp_columns)} columns of timestamps "
-            f"({timestamp_columns}); name the one with the time of each row `{EVENT_TIMESTAMP}`"
-        )
-    return timestamp_columns[0]

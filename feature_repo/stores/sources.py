@@ -15,9 +15,10 @@ from feast.data_format import DeltaFormat
 from feast.data_source import DataSource
 from feast.types import from_feast_to_pyarrow_type
 
+from feature_repo import schema
 from feature_repo.atomic_write import replace_atomically
 from feature_repo.errors import InvalidInputError, NotFoundError
-from feature_repo.offline import delta, retention
+from feature_repo.offline import delta, production, retention
 from feature_repo.offline.training_set import ViewTable
 from feature_repo.stores.feast_compat import DUMMY_ENTITY_ID, parse_feature_ref
 
@@ -165,19 +166,40 @@ def requested_view_tables(
         NotFoundError: a view's table does not exist.
         InvalidInputError: a view's source is not a `FileSource`, or has no `timestamp_field`.
     """
-    return [_view_table(config, view, _features_of(view, feature_refs), full_feature_names) for view in feature_views]
+    version = read_production_version(config)
+    return [
+        _view_table(config, view, _features_of(view, feature_refs), full_feature_names, version)
+        for view in feature_views
+    ]
 
 
-def whole_view_table(config: RepoConfig, view: FeatureView) -> ViewTable:
+def whole_view_table(config: RepoConfig, view: FeatureView, encoder_version: str | None) -> ViewTable:
     """Return the table of a feature view with all of its features, under their own names.
 
     Whether the table has the columns is not checked.
+
+    Args:
+        config: the deployment.
+        view: the view.
+        encoder_version: the version whose rows to use, if they are derived from an encoder; None: all rows.
 
     Raises:
         NotFoundError: the table does not exist.
         InvalidInputError: the view's source is not a `FileSource`, or has no `timestamp_field`.
     """
-    return _view_table(config, view, [feature.name for feature in view.features], full_feature_names=False)
+    features = [feature.name for feature in view.features]
+    return _view_table(config, view, features, full_feature_names=False, encoder_version=encoder_version)
+
+
+def read_production_version(config: RepoConfig) -> str | None:
+    """Return the encoder version in production; None if none is recorded."""
+    return production.read_version(resolve_path(config, "."))
+
+
+def is_of_encoder(config: RepoConfig, source: FileSource) -> bool:
+    """Return whether a source is one of the deployment's tables whose rows are derived from an encoder."""
+    paths = [resolve_path(config, name) for name in schema.ENCODER_TABLES]
+    return is_delta(source) and resolve_path(config, source.path) in paths
 
 
 def _features_of(view: FeatureView, feature_refs: list[str]) -> list[str]:
@@ -190,8 +212,13 @@ def _features_of(view: FeatureView, feature_refs: list[str]) -> list[str]:
     return list(dict.fromkeys(features))
 
 
-def _view_table(config: RepoConfig, view: FeatureView, features: list[str], full_feature_names: bool) -> ViewTable:
-    """Return the table of a view and its columns by their names in the result."""
+def _view_table(
+    config: RepoConfig, view: FeatureView, features: list[str], full_feature_names: bool, encoder_version: str | None
+) -> ViewTable:
+    """Return the table of a view and its columns by their names in the result.
+
+    `encoder_version` counts for a table whose rows are derived from an encoder.
+    """
     source = require_file_source(view.batch_source, f"feature view `{view.name}`")
     if not source.timestamp_field:
         raise InvalidInputError(f"feature view `{view.name}`: its source `{source.name}` names no timestamp_field")
@@ -217,6 +244,7 @@ def _view_table(config: RepoConfig, view: FeatureView, features: list[str], full
         ttl=view.ttl or None,
         # Read after the table is opened: a retention run in between must not promise more than the table has.
         kept_since=retention.read_kept_since(resolve_path(config, source.path)) if is_delta(source) else None,
+        encoder_version=encoder_version if is_of_encoder(config, source) else None,
     )
 
 

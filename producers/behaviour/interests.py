@@ -300,6 +300,7 @@ def _compare_stored(
         entity=USER_ID,
         version_column="encoder_version",
         version=version,
+        encoder_version=version,
         count_column="clicks",
     )
     user, time = log.user[order].astype(np.int64), log.timestamp_us[order]

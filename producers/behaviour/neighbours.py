@@ -123,7 +123,9 @@ def make_neighbours(
     )
     changes = read_changes(settings, version)
     path = settings.table(schema.NEIGHBOURS_TABLE)
-    stored = StoredRows.read(path, changes.product_ids, version_column="encoder_version", version=version)
+    stored = StoredRows.read(
+        path, changes.product_ids, version_column="encoder_version", version=version, encoder_version=version
+    )
     interval_us = interval // timedelta(microseconds=1)
     # Not before the first product: one impression dated 1970 must not make twenty thousand intervals.
     first = min(max(log.timestamp_us[0], changes.timestamp_us[0] - interval_us), log.timestamp_us[-1])

@@ -77,8 +77,7 @@ def read_changes(settings: Settings, encoder_version: str) -> ProductChanges:
 
     Args:
         settings: the deployment. If it has no catalogue or no tags, there are no changes of prices or of ages.
-        encoder_version: vectors of other versions are ignored. Ages are read whatever vectors they were predicted
-            from.
+        encoder_version: vectors of other versions, and ages that were predicted from such, are ignored.
 
     Raises:
         NotFoundError: there is no vector of this version.
@@ -90,9 +89,13 @@ def read_changes(settings: Settings, encoder_version: str) -> ProductChanges:
         where=pc.field("encoder_version") == encoder_version,
     )
     tables = {"fused_vector": embedding.filter(pc.is_valid(pc.field("fused_vector")))}
-    for name, column in ((schema.CATALOGUE_TABLE, "price"), (schema.TAGS_TABLE, "child_age_distribution")):
+    of_encoder = pc.field("encoder_version") == encoder_version
+    for name, column, where in (
+        (schema.CATALOGUE_TABLE, "price", None),
+        (schema.TAGS_TABLE, "child_age_distribution", of_encoder),
+    ):
         if delta.exists(settings.table(name)):
-            tables[column] = delta.read(settings.table(name), [*key, column])
+            tables[column] = delta.read(settings.table(name), [*key, column], where=where)
     vectors = normalize_rows(to_matrix(tables["fused_vector"]["fused_vector"]))
     if not len(vectors):
         raise NotFoundError(f"no vector of {encoder_version} in `product_embedding`; run `produce embeddings`")

@@ -97,6 +97,7 @@ def caption_catalogue(
         digests,
         version_column="captioner_version",
         version=captioner.version,
+        encoder_version=None,
         recompute=recompute,
     )
     todo = with_image["row"].to_numpy()[outdated]

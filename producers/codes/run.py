@@ -143,7 +143,13 @@ def code_products(
         codebooks.save_codebook(settings, codebook)
     path = settings.table(schema.CODES_TABLE)
     new = find_outdated(
-        path, keys, digests, version_column="codebook_version", version=codebook.version, recompute=recompute
+        path,
+        keys,
+        digests,
+        version_column="codebook_version",
+        version=codebook.version,
+        encoder_version=version,
+        recompute=recompute,
     )
     for start in range(0, len(new), ROWS_PER_COMMIT):
         part = new[start : start + ROWS_PER_COMMIT]

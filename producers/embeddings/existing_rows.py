@@ -1,6 +1,6 @@
 """Compare rows with those that the table `product_embedding` has: by encoder version and content hashes.
 
-For each product and event time only the row created last counts, whatever its encoder: it is the one that is served.
+For each product, event time and encoder version only the row created last counts: it is the one that is served.
 """
 
 import numpy as np
@@ -42,43 +42,23 @@ def find_existing(settings: Settings, rows: pa.Table, encoder_version: str, *, f
         few: read only rows of these products, not all rows of their time range. Faster for a small n.
 
     Returns:
-        Two bool arrays [n], in the order of `rows`. The first is whether the last created row of the same product and
-        event time is of this encoder. The second is whether it also has the same content hashes, or none at all; rows
-        have none if they were written before hashes were stored. Both are False throughout if there is no table yet.
+        Two bool arrays [n], in the order of `rows`. The first is whether there is a row of this encoder for the same
+        product and event time. The second is whether the one created last also has the same content hashes, or none at
+        all; rows have none if they were written before hashes were stored. Both are False throughout if there is no
+        table yet.
     """
     path = settings.table(schema.EMBEDDING_TABLE)
     if not delta.exists(path) or not len(rows):
         return np.zeros(len(rows), bool), np.zeros(len(rows), bool)
-    stored = delta.read(
-        path, [*KEY, CREATED_TIMESTAMP, "encoder_version", *HASH_COLUMNS], where=build_filter(rows, few)
-    )
+    where = build_filter(rows, few) & (pc.field("encoder_version") == encoder_version)
+    stored = delta.read(path, [*KEY, CREATED_TIMESTAMP, *HASH_COLUMNS], where=where)
     latest = find_latest(stored)
-    latest = latest[pc.equal(stored["encoder_version"], encoder_version).to_numpy()[latest]]
     index = row_hash.find_positions(hash_keys(rows), hash_keys(stored)[latest])
     exists = index >= 0
     is_same, stored_contents = exists.copy(), hash_contents(stored)[latest][index[exists]]
     is_equal = (hash_contents(rows)[exists] == stored_contents).all(axis=1)
     is_same[exists] = is_equal | (stored_contents == NO_CONTENT).all(axis=1)
     return exists, is_same
-
-
-def has_newer_rows_of_others(settings: Settings, encoder_version: str, since_version: int | None) -> bool:
-    """Return whether another encoder's rows were added to `product_embedding` after its version `since_version`.
-
-    False if there is no table. A compaction does not hide such rows; older rows that it moved to a new file count too.
-    A file with rows of one encoder only is decided by Delta's statistics, without reading it.
-
-    Args:
-        settings: the deployment.
-        encoder_version: the encoder whose rows do not count.
-        since_version: number of a version of the table. None, or a version that the log no longer holds, considers
-            every row.
-    """
-    path = settings.table(schema.EMBEDDING_TABLE)
-    if not delta.exists(path):
-        return False
-    added = delta.open_added_rows(path, delta.open_table(path), since_version)
-    return added.count_rows(filter=pc.field("encoder_version") != encoder_version) > 0
 
 
 def build_filter(rows: pa.Table, few: bool) -> pc.Expression:

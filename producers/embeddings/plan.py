@@ -1,10 +1,9 @@
-"""Plan what to encode: catalogue versions whose latest row is not of this encoder, and the contents they need.
+"""Plan what to encode: catalogue versions that have no row of this encoder, and the contents they need.
 
 An encoder that has encoded a whole version of the catalogue stores that version's number as a marker on its own table,
 together with its rows. The next plan reads only catalogue rows that were added since. Of the existing embedding rows it
 reads keys and hashes, and by Delta's statistics only of files whose event times can match. So a run without new rows
-reads nothing, and any other run reads as much as was added. If another encoder's rows were added since, the whole
-catalogue is read, because rows that those have superseded need a later row of this encoder again.
+reads nothing, and any other run reads as much as was added. Rows of other encoders do not count.
 """
 
 from dataclasses import dataclass
@@ -23,6 +22,9 @@ from producers.embeddings import existing_rows
 from producers.embeddings.existing_rows import KEY, RowIndices
 from producers.embeddings.vector_cache import IMAGE, TITLE, VectorCache
 
+NOTHING_ENCODED = -1
+"""Value of the marker of an encoder whose rows have been deleted."""
+
 
 @dataclass(frozen=True)
 class CatalogueChanges:
@@ -31,8 +33,7 @@ class CatalogueChanges:
     version: int
     """Number of the version of the catalogue table."""
     markers: dict[str, int]
-    """Name of each marker with its number, to be stored on the table of embeddings when everything is encoded: this
-    version, and that table's own, which is left out if there is no such table yet."""
+    """Name of the marker with its number, to be stored on the table of embeddings when everything is encoded."""
     new: pyarrow.dataset.Dataset
     """Every catalogue row that no finished run has seen, possibly among others."""
     rows: int
@@ -63,8 +64,8 @@ def read_changes(settings: Settings, encoder_version: str) -> CatalogueChanges |
         encoder_version: the encoder, as `name@fingerprint`.
 
     Returns:
-        What is new. None if a run of this encoder has finished this version of the catalogue, and no other encoder's
-        rows were added since. All of the catalogue is new if no run of this encoder has finished.
+        What is new. None if a run of this encoder has finished this version of the catalogue. All of the catalogue is
+        new if no run of this encoder has finished.
 
     Raises:
         NotFoundError: there is no catalogue.
@@ -72,15 +73,10 @@ def read_changes(settings: Settings, encoder_version: str) -> CatalogueChanges |
     path = settings.table(schema.CATALOGUE_TABLE)
     catalogue = delta.open_dataset(path)
     table, embeddings = delta.open_table(path), settings.table(schema.EMBEDDING_TABLE)
-    catalogue_marker = f"{schema.CATALOGUE_TABLE} {table.metadata().id} encoded by {encoder_version}"
-    rows_marker = f"{catalogue_marker}, rows looked at"
-    markers, embeddings_version = {catalogue_marker: table.version()}, delta.latest_version(embeddings)
-    if embeddings_version is not None:
-        markers[rows_marker] = embeddings_version
+    catalogue_marker = _catalogue_marker(table.metadata().id, encoder_version)
+    markers = {catalogue_marker: table.version()}
     finished = delta.txn_marker(embeddings, catalogue_marker)
-    if finished is not None and existing_rows.has_newer_rows_of_others(
-        settings, encoder_version, delta.txn_marker(embeddings, rows_marker)
-    ):
+    if finished == NOTHING_ENCODED:
         finished = None
     if finished == table.version():
         return None
@@ -89,13 +85,33 @@ def read_changes(settings: Settings, encoder_version: str) -> CatalogueChanges |
     )
 
 
+def forget_encoder(settings: Settings, encoder_version: str) -> None:
+    """Forget that an encoder has encoded the catalogue, after its rows have been deleted.
+
+    Raises:
+        ConflictError: a run of this encoder has committed meanwhile.
+        UnavailableError: the commit cannot be written.
+    """
+    catalogue, path = settings.table(schema.CATALOGUE_TABLE), settings.table(schema.EMBEDDING_TABLE)
+    if not delta.exists(catalogue) or not delta.exists(path):
+        return
+    app_id = existing_rows.txn_app_id(encoder_version)
+    marker = _catalogue_marker(delta.open_table(catalogue).metadata().id, encoder_version)
+    empty = schema.PRODUCT_EMBEDDING.empty_table()
+    delta.append_if_version(path, empty, app_id, delta.txn_version(path, app_id), {marker: NOTHING_ENCODED})
+
+
+def _catalogue_marker(table_id: object, encoder_version: str) -> str:
+    return f"{schema.CATALOGUE_TABLE} {table_id} encoded by {encoder_version}"
+
+
 def plan_encoding(
     settings: Settings, new: pyarrow.dataset.Dataset, encoder_version: str, cache: VectorCache, *, has_images: bool
 ) -> EncodingPlan:
     """Decide which catalogue rows need an embedding row, and which of their contents have to be encoded.
 
     Of several rows of one product and event time, only the one created last counts. It needs an embedding row unless
-    the last created one of that product and time is of this encoder and has the same image and title.
+    the last created one of this encoder for that product and time has the same image and title.
 
     Args:
         settings: the deployment.

@@ -13,7 +13,7 @@ from feature_repo.arrow import take
 from feature_repo.atomic_write import replace_atomically
 from feature_repo.config import Settings
 from feature_repo.errors import ConflictError, NotFoundError
-from feature_repo.offline import delta, quarantine
+from feature_repo.offline import delta, production, quarantine
 from producers.catalogue import row_hash
 from producers.embeddings import existing_rows
 from producers.embeddings.existing_rows import KEY, STEP, Mask, txn_app_id
@@ -149,6 +149,7 @@ def commit_parts(settings: Settings, folder: Path, now: datetime) -> CommitSumma
         ConflictError: other runs of this encoder committed first, again and again.
     """
     run = shards.read_description(folder)
+    production.record_first_version(settings.offline, run.encoder_version, now)
     parts = added = existing = outdated = 0
     complete_rows = sum(run.count_rows(part) for part in range(run.parts) if shards.is_done(folder, part))
     refused: list[quarantine.RejectedRow] = []

@@ -9,7 +9,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import chain
 from pathlib import Path
@@ -23,7 +23,7 @@ from feature_repo.arrow import take
 from feature_repo.config import Settings
 from feature_repo.distributed import cluster
 from feature_repo.errors import ConflictError, EncoderMismatchError
-from feature_repo.offline import delta, quarantine
+from feature_repo.offline import delta, production, quarantine
 from producers.catalogue import row_hash
 from producers.embeddings import vector_cache
 from producers.embeddings.existing_rows import KEY, STEP, RowIndices, txn_app_id
@@ -62,6 +62,8 @@ class EmbeddingSummary:
     """Number of quarantined images, titles and products by reason, the most frequent first."""
     seconds: StageSeconds
     """Seconds of each stage, summed over all chunks."""
+    production_version: str | None = None
+    """The encoder version that readers get."""
 
     def __str__(self) -> str:
         lines = [
@@ -70,6 +72,8 @@ class EmbeddingSummary:
         ]
         if self.encoded:
             lines.append(f"  {self.seconds}")
+        if self.production_version not in (None, self.encoder_version):
+            lines.append(f"  readers get {self.production_version}; `produce upgrade` changes that")
         return "\n".join(lines + [f"  quarantined {rows:,}: {reason}" for reason, rows in self.unusable.items()])
 
 
@@ -84,7 +88,10 @@ def embed_catalogue(
 ) -> EmbeddingSummary:
     """Write an embedding row for every catalogue version that has no current one of this encoder.
 
-    A catalogue version is a product at an event time. Its embedding row is current if it is the last created, is of
+    The first encoder of a store is in production. Readers do not get rows of another one before `produce upgrade`
+    has put it into production.
+
+    A catalogue version is a product at an event time. Its embedding row is current if it is the last created one of
     this encoder and has the same image and title. Products whose image and title both give no vector get no row; the
     reasons go to the quarantine. If nothing is new, nothing is written but the run log. A run that is killed keeps what
     it has committed, and the next one does the rest.
@@ -115,6 +122,7 @@ def embed_catalogue(
         if not accept_changed:
             _check_encoder_unchanged(settings, model.version)
         run.set_model(model.version)
+        in_production = production.record_first_version(settings.offline, model.version, now)
         if ray is not None:
             cluster.connect(ray)
         with open_caches(settings.offline, model) as (cache, outputs):
@@ -123,7 +131,7 @@ def embed_catalogue(
                 try:
                     while not work.encode_pass():
                         pass
-                    return work.summarize()
+                    return replace(work.summarize(), production_version=in_production)
                 except delta.CommitConflictError:
                     continue  # another run of this encoder has committed rows: plan again; the vectors are cached
     raise ConflictError(
@@ -196,12 +204,16 @@ def estimate_embeddings(settings: Settings, encoder: str, *, accept_changed: boo
 def _check_encoder_unchanged(settings: Settings, version: str) -> None:
     """Raise EncoderMismatchError if the last run with an encoder of this name had another version.
 
-    The name is the part of `version` before the last @. An encoder without a run passes.
+    The name is the part of `version` before the last @. An encoder without a run passes, and so do the two versions of
+    an upgrade that is running.
     """
+    upgrade = production.read_current(settings.offline)
+    if upgrade and upgrade.is_running and version in (upgrade.production_version, upgrade.candidate_version):
+        return
     name = version.rpartition("@")[0]
     runs = run_log.read_last_runs(settings, LOGGED_RUNS)  # unlike read_runs it creates no database
-    versions = (run.model for run in runs if run.step == STEP and run.model)
-    last = next((model for model in versions if model.rpartition("@")[0] == name), version)
+    models = (run.model for run in runs if run.step == STEP and run.model)
+    last = next((model for model in models if model.rpartition("@")[0] == name), version)
     if last != version:
         raise EncoderMismatchError(
             f"encoder `{name}` has changed: {last} in the last run, {version} now; if it was trained again, "

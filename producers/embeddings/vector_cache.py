@@ -104,6 +104,18 @@ class VectorCache:
 
         self._environment.run(work)
 
+    def clear(self) -> int:
+        """Remove all vectors of this encoder version; return their number."""
+
+        def work(environment: lmdb.Environment) -> int:
+            with environment.begin(write=True) as transaction, transaction.cursor() as cursor:
+                removed = 0
+                while cursor.set_range(self._version) and bytes(cursor.key()[: len(self._version)]) == self._version:
+                    removed += cursor.delete()
+                return removed
+
+        return self._environment.run(work)
+
 
 @contextmanager
 def open_cache(folder: Path, encoder_version: str, dim: int) -> Iterator[VectorCache]:

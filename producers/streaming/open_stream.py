@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from feature_repo import schema
 from feature_repo.config import Settings
 from feature_repo.errors import EncoderMismatchError, NotFoundError
-from feature_repo.offline import delta
+from feature_repo.offline import delta, production
 from feature_repo.online.open_store import open_configured_table
 from feature_repo.online.table import OnlineTable
 from feature_repo.schema import CREATED_TIMESTAMP
@@ -91,15 +91,15 @@ def open_stream(
 
     Raises:
         NotFoundError: There is no online store yet.
-        EncoderMismatchError: The newest offline vectors are of another encoder version, and `accept_changed` is False.
+        EncoderMismatchError: The encoder is neither the one in production nor the candidate of an upgrade. If none is
+            recorded, the newest offline vectors are of another one, and `accept_changed` is False.
         VitrineError: The encoder, the labels, the log or the codebook cannot be read.
     """
     online = open_configured_table(settings)
     if online is None:
         raise NotFoundError(f"{settings.file}: there is no online store to write to yet; run `feast apply`")
     encoder = load(options.encoder)
-    if not options.accept_changed:
-        _check_encoder(settings, encoder.version)
+    _check_encoder(settings, encoder.version, options.accept_changed)
     view_builders: dict[str, ViewBuilder] = {}
     if options.labels is not None:
         view_builders[schema.TAGS_TABLE] = _open_tagger(settings, options, encoder.version)
@@ -118,7 +118,7 @@ def open_stream(
                 view_builders,
                 options.decimal,
             ),
-            RowWriter(settings, online, lambda: _fill_catalog(settings, online)),
+            RowWriter(settings, online, encoder.version, lambda: _fill_catalog(settings, online)),
             InterestUpdater(settings, encoder.version, encoder.dim),
             clock=clock,
             batch_size=options.batch_size,
@@ -138,8 +138,18 @@ def _fill_catalog(settings: Settings, online: OnlineTable) -> None:
     publish_catalog(online.catalog, store.config, store.registry)
 
 
-def _check_encoder(settings: Settings, encoder_version: str) -> None:
-    """Raise `EncoderMismatchError` if the newest offline vectors are of another encoder."""
+def _check_encoder(settings: Settings, encoder_version: str, accept_changed: bool) -> None:
+    """Raise `EncoderMismatchError` if readers would not get the rows of this encoder, or would mix them with others."""
+    upgrade = production.read_current(settings.offline)
+    if upgrade is not None:
+        if encoder_version not in (upgrade.production_version, upgrade.candidate_version):
+            raise EncoderMismatchError(
+                f"encoder {upgrade.production_version} is in production, the stream's is {encoder_version}; prepare it "
+                "with `produce upgrade start` and `produce upgrade advance`"
+            )
+        return
+    if accept_changed:
+        return
     path = settings.table(schema.EMBEDDING_TABLE)
     newest = pc.max(delta.read(path, [CREATED_TIMESTAMP])[CREATED_TIMESTAMP]) if delta.exists(path) else None
     if newest is None or not newest.is_valid:

@@ -42,17 +42,22 @@ ONLINE_TABLES = tuple(name for name in KEYS if name != schema.FIRST_FEATURE_TABL
 class RowWriter:
     """Writes the rows of a run to the online store at once, and to the offline tables at each commit."""
 
-    def __init__(self, settings: Settings, online: OnlineTable, fill_catalog: Callable[[], None]) -> None:
+    def __init__(
+        self, settings: Settings, online: OnlineTable, encoder_version: str, fill_catalog: Callable[[], None]
+    ) -> None:
         """Start without rows.
 
         Args:
             settings: The deployment.
             online: The online store.
+            encoder_version: The encoder version of the rows. During an upgrade each version has keys of its own; rows
+                of a version that has none yet are only kept.
             fill_catalog: Registers the deployment's views and services in the online store. Called when the store is
                 found to have none.
         """
         self._settings = settings
         self._online = online
+        self._encoder_version = encoder_version
         self._fill_catalog = fill_catalog
         self._uncommitted: dict[str, list[pa.Table]] = {}
 
@@ -111,7 +116,9 @@ class RowWriter:
                 "online after `feast materialize-incremental`",
                 ", ".join(sorted(catalog.load().views)) or "none",
             )
-        return catalog.load().views.get(table)
+        if table not in schema.ENCODER_TABLES:
+            return catalog.load().find_view(table)
+        return catalog.load().views.get(catalog.load().find_stored_name(table, self._encoder_version))
 
     def _append(self, table: str, key: tuple[str, ...], rows: pa.Table) -> int:
         path = self._settings.table(table)

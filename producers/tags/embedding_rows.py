@@ -1,7 +1,5 @@
 """The embedding rows that tags are predicted from: one encoder version, with the title of each row."""
 
-from datetime import datetime
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -9,7 +7,7 @@ import pyarrow.compute as pc
 from feature_repo import schema
 from feature_repo.config import Settings
 from feature_repo.errors import CorruptDataError, InvalidInputError, NotFoundError
-from feature_repo.offline import delta
+from feature_repo.offline import delta, production
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID
 
 KEY = [PRODUCT_ID, EVENT_TIMESTAMP]
@@ -23,20 +21,20 @@ def choose_encoder_version(settings: Settings, encoder_version: str | None) -> s
 
     Args:
         settings: The deployment.
-        encoder_version: The version to use, which is then returned; None for the one whose newest row in
-            `product_embedding` was created last.
+        encoder_version: The version to use, which is then returned; None for the one in production. If none is
+            recorded, it is the one whose newest row in `product_embedding` was created last.
 
     Raises:
         NotFoundError: Table `product_embedding` does not exist, is empty, or has no row of `encoder_version`.
         InvalidInputError: `encoder_version` is None and the choice is ambiguous: another version has the same newest
             created timestamp, or more products, as in the middle of an upgrade.
     """
-    rows = delta.read(settings.table(schema.EMBEDDING_TABLE), ["encoder_version", PRODUCT_ID, CREATED_TIMESTAMP])
-    versions = rows.group_by("encoder_version").aggregate([(CREATED_TIMESTAMP, "max"), (PRODUCT_ID, "count_distinct")])
-    coverage: dict[str, tuple[datetime, int]] = {
-        row["encoder_version"]: (row[f"{CREATED_TIMESTAMP}_max"], row[f"{PRODUCT_ID}_count_distinct"])
-        for row in versions.to_pylist()
+    delta.open_dataset(settings.table(schema.EMBEDDING_TABLE))  # raises if there is none
+    coverage = {
+        version: (created, products)
+        for version, (products, created) in production.count_products(settings.offline).items()
     }
+    encoder_version = encoder_version or production.read_version(settings.offline)
     if not coverage:
         raise NotFoundError("table `product_embedding` is empty; run `produce embeddings` first")
     if encoder_version is not None:
@@ -45,7 +43,7 @@ def choose_encoder_version(settings: Settings, encoder_version: str | None) -> s
                 f"no vectors of encoder version {encoder_version}; there are vectors of {', '.join(sorted(coverage))}"
             )
         return encoder_version
-    newest = max(coverage, key=lambda version: coverage[version])
+    newest = max(coverage, key=coverage.__getitem__)
     rivals = [
         version
         for version, (created, products) in sorted(coverage.items())

@@ -97,6 +97,7 @@ def tag_products(
         tagger_set.compute_digests(rows, training_digest),
         version_column="tagger_version",
         version=version,
+        encoder_version=encoder_version,
         recompute=recompute,
     )
     untagged = rows.take(pa.array(outdated))

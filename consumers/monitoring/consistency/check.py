@@ -34,7 +34,7 @@ from feature_repo.arrow import timestamps
 from feature_repo.arrow.text import normalize_ids
 from feature_repo.config import Settings
 from feature_repo.errors import NotFoundError
-from feature_repo.offline import delta
+from feature_repo.offline import delta, production
 from feature_repo.offline.input_files import read_table
 from feature_repo.offline.validation import parse_text
 from feature_repo.online import entity_keys, materialization_log
@@ -191,9 +191,12 @@ def check(
     log = None if served is None else (served, read_table(served, [USER_ID, PRODUCT_ID], table_format=table_format))
     with _open_online(settings) as online:
         catalog = online.catalog.reload()
+        version = catalog.production_version or production.read_version(settings.offline)
         views = [
-            _check_view(online, view, settings.table(name), sample, seed, now_us, grace_us, max_keys_scanned, log)
-            for name, view in sorted(catalog.views.items())
+            _check_view(
+                online, view, settings.table(name), version, sample, seed, now_us, grace_us, max_keys_scanned, log
+            )
+            for name, view in sorted(catalog.list_views().items())
         ]
     return Consistency(now, budget, views, catalog.find_gaps())
 
@@ -225,9 +228,10 @@ def check_served(
     now_us, grace_us = timestamps.datetime_to_ticks(now, "us"), timestamps.timedelta_to_ticks(grace, "us")
     with _open_online(settings) as online:
         catalog = online.catalog.reload()
+        version = catalog.production_version or production.read_version(settings.offline)
         views = [
-            _check_served_view(online, view, settings.table(name), rows.get(name), now_us, grace_us)
-            for name, view in sorted(catalog.views.items())
+            _check_served_view(online, view, settings.table(name), version, rows.get(view.name), now_us, grace_us)
+            for name, view in sorted(catalog.list_views().items())
         ]
     return Consistency(now, budget, views, catalog.find_gaps())
 
@@ -244,13 +248,19 @@ def _open_online(settings: Settings) -> Iterator[OnlineTable]:
 
 
 def _check_served_view(
-    online: OnlineTable, view: View, path: Path, served: ServedRows | None, now_us: int, grace_us: int
+    online: OnlineTable,
+    view: View,
+    path: Path,
+    encoder_version: str | None,
+    served: ServedRows | None,
+    now_us: int,
+    grace_us: int,
 ) -> ViewConsistency:
     if served is None:
-        return ViewConsistency(view.name, not_judged="the log has no rows of it")
-    history = ViewHistory.open(online, view, path)
+        return ViewConsistency(path.name, not_judged="the log has no rows of it")
+    history = ViewHistory.open(online, view, path, encoder_version)
     if isinstance(history, str):
-        return ViewConsistency(view.name, not_judged=history)
+        return ViewConsistency(path.name, not_judged=history)
     state = materialization_log.read_state(online, view.name)
     result = check_served_rows(
         online,
@@ -260,13 +270,14 @@ def _check_served_view(
         now_us=now_us,
         grace_us=grace_us,
     )
-    return _summarize(result, view, sampling.KeySample({}, len(served.keys), is_complete=True), None)
+    return _summarize(result, view, path.name, sampling.KeySample({}, len(served.keys), is_complete=True), None)
 
 
 def _check_view(
     online: OnlineTable,
     view: View,
     path: Path,
+    encoder_version: str | None,
     sample: int,
     seed: int,
     now_us: int,
@@ -274,18 +285,18 @@ def _check_view(
     max_keys_scanned: int,
     served: tuple[Path, pa.Table] | None,
 ) -> ViewConsistency:
-    history = ViewHistory.open(online, view, path)
+    history = ViewHistory.open(online, view, path, encoder_version)
     state = materialization_log.read_state(online, view.name)
     if isinstance(history, str):
         is_gone = state is not None and bool(state.files) and not delta.exists(path)
-        return ViewConsistency(view.name, not_judged=history, table_is_gone=is_gone)
+        return ViewConsistency(path.name, not_judged=history, table_is_gone=is_gone)
     if served is None:
         scanned = sampling.sample_keys(online.store.scan_keys(history.prefix), sample, seed, max_keys=max_keys_scanned)
         keys = sampling.merge_samples([sampling.sample_keys(history.read_keys(), sample, seed), scanned], sample)
     else:
         batches = _read_served_keys(*served, view, history.prefix)
         if batches is None:
-            return ViewConsistency(view.name, not_judged=f"{served[0]} has no {' and '.join(dict(view.join_keys))}")
+            return ViewConsistency(path.name, not_judged=f"{served[0]} has no {' and '.join(dict(view.join_keys))}")
         scanned = sampling.sample_keys(batches, sample, seed)
         keys = sampling.merge_samples([scanned], sample)
     result = check_online_rows(
@@ -297,11 +308,11 @@ def _check_view(
         grace_us=grace_us,
     )
     window_ends = [window.end for window in state.files.values()] if state else []
-    return _summarize(result, view, scanned, max(window_ends, default=None))
+    return _summarize(result, view, path.name, scanned, max(window_ends, default=None))
 
 
 def _summarize(
-    result: RowCheckResult, view: View, scanned: sampling.KeySample, as_of: datetime | None
+    result: RowCheckResult, view: View, name: str, scanned: sampling.KeySample, as_of: datetime | None
 ) -> ViewConsistency:
     counts = Counter(fault for fault in result.faults if fault)
     shown: Counter[str] = Counter()
@@ -311,7 +322,7 @@ def _summarize(
             shown[fault] += 1
             examples.append(FaultExample(fault, _format_key(key, view), detail))
     return ViewConsistency(
-        view=view.name,
+        view=name,
         sampled=len(result.keys),
         keys_scanned=scanned.keys_seen,
         scan_complete=scanned.is_complete,

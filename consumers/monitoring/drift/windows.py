@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from feature_repo.config import Settings
-from feature_repo.offline import delta
+from feature_repo.offline import delta, production
 from feature_repo.schema import CATALOGUE_TABLE, CATEGORY_SEPARATOR, CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID
 
 KEY = [PRODUCT_ID, EVENT_TIMESTAMP]
@@ -101,7 +101,9 @@ class ProductWindows:
         if not {*KEY, CREATED_TIMESTAMP, *columns} <= set(schema.names):
             return None
         ids = pa.array(self.products[PRODUCT_ID], schema.field(PRODUCT_ID).type)
-        rows = delta.read(path, [*KEY, CREATED_TIMESTAMP, *columns], where=pc.field(PRODUCT_ID).isin(ids))
+        where, in_production = pc.field(PRODUCT_ID).isin(ids), production.rows_filter(path)
+        where = where if in_production is None else where & in_production
+        rows = delta.read(path, [*KEY, CREATED_TIMESTAMP, *columns], where=where)
         index = rows.select([*KEY, CREATED_TIMESTAMP]).to_pandas()
         numbers = pd.Series(np.arange(len(self.products)), index=self.products[PRODUCT_ID])
         index["n"] = index[PRODUCT_ID].map(numbers)

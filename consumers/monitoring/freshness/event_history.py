@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset
 from numpy.typing import NDArray
 
@@ -20,7 +21,7 @@ from feature_repo.online.catalog import View
 from feature_repo.online.materialization_log import MaterializationState
 from feature_repo.online.materialize import identify_file
 from feature_repo.online.table import OnlineTable
-from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP
+from feature_repo.schema import CREATED_TIMESTAMP, ENCODER_TABLES, ENCODER_VERSION, EVENT_TIMESTAMP
 
 BLOCK_ROWS = 65_536
 Int64 = NDArray[np.int64]
@@ -183,9 +184,13 @@ class ViewHistory:
     """The first bytes of every online key of the view."""
     table: pyarrow.dataset.Dataset
     """The newest version of the table when `open` was called."""
+    encoder_version: str | None = None
+    """The encoder version of the rows that are online; None: all rows are."""
 
     @classmethod
-    def open(cls, online: OnlineTable, view: View, path: Path) -> "ViewHistory | str":
+    def open(
+        cls, online: OnlineTable, view: View, path: Path, encoder_version: str | None = None
+    ) -> "ViewHistory | str":
         """Return the history of a view; a string with the reason if the view cannot be checked.
 
         A view cannot be checked if its table does not exist or lacks one of the view's columns, or if the view has maps
@@ -195,6 +200,7 @@ class ViewHistory:
             online: the online table; its project is part of every key.
             view: the view, from the online store's catalog.
             path: folder of the view's Delta table.
+            encoder_version: the version of the online rows, if the table is derived from an encoder; None: all.
         """
         if not delta.exists(path):
             return f"there is no table `{path.name}` yet"
@@ -206,7 +212,8 @@ class ViewHistory:
         messages = [field.name for field in view.layout.fields if field.is_message]
         if messages:
             return f"{', '.join(messages)}: only Feast packs maps and structs"
-        return cls(view, entity_keys.make_prefix(online.project, view.name), table)
+        version = encoder_version if path.name in ENCODER_TABLES else None
+        return cls(view, entity_keys.make_prefix(online.project, view.name), table, version)
 
     def read_keys(self) -> Iterator[list[bytes]]:
         """Yield the online keys of the table's rows in the table's order, in one list for each block of rows.
@@ -255,11 +262,15 @@ class ViewHistory:
         return take.take_rows(self.table, ascending, columns).take(pa.array(order))
 
     def _read_blocks(self, more: list[str]) -> Iterator[pa.Table]:
-        return key_ranges.read_blocks(self.table, [*dict(self.view.join_keys), EVENT_TIMESTAMP, *more], BLOCK_ROWS)
+        version = [] if self.encoder_version is None else [ENCODER_VERSION]
+        columns = [*dict(self.view.join_keys), EVENT_TIMESTAMP, *version, *more]
+        return key_ranges.read_blocks(self.table, columns, BLOCK_ROWS)
 
     def _is_usable(self, block: pa.Table) -> pa.ChunkedArray | pa.Array:
-        """Whether each row has all ids and an event timestamp."""
+        """Whether each row has all ids and an event timestamp, and is of the encoder version that is online."""
         usable = np.asarray(block[EVENT_TIMESTAMP].is_valid())
+        if self.encoder_version is not None:
+            usable = usable & np.asarray(pc.equal(block[ENCODER_VERSION], self.encoder_version).fill_null(False))
         for name, _ in self.view.join_keys:
             usable = usable & np.asarray(block[name].is_valid())
         return pa.array(usable)

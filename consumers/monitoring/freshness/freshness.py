@@ -19,7 +19,7 @@ from feature_repo.arrow.text import normalize_ids
 from feature_repo.config import Settings
 from feature_repo.durations import format_duration
 from feature_repo.errors import InvalidInputError, UnavailableError
-from feature_repo.offline import delta, versions
+from feature_repo.offline import delta, production, versions
 from feature_repo.offline.input_files import read_table
 from feature_repo.offline.validation import parse_text, require_columns
 from feature_repo.online.open_store import LMDB, REDIS, open_configured_table
@@ -232,7 +232,8 @@ def _check_view(
     if not delta.exists(path):
         return ViewFreshness(view, None, None, None, None, 0, 0, 0, f"{view}: the table does not exist; {repair}")
     has_products = view != schema.INTEREST_TABLE
-    rows = delta.read(path, [*([PRODUCT_ID] if has_products else []), EVENT_TIMESTAMP, CREATED_TIMESTAMP])
+    names = [*([PRODUCT_ID] if has_products else []), EVENT_TIMESTAMP, CREATED_TIMESTAMP]
+    rows = delta.read(path, names, where=production.rows_filter(path))
     counted = rows.filter(pc.field(EVENT_TIMESTAMP) <= pa.scalar(now, rows.schema.field(EVENT_TIMESTAMP).type))
     untimed = rows[EVENT_TIMESTAMP].null_count
     after_now = len(rows) - len(counted) - untimed

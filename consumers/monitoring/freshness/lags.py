@@ -21,7 +21,7 @@ import pandas as pd
 from consumers.monitoring.freshness.event_history import MaterializedRows
 from consumers.monitoring.freshness.slices import ALL, ActiveProducts
 from feature_repo.arrow import timestamps
-from feature_repo.offline import delta
+from feature_repo.offline import delta, production
 from feature_repo.offline.impressions import read_impressions
 from feature_repo.offline.input_files import warn_of_rows
 from feature_repo.online.materialization_log import MaterializationState
@@ -120,6 +120,8 @@ class ViewTimeline:
     def read(cls, path: Path, state: MaterializationState | None, now: datetime) -> "ViewTimeline | None":
         """Read a view's rows up to `now`, without those that lack an id or an event timestamp.
 
+        Rows of an encoder version that is not in production are left out.
+
         Args:
             path: folder of the view's Delta table; its name is the view's.
             state: the view's materialization log. Without a log (None), every row counts as online.
@@ -147,6 +149,9 @@ class ViewTimeline:
                 "version": columns[VERSION].to_pandas() if versions else None,
             }
         ).dropna(subset=["product", "event"])
+        production_version = production.read_version(path.parent) if versions else None
+        if production_version is not None:
+            rows = rows[rows["version"] == production_version]
         rows = rows[rows["event"] <= pd.Timestamp(now)]
         return cls(path.name, rows.sort_values("event", kind="stable").reset_index(drop=True))
 

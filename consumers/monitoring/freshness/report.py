@@ -162,7 +162,8 @@ def _read_states(settings: Settings, views: Iterable[str]) -> dict[str, Material
     if online is None:
         return {}
     try:
-        states = {view: materialization_log.read_state(online, view) for view in views}
+        catalog = online.catalog.load()
+        states = {view: materialization_log.read_state(online, catalog.find_stored_name(view)) for view in views}
     finally:
         online.store.close()
     # A view without a log has not been materialized: none of its rows is online.

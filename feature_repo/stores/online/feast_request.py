@@ -6,7 +6,7 @@ A plan is made once for a set of features and kept until the registry or the sto
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import Any
 from uuid import UUID
@@ -19,6 +19,7 @@ from feast.repo_config import RepoConfig
 from feast.value_type import ValueType
 
 from feature_repo.errors import InvalidInputError
+from feature_repo.online.catalog import ProjectCatalog
 from feature_repo.online.decode import DecodedRows, Status
 from feature_repo.online.request_plan import PlannedRequest, RequestPlan, ViewPlan, keep_plan
 from feature_repo.online.table import OnlineTable
@@ -172,27 +173,35 @@ def _make_plan(
     online: OnlineTable, config: RepoConfig, context: FeastRequestContext, full_feature_names: bool
 ) -> FeastPlan:
     """Return the plan of the views that Feast resolved, in Feast's order."""
+    catalog = online.catalog.load()
+    if any(catalog.find_view(views.stored_name(config, table)) is None for table, _ in context.views):
+        catalog = online.catalog.reload()
     plans, versions = [], []
     for table, features in context.views:
         projection = table.projection
-        plans.append(_plan_view(online, config, table, features, full_feature_names))
+        plans.append(_plan_view(online.project, catalog, config, table, features, full_feature_names))
         version = getattr(table, "current_version_number", 0) or 0
         versions.append((projection.name_alias or projection.name, version))
     names = frozenset(name for plan in plans for name in plan.names)
     join_keys = tuple(sorted(context.join_keys))
-    plan = RequestPlan(online.catalog.load(), "get_online_features", tuple(plans), (), join_keys, names)
+    plan = RequestPlan(catalog, "get_online_features", tuple(plans), (), join_keys, names)
     return FeastPlan(context, plan, tuple(versions))
 
 
 def _plan_view(
-    online: OnlineTable, config: RepoConfig, table: Any, features: Sequence[str], full_feature_names: bool
+    project: str,
+    catalog: ProjectCatalog,
+    config: RepoConfig,
+    table: Any,
+    features: Sequence[str],
+    full_feature_names: bool,
 ) -> ViewPlan:
     """Return what is read from one view; the layouts of its rows are those that the store has."""
     view = views.stored_view(config, table)
     projection, fields = table.projection, [view.layout.fields_by_name[feature] for feature in features]
-    stored = online.catalog.with_stored_layouts(view)
+    stored = catalog.find_view(view.name) or replace(view, layouts=())
     name, renamed_keys = projection.name_to_use(), projection.join_key_map
-    return ViewPlan.build(online.project, name, stored, fields, renamed_keys, full_feature_names)
+    return ViewPlan.build(project, name, stored, fields, renamed_keys, full_feature_names)
 
 
 def _to_columns(entity_rows: EntityRows) -> dict[str, list[Any]]:

@@ -74,7 +74,7 @@ class PackedOnlineStore(OnlineStore):
                     self._tables[config.project] = entry
         return entry[1]
 
-    def packer(self, config: RepoConfig, table: FeatureView) -> Packer:
+    def packer(self, config: RepoConfig, table: FeatureView, encoder_version: str | None = None) -> Packer:
         """Return the packer of a view's Arrow rows, and register the view.
 
         The rows have the column names of the view's batch source after its field mapping. Maps and structs are
@@ -83,12 +83,13 @@ class PackedOnlineStore(OnlineStore):
         Args:
             config: the deployment.
             table: the view, which must have a batch source.
+            encoder_version: the version of the rows of a view that is derived from an encoder; None: in production.
 
         Raises:
             ConflictError: another view's keys have the same prefix, or an older layout has the same fingerprint.
             UnavailableError: the store does not answer.
         """
-        _, view = self._register(config, table)
+        _, view = self._register(config, table, encoder_version)
         source = table.batch_source
         assert source is not None
         has_messages = any(field.is_message for field in view.layout.fields)
@@ -358,15 +359,14 @@ class PackedOnlineStore(OnlineStore):
         view = online.catalog.get_view(views.stored_name(config, table))
         online.store.delete(online.make_keys(view, join_keys, len(next(iter(join_keys.values()), [""]))))
 
-    def _register(self, config: RepoConfig, table: FeatureView) -> tuple[OnlineTable, View]:
-        """Return the project's rows and the view as the store has it, registered if it is new or changed.
-
-        If the store lacks the view, it is new or has lost its data: then all views and services are registered.
-        """
+    def _register(
+        self, config: RepoConfig, table: FeatureView, encoder_version: str | None = None
+    ) -> tuple[OnlineTable, View]:
+        """Return the project's rows and the registered view; register all if the store lacks it, as a new one does."""
         online, view = self.online_table(config), views.stored_view(config, table)
         if not online.catalog.has_view(view.name):
             views.publish_catalog(online.catalog, config, FeatureStore(config=config).registry)
-        return online, online.catalog.register_view(view)
+        return online, online.catalog.register_view(view, encoder_version)
 
     def _pack(self, online: OnlineTable, view: View, data: list[FeastRow]) -> tuple[list[bytes], list[bytes]]:
         """Return keys and packed rows of Feast's rows; for a repeated entity only its newest row."""
@@ -390,8 +390,9 @@ class PackedOnlineStore(OnlineStore):
         """Return what to read of a view for these entities; features that the view lacks are ignored."""
         view = views.stored_view(config, table)
         fields = [f for f in view.layout.fields if requested_features is None or f.name in requested_features]
-        prefix = entity_keys.make_prefix(online.project, view.name)
-        return ViewRequest(online.catalog.with_stored_layouts(view), tuple(fields), values.make_keys(prefix, keys))
+        stored = online.catalog.with_stored_layouts(view)
+        prefix = entity_keys.make_prefix(online.project, stored.name)
+        return ViewRequest(stored, tuple(fields), values.make_keys(prefix, keys))
 
 
 def _now() -> int:

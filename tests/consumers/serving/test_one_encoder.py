@@ -1,4 +1,4 @@
-"""No response contains vectors of two encoder versions, even if the server does not compare them."""
+"""No response contains features of two encoder versions, even if the server does not compare them."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -19,7 +19,7 @@ from tests.feature_repo.features.world import LISTED, RANKED
 SHOP = world.small_shop()
 OLD, NEW, VECTORLESS, UNKNOWN = "p1", "p3", "p9", "nothing"
 KNOWN, STRANGER = "u3", "a stranger"
-BOTH = f"vectors of two encoder versions are online: next@1 and {world.ENCODER}"
+BOTH = f"features of two encoder versions are online: next@1 and {world.ENCODER}"
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +53,7 @@ def post(served: Served, service: str, user: str | None, products: list[str]) ->
         ("ranking_without_tags", None, [UNKNOWN, NEW, VECTORLESS, OLD]),
         ("ranking", STRANGER, [OLD, NEW]),
         ("ranking", KNOWN, [NEW]),
+        ("ranking", STRANGER, [NEW]),  # its tags and codes are of the old version
         ("ranking_with_affinity", STRANGER, [OLD, NEW]),
         ("ranking_with_affinity", KNOWN, [NEW]),
     ],
@@ -75,9 +76,7 @@ def test_two_encoder_versions_in_one_response_are_an_error_that_names_both(
     [
         ("ranking_without_tags", None, [OLD, VECTORLESS, UNKNOWN]),
         ("ranking_without_tags", None, [NEW, VECTORLESS, UNKNOWN]),
-        ("ranking", STRANGER, [NEW]),
         ("ranking", KNOWN, [OLD]),
-        ("ranking_with_affinity", STRANGER, [NEW]),
         ("ranking_with_affinity", STRANGER, [UNKNOWN]),
     ],
 )

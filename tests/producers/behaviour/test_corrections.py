@@ -49,10 +49,11 @@ class Step:
         path = self.store.table(self.table)
         return len(delta.read(path)) if delta.exists(path) else 0
 
-    def read_newest(self, *, since: datetime | None = None) -> Rows:
+    def read_newest(self, *, since: datetime | None = None, version: str = world.ENCODER) -> Rows:
         """Return the row created last of each key, without the created timestamp; only those created after `since`."""
         newest: Rows = {}
-        for row in delta.read(self.store.table(self.table)).sort_by("created_timestamp").to_pylist():
+        stored = delta.read(self.store.table(self.table), where=pc.field("encoder_version") == version)
+        for row in stored.sort_by("created_timestamp").to_pylist():
             created = row.pop("created_timestamp")
             if since is None or created > since:
                 newest[row[self.entity], row["event_timestamp"]] = row
@@ -148,17 +149,16 @@ def test_only_what_depends_on_the_correction_is_written_again(step: Step) -> Non
         assert min(at for _, at in written) == time + timedelta(microseconds=1)
 
 
-def test_another_encoder_and_the_first_one_again_take_effect_each_time(step: Step) -> None:
+def test_another_encoder_gets_rows_of_its_own_and_those_of_the_first_one_are_kept(step: Step) -> None:
     log = step.make_log()
     first = step.run(log)
     rows = step.read_newest()
     step.switch_encoder(OTHER)
     assert step.run(log) == first
-    assert {row["encoder_version"] for row in step.read_newest().values()} == {OTHER}
+    assert step.read_newest(version=OTHER).keys() == rows.keys()
     step.switch_encoder(world.ENCODER)
-    assert step.run(log) == first
-    assert step.read_newest() == rows
     assert step.run(log) == 0
+    assert step.read_newest() == rows
 
 
 def test_a_corrected_vector_takes_effect(step: Step) -> None:
