@@ -9,6 +9,7 @@ from consumers.commands import (
     drift,
     export_training,
     freshness,
+    gate,
     lift,
     proxies,
     search,
@@ -25,6 +26,7 @@ app = typer.Typer(
 app.callback(help="Read, evaluate and monitor features.")(console.configure)
 app.command()(lift.lift)
 app.command()(proxies.proxies)
+app.command()(gate.gate)
 app.command()(export_training.export_training)
 app.command()(freshness.freshness)
 app.command()(drift.drift)

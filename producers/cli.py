@@ -23,6 +23,7 @@ from producers.commands import (
     shop,
     stream,
     tags,
+    upgrade,
     vacuum,
 )
 
@@ -47,6 +48,7 @@ app.command()(interests.interests)
 app.command()(neighbours.neighbours)
 app.command()(index.index)
 app.command()(stream.stream)
+app.add_typer(upgrade.app, name="upgrade", help="Change the encoder without an outage.")
 app.command()(runs.runs)
 app.command()(quarantine.quarantine)
 app.command()(forget.forget)

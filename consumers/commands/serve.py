@@ -80,6 +80,10 @@ def serve(
         str,
         typer.Option(help="File for one line of JSON per request. - is standard output. An empty text writes no log."),
     ] = "-",
+    refresh: Annotated[
+        float,
+        typer.Option(min=0.0, help="Seconds until a change of views, services or the encoder in production is seen."),
+    ] = 60.0,
     log_served: Annotated[
         Path | None,
         typer.Option(help="File for a sample of the rows served. `consume consistency --served-log` checks them."),
@@ -133,6 +137,7 @@ def serve(
         ),
         connections=ConnectionLimits(max_connections=connections),
         access_log=access_log,
+        refresh_seconds=refresh,
         log_served=log_served,
         log_served_one_in=log_served_one_in,
         watch=watch,
@@ -158,6 +163,7 @@ class _ServeOptions:
     limits: ServingLimits
     connections: ConnectionLimits
     access_log: str
+    refresh_seconds: float
     log_served: Path | None
     log_served_one_in: int
     watch: str | None
@@ -272,7 +278,7 @@ def _serve(options: _ServeOptions, on_ready: Callable[[dict[str, str]], None]) -
         stream = stack.enter_context(_open_stream(options.access_log))
         if options.log_served is not None:
             table.on_read = stack.enter_context(ServedLog(options.log_served, options.log_served_one_in))
-        reader = stack.enter_context(OnlineReader.from_table(table))
+        reader = stack.enter_context(OnlineReader.from_table(table, refresh=options.refresh_seconds))
         server.serve(
             RequestExecutor(reader, limits=options.limits, metrics=metrics, access_log=AccessLog(stream)),
             options.access,

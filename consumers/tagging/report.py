@@ -15,7 +15,7 @@ from consumers.tagging.metrics import Ints, TagPredictions
 from feature_repo import schema
 from feature_repo.config import Settings
 from feature_repo.errors import CorruptDataError, NotFoundError
-from feature_repo.offline import delta
+from feature_repo.offline import delta, production
 from feature_repo.schema import CREATED_TIMESTAMP, PRODUCT_ID, TAG_VARIANTS, TAGS
 
 THRESHOLDS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -115,7 +115,10 @@ class TagsReport:
 
 
 def evaluate_tags(settings: Settings, *, replicates: int, seed: int) -> TagsReport:
-    """Evaluate the newest tagger version of `tag_predictions` on its test split.
+    """Evaluate the taggers in use on the test split of `tag_predictions`.
+
+    They are those of the row of `product_tags` that was created last, of the encoder version in production; without
+    predictions of them, those of the newest predictions.
 
     If a prediction was written twice, the last one counts. Without predictions in the test split there are no tags in
     the report, but notes.
@@ -132,6 +135,8 @@ def evaluate_tags(settings: Settings, *, replicates: int, seed: int) -> TagsRepo
     table = delta.read(settings.table(schema.TAG_PREDICTIONS_TABLE))
     if not len(table):
         raise NotFoundError("table `tag_predictions` is empty; run `produce tags` first")
+    of_taggers_in_use = table.filter(pc.field("tagger_version") == (_find_taggers_in_use(settings) or ""))
+    table = of_taggers_in_use if len(of_taggers_in_use) else table
     newest = table.take([pc.sort_indices(table, [(CREATED_TIMESTAMP, "descending")])[0]]).to_pylist()[0]
     rows = table.filter((pc.field("tagger_version") == newest["tagger_version"]) & (pc.field("split") == "test"))
     rows = _drop_duplicates(rows)
@@ -158,6 +163,16 @@ def _drop_duplicates(rows: pa.Table) -> pa.Table:
     """Return the last row of each product, tag and variant. Two concurrent runs of one tagger write them twice."""
     rows = rows.sort_by(CREATED_TIMESTAMP).append_column("row", pa.array(np.arange(len(rows))))
     return rows.take(rows.group_by(KEY).aggregate([("row", "max")])["row_max"].combine_chunks().sort())
+
+
+def _find_taggers_in_use(settings: Settings) -> str | None:
+    """Return the tagger version of the newest tags that readers get; None without tags."""
+    path = settings.table(schema.TAGS_TABLE)
+    if not delta.exists(path):
+        return None
+    rows = delta.read(path, ["tagger_version", CREATED_TIMESTAMP], where=production.rows_filter(path))
+    newest = rows.filter(pc.equal(rows[CREATED_TIMESTAMP], pc.max(rows[CREATED_TIMESTAMP])))
+    return str(newest["tagger_version"][0].as_py()) if len(newest) else None
 
 
 def _evaluate_tag(tag: str, rows: pa.Table, replicates: int, seed: int) -> TagReport:

@@ -135,12 +135,12 @@ def tag_products(
 
 
 def _has_predictions(path: Path, tagger_version: str, training_digest: int) -> bool:
-    """Return whether the newest predictions are of this tagger version and, as far as known, of this training."""
+    """Return whether the newest predictions of this tagger version are, as far as known, of this training."""
     if not delta.exists(path):
         return False
     has_digest = INPUT_DIGEST in delta.open_dataset(path).schema.names
-    rows = delta.read(path, ["tagger_version", CREATED_TIMESTAMP, *[INPUT_DIGEST] * has_digest])
+    of_version = pc.field("tagger_version") == tagger_version
+    rows = delta.read(path, [CREATED_TIMESTAMP, *[INPUT_DIGEST] * has_digest], where=of_version)
     newest = rows.filter(pc.equal(rows[CREATED_TIMESTAMP], pc.max(rows[CREATED_TIMESTAMP])))
-    of_version = newest.filter(pc.equal(newest["tagger_version"], tagger_version))
-    digests = of_version[INPUT_DIGEST].drop_null().unique().to_pylist() if has_digest else []
-    return bool(len(of_version)) and digests in ([], [training_digest])
+    digests = newest[INPUT_DIGEST].drop_null().unique().to_pylist() if has_digest else []
+    return bool(len(newest)) and digests in ([], [training_digest])

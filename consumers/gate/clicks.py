@@ -1,0 +1,109 @@
+"""What both encoder versions are worth on a log: next-click hit rate, and the AUC of a ranker that has all features.
+
+Both versions are joined to the same impressions, as of their own times, and both rankers train on the same rows with
+the same seeds. The difference has an interval over drawn users and products.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from consumers.ranking import lightgbm_ranker, proxies
+from consumers.ranking.baseline_features import compute_baseline
+from consumers.ranking.bootstrap import average_rankers, draw_weights, percentile_interval
+from consumers.ranking.content_features import compute_groups, fit_projection
+from consumers.ranking.joined_log import read_and_join
+from consumers.ranking.leakage import check_log
+from consumers.ranking.slices import slice_test_rows
+from consumers.ranking.splits import find_test_start
+from consumers.ranking.training_set import RankingTrainingSet
+from feature_repo import schema
+from feature_repo.config import Settings
+from feature_repo.table_format import DEFAULT_FORMAT, TableFormat
+
+ALL_ROWS = "all rows"
+"""Name of the slice with every test row."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """AUC with the candidate minus AUC with the version in production, on some test rows."""
+
+    value: float
+    """The difference."""
+    low: float
+    """Lower bound of the 95% interval, users and products drawn; NaN if it is undefined."""
+    high: float
+    """Upper bound."""
+    rows: int
+    """Test rows."""
+
+
+@dataclass(frozen=True)
+class ClickMeasures:
+    """What a log says of both versions."""
+
+    hit_rate: tuple[float, float]
+    """Next-click hit rate in production and of the candidate (consumers/ranking/proxies.py)."""
+    auc: Mapping[str, Difference]
+    """Slice of the test rows to the difference in AUC; ALL_ROWS first."""
+
+
+def measure_clicks(
+    settings: Settings,
+    impressions: Path,
+    versions: tuple[str, str],
+    *,
+    service: str,
+    seeds: int,
+    replicates: int,
+    now: datetime,
+    table_format: TableFormat = DEFAULT_FORMAT,
+) -> ClickMeasures:
+    """Measure both versions on a log.
+
+    Args:
+        settings: the deployment.
+        impressions: file with the columns of `schema.IMPRESSIONS` and any context columns.
+        versions: the encoder version in production, and the candidate.
+        service: name of the feature service with the ranker's features.
+        seeds: rankers that are trained for each version.
+        replicates: bootstrap draws.
+        now: time of the measurement, with a time zone; later impressions are refused.
+        table_format: what the user says about the log.
+
+    Raises:
+        NotFoundError: the log or the feature service does not exist.
+        InvalidInputError: the log is unusable or cannot be split.
+    """
+    joined = [
+        read_and_join(settings, impressions, service, now, encoder_version=version, table_format=table_format)[0]
+        for version in versions
+    ]
+    data = joined[0]
+    check_log(data, str(impressions))
+    start = find_test_start(data, None)
+    test = data.timestamp_us >= start
+    weights = draw_weights(data, test, replicates, seed=0)
+    scores = [_score(each, test, start, range(seeds)) for each in joined]
+    slices = {ALL_ROWS: np.ones(int(test.sum()), bool), **slice_test_rows(data, test)}
+    auc = {}
+    for name, rows in slices.items():
+        before, after = (weights.compute_two_way_auc(each, rows) for each in scores)
+        difference = average_rankers(after - before, seed=0)
+        auc[name] = Difference(float(difference[0]), *percentile_interval(difference), int(rows.sum()))
+    before, after = (proxies.next_click_hit_rate(each, test) for each in joined)
+    return ClickMeasures((before, after), auc)
+
+
+def _score(data: RankingTrainingSet, test: NDArray[np.bool_], start: int, seeds: range) -> NDArray[np.float64]:
+    """Train a ranker with every feature on the rows before the test, and return the scores [seeds, test rows]."""
+    embedding = data.views.get(schema.EMBEDDING_TABLE)
+    features = dict(compute_baseline(data))
+    for group in compute_groups(data, fit_projection(embedding, start) if embedding is not None else None).values():
+        features |= group
+    return lightgbm_ranker.fit_and_score(features, data.clicked, ~test, test, list(seeds))

@@ -1,0 +1,137 @@
+"""Measures of a candidate against the version in production, from the rows of both in the offline tables."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from feature_repo import schema
+from feature_repo.arrow.take import to_matrix
+from feature_repo.config import Settings
+from feature_repo.features.similarity import normalize_rows
+from feature_repo.offline import delta, versions
+from feature_repo.schema import CREATED_TIMESTAMP, ENCODER_VERSION, EVENT_TIMESTAMP, PRODUCT_ID, USER_ID
+
+Floats = NDArray[np.float64]
+MAX_PRODUCTS = 20_000
+"""Products among which neighbours are searched; of more, a sample."""
+MAX_QUERIES = 1_000
+"""Products whose neighbours are compared."""
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean with its 95% interval, by the normal approximation."""
+
+    value: float
+    """NaN without observations."""
+    low: float
+    """Lower bound."""
+    high: float
+    """Upper bound."""
+    count: int
+    """Number of observations."""
+
+    @staticmethod
+    def of(values: Floats) -> "Mean":
+        """Return the mean of observations [n]."""
+        if not len(values):
+            return Mean(np.nan, np.nan, np.nan, 0)
+        half = 1.96 * float(values.std(ddof=1)) / len(values) ** 0.5 if len(values) > 1 else float("nan")
+        value = float(values.mean())
+        return Mean(value, value - half, value + half, len(values))
+
+
+def measure_coverage(settings: Settings, table: str, production: str, candidate: str) -> tuple[float, int] | None:
+    """Return which share of the entities and event times of one version another one has too, and their number.
+
+    Args:
+        settings: the deployment.
+        table: one of schema.ENCODER_TABLES.
+        production: the version in production.
+        candidate: the other version.
+
+    Returns:
+        None if there is no table, or no row of the version in production.
+    """
+    path = settings.table(table)
+    if not delta.exists(path):
+        return None
+    key = [USER_ID if table == schema.INTEREST_TABLE else PRODUCT_ID, EVENT_TIMESTAMP]
+    keys = [
+        delta.read(path, key, where=pc.field(ENCODER_VERSION) == version).group_by(key).aggregate([])
+        for version in (production, candidate)
+    ]
+    if not len(keys[0]):
+        return None
+    return len(keys[0].join(keys[1], key, join_type="left semi")) / len(keys[0]), len(keys[0])
+
+
+def measure_overlap(settings: Settings, production: str, candidate: str, *, top_k: int, seed: int) -> Mean:
+    """Return the share of a product's nearest products that both versions agree on, by the fused vector.
+
+    Args:
+        settings: the deployment.
+        production: the version in production.
+        candidate: the other version.
+        top_k: how many nearest products.
+        seed: of the samples of MAX_PRODUCTS and MAX_QUERIES.
+
+    Returns:
+        The mean over the queries, in [0, 1]. Only products with a vector of both versions take part.
+    """
+    rows = [
+        _read_newest(settings, schema.EMBEDDING_TABLE, version, ["fused_vector"]) for version in (production, candidate)
+    ]
+    rows = [each.filter(pc.is_valid(pc.field("fused_vector"))) for each in rows]
+    is_shared = pc.is_in(rows[0][PRODUCT_ID], value_set=rows[1][PRODUCT_ID].combine_chunks())
+    shared = rows[0].filter(is_shared)[PRODUCT_ID].combine_chunks().sort()
+    rng = np.random.default_rng(seed)
+    if len(shared) > MAX_PRODUCTS:
+        shared = shared.take(pa.array(np.sort(rng.choice(len(shared), MAX_PRODUCTS, replace=False))))
+    top_k = min(top_k, len(shared) - 1)
+    if top_k < 1:
+        return Mean.of(np.empty(0))
+    queries = np.sort(rng.choice(len(shared), min(MAX_QUERIES, len(shared)), replace=False))
+    nearest = [_find_nearest(each, shared, queries, top_k) for each in rows]
+    agree = [len(np.intersect1d(one, other)) / top_k for one, other in zip(*nearest, strict=True)]
+    return Mean.of(np.array(agree))
+
+
+def measure_tag_agreement(settings: Settings, tag: str, production: str, candidate: str) -> Mean:
+    """Return which share of the products has the same value of a tag in both versions, of those with one in both.
+
+    Args:
+        settings: the deployment.
+        tag: one of schema.TAGS.
+        production: the version in production.
+        candidate: the other version.
+    """
+    if not delta.exists(settings.table(schema.TAGS_TABLE)):
+        return Mean.of(np.empty(0))
+    rows = [_read_newest(settings, schema.TAGS_TABLE, version, [tag]) for version in (production, candidate)]
+    both = rows[0].join(rows[1], PRODUCT_ID, join_type="inner", right_suffix=" of the candidate").drop_null()
+    return Mean.of(pc.equal(both[tag], both[f"{tag} of the candidate"]).cast(pa.float64()).to_numpy())
+
+
+def _read_newest(settings: Settings, table: str, version: str, columns: list[str]) -> pa.Table:
+    """Return product id and some columns of the newest row of each product of one encoder version."""
+    return versions.read_newest(
+        delta.open_dataset(settings.table(table)),
+        [PRODUCT_ID, *columns],
+        pc.field(ENCODER_VERSION) == version,
+        keys=[PRODUCT_ID],
+        event_timestamp=EVENT_TIMESTAMP,
+        created_timestamp=CREATED_TIMESTAMP,
+    )
+
+
+def _find_nearest(rows: pa.Table, ids: pa.Array, queries: NDArray[np.int64], top_k: int) -> NDArray[np.int64]:
+    """Return the positions in `ids` of the nearest products of each query, [queries, top_k], without itself."""
+    row = pc.index_in(ids, value_set=rows[PRODUCT_ID].combine_chunks())
+    vectors = normalize_rows(to_matrix(rows["fused_vector"].take(row)))
+    cosine = vectors[queries] @ vectors.T
+    cosine[np.arange(len(queries)), queries] = -2.0
+    return np.argpartition(-cosine, top_k - 1, axis=1)[:, :top_k]

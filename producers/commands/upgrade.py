@@ -1,0 +1,169 @@
+"""`produce upgrade`: from one encoder to the next while readers are served."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from feature_repo import config, schema
+from feature_repo.console import StoreOption
+
+if TYPE_CHECKING:
+    from feature_repo.config import Settings
+    from feature_repo.offline.production import Upgrade
+    from producers.upgrade.versions import RunStep
+
+app = typer.Typer(no_args_is_help=True)
+LOCK = "upgrade"
+"""Name in the run log, and of the lock that all of these commands take."""
+
+
+@app.command()
+def start(
+    encoder: Annotated[
+        str, typer.Option(help="The next encoder: a checkpoint's directory or hub name.", show_default=False)
+    ],
+    step: Annotated[
+        list[str] | None,
+        typer.Option(
+            help='A command that derives rows from vectors, with its options, such as "tags --labels labels.parquet"; '
+            "repeat it for each, in order."
+        ),
+    ] = None,
+    former_encoder: Annotated[
+        str | None,
+        typer.Option(help="The encoder in production, to keep its rows up to date after the switch, for a rollback."),
+    ] = None,
+    store: StoreOption = None,
+) -> None:
+    """Choose the next encoder and print what the upgrade will cost. Only this choice is written."""
+    from feature_repo import run_log
+    from producers.embeddings.run import estimate_embeddings
+    from producers.upgrade import cost, machine, versions
+
+    settings, now = config.load(store), datetime.now(UTC)
+    with run_log.record_run(settings, LOCK, now=now) as run:
+        before = machine.require_version(settings, now)
+        embeddings = estimate_embeddings(settings, encoder, accept_changed=True)
+        version = embeddings.encoder_version
+        run.set_model(version)
+        steps = versions.parse_steps(settings, step or [], before.production_version)
+        folders = [str(Path(one).resolve()) if one and Path(one).exists() else one for one in (encoder, former_encoder)]
+        options = versions.UpgradeOptions(folders[0] or encoder, folders[1], steps)
+        costs = cost.estimate(settings, embeddings, before.production_version, version)
+        typer.echo(f"{before.production_version} -> {version}: {embeddings.images:,} images and {embeddings.titles:,} ")
+        typer.echo("titles to encode; offline, and about as much again online:")
+        for line in costs:
+            typer.echo(line)
+        known = [one.seconds for one in costs if one.seconds is not None]
+        total = f"{sum(known):,.0f} s" + (" and more" if len(known) < len(costs) else "")
+        size = sum(one.bytes for one in costs) / 1e6
+        typer.echo(f"  in all: {sum(one.rows for one in costs):,} rows, {total}, {size:,.1f} MB")
+        after = machine.start(settings, version, options, now=datetime.now(UTC))
+    _print_state(after)
+
+
+@app.command()
+def status(store: StoreOption = None) -> None:
+    """Print which encoder is in production, where the upgrade is, and what comes next."""
+    from feature_repo.offline import production
+    from producers.upgrade import versions
+
+    settings = config.load(store)
+    history = production.read_history(settings.offline)
+    if not history:
+        typer.echo("no encoder version is recorded yet; `produce embeddings` records the first one")
+        return
+    for one in history[-10:]:
+        other = f", beside it {one.candidate_version}" if one.candidate_version else ""
+        typer.echo(f"{one.created:%Y-%m-%d %H:%M:%S} UTC: {one.state}; in production {one.production_version}{other}")
+    for version in filter(None, (history[-1].production_version, history[-1].candidate_version)):
+        rows = {table: versions.count_rows(settings, table, version) for table in schema.ENCODER_TABLES}
+        typer.echo(f"{version}: " + ", ".join(f"{count:,} rows in {table}" for table, count in rows.items()))
+    _print_state(history[-1])
+
+
+@app.command()
+def advance(
+    gate: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="Report of `consume gate`, needed in the state shadow.")
+    ] = None,
+    store: StoreOption = None,
+) -> None:
+    """Bring the upgrade to its next state, and write what came since the last call. Run it again after a kill."""
+    from feature_repo import run_log
+    from producers.upgrade import machine
+
+    settings = config.load(store)
+    with run_log.record_run(settings, LOCK, now=datetime.now(UTC)):
+        after = machine.advance(
+            settings,
+            gate=gate,
+            run_step=_make_step_runner(settings),
+            clock=lambda: datetime.now(UTC),
+            report=typer.echo,
+        )
+    _print_state(after)
+
+
+@app.command()
+def rollback(store: StoreOption = None) -> None:
+    """Put the former encoder back into production. Rows of both are kept."""
+    from feature_repo import run_log
+    from producers.upgrade import machine
+
+    settings = config.load(store)
+    with run_log.record_run(settings, LOCK, now=datetime.now(UTC)):
+        after = machine.rollback(
+            settings,
+            run_step=_make_step_runner(settings),
+            clock=lambda: datetime.now(UTC),
+            report=typer.echo,
+        )
+    _print_state(after)
+
+
+@app.command()
+def retire(
+    grace: Annotated[
+        str, typer.Option(help="How long ago the switch must be at least: longer than any reader keeps its catalog.")
+    ] = "10m",
+    store: StoreOption = None,
+) -> None:
+    """Delete the rows of the encoder that is not in production; `produce vacuum` then frees the disk."""
+    from feature_repo import run_log
+    from feature_repo.durations import parse_duration
+    from producers.upgrade import machine
+
+    settings = config.load(store)
+    with run_log.record_run(settings, LOCK, now=datetime.now(UTC)) as run:
+        deleted = machine.retire(settings, grace=parse_duration(grace), clock=lambda: datetime.now(UTC))
+        run.add_counts(**deleted)
+    for table, rows in deleted.items():
+        typer.echo(f"{table}: {rows:,} rows deleted")
+    typer.echo("the rows are deleted, online too; `produce vacuum` removes the files from the disk")
+
+
+def _make_step_runner(settings: "Settings") -> "RunStep":
+    """Return a function that runs a command of `produce` in this process, as its own run in the run log."""
+
+    def run_step(arguments: Sequence[str]) -> None:
+        from producers.cli import app as produce
+
+        typer.echo(f"produce {' '.join(arguments)}")
+        command = typer.main.get_command(produce)
+        code = command.main([*arguments, "--store", str(settings.file)], "produce", standalone_mode=False)
+        if code:
+            raise typer.Exit(code)
+
+    return run_step
+
+
+def _print_state(upgrade: "Upgrade") -> None:
+    from producers.upgrade import machine
+
+    typer.echo(
+        f"{upgrade.state}: {upgrade.production_version} is in production; next: {machine.describe_next(upgrade)}"
+    )

@@ -1,0 +1,267 @@
+"""The states of an encoder upgrade. Every function can be killed at any moment: the same call then does the rest.
+
+A state is recorded after what it stands for is done (feature_repo/offline/production.py), and everything that leads to
+it changes nothing when it is done again. Only two changes concern readers: the one of the online catalog and the one of
+the record. `advance` and `rollback` make both, the online one first.
+"""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from feature_repo.config import Settings
+from feature_repo.errors import ConflictError, InvalidInputError, NotFoundError
+from feature_repo.gate_report import read_report
+from feature_repo.offline import production
+from feature_repo.offline.production import State, Upgrade
+from producers.upgrade import versions
+from producers.upgrade.versions import RunStep, UpgradeOptions
+
+RETIRE_GRACE = timedelta(minutes=10)
+"""How long after a switch the other version is kept at least: readers may use the old catalog for some time."""
+_PREPARED = (State.STAGED, State.BACKFILLING, State.SHADOW, State.GATED)
+
+
+def start(settings: Settings, encoder_version: str, options: UpgradeOptions, *, now: datetime) -> Upgrade:
+    """Record an encoder version as the candidate of an upgrade. Nothing else is written.
+
+    A candidate that was rolled back may be started again; the rows that it has are kept.
+
+    Args:
+        settings: the deployment.
+        encoder_version: the candidate, `name@fingerprint`.
+        options: what the upgrade needs later.
+        now: the time of the step, with a time zone.
+
+    Returns:
+        The new state.
+
+    Raises:
+        NotFoundError: there are no vectors yet.
+        InvalidInputError: the candidate is in production already.
+        ConflictError: another upgrade is running.
+    """
+    current = require_version(settings, now)
+    if encoder_version == current.production_version:
+        raise InvalidInputError(f"encoder {encoder_version} is in production already; name another checkpoint")
+    is_again = current.state is State.ROLLED_BACK and current.candidate_version == encoder_version
+    if current.is_running and not is_again:
+        raise ConflictError(
+            f"the upgrade from or to {current.candidate_version} is {current.state}; end it with `produce upgrade "
+            "retire`, or roll it back first"
+        )
+    return production.record_step(
+        settings.offline,
+        current,
+        state=State.STAGED,
+        candidate_version=encoder_version,
+        options=options.to_json(),
+        created=now,
+    )
+
+
+def advance(
+    settings: Settings,
+    *,
+    gate: Path | None,
+    run_step: RunStep,
+    clock: Callable[[], datetime],
+    report: Callable[[str], None],
+) -> Upgrade:
+    """Bring the upgrade to its next state, or keep the version that is not in production up to date.
+
+    staged, backfilling: the candidate's rows are written offline, then online. shadow: if `gate` has passed, gated.
+    gated: the candidate is put into production. Each of these first writes what came since the last call. cut over: the
+    rows of the former version are written for what came since, so that a rollback loses nothing.
+
+    Args:
+        settings: the deployment.
+        gate: report of `consume gate`, for the state shadow; None if there is none yet.
+        run_step: runs a command of `produce`.
+        clock: returns the current time, with a time zone.
+        report: called with one line for each thing that was done.
+
+    Returns:
+        The state afterwards.
+
+    Raises:
+        NotFoundError: there is no upgrade, or no report at `gate`.
+        InvalidInputError: the report is of another candidate, or a gate failed.
+        ConflictError: the upgrade was rolled back or is being retired; or another process has moved it on.
+    """
+    current = _require_running(settings)
+    if current.state not in (*_PREPARED, State.CUT_OVER):
+        raise ConflictError(f"the upgrade is {current.state}; start another one, or run `produce upgrade retire`")
+    if current.state is State.STAGED:
+        current = production.record_step(settings.offline, current, state=State.BACKFILLING, created=clock())
+    _catch_up(settings, current, run_step, clock, report)
+    if current.state is State.BACKFILLING:
+        return production.record_step(settings.offline, current, state=State.SHADOW, created=clock())
+    if current.state is State.SHADOW and gate is not None:
+        _require_passed(current, gate)
+        return production.record_step(settings.offline, current, state=State.GATED, created=clock())
+    if current.state is State.GATED:
+        assert current.candidate_version is not None
+        return _switch(settings, current, State.CUT_OVER, current.candidate_version, clock)
+    return current
+
+
+def rollback(
+    settings: Settings, *, run_step: RunStep, clock: Callable[[], datetime], report: Callable[[str], None]
+) -> Upgrade:
+    """Put the version that was in production at the start back into production. The candidate's rows are kept.
+
+    If the candidate is in production, the rows of the former version are first written for what came since.
+
+    Args:
+        settings: the deployment.
+        run_step: runs a command of `produce`.
+        clock: returns the current time, with a time zone.
+        report: called with one line for each thing that was done.
+
+    Returns:
+        The state afterwards.
+
+    Raises:
+        NotFoundError: there is no upgrade.
+        ConflictError: it was rolled back already, or its rows are being deleted.
+    """
+    current = _require_running(settings)
+    if current.state not in (*_PREPARED, State.CUT_OVER):
+        raise ConflictError(f"the upgrade is {current.state}: there is nothing to roll back")
+    former = current.production_version
+    if current.state is State.CUT_OVER:
+        _catch_up(settings, current, run_step, clock, report)
+        assert current.candidate_version is not None
+        former = current.candidate_version
+    return _switch(settings, current, State.ROLLED_BACK, former, clock)
+
+
+def retire(settings: Settings, *, grace: timedelta = RETIRE_GRACE, clock: Callable[[], datetime]) -> dict[str, int]:
+    """Delete the rows of the version that is not in production; return their number by table. The upgrade is over.
+
+    Args:
+        settings: the deployment.
+        grace: how long ago the switch must be at least: readers may still use the catalog that names the other version.
+        clock: returns the current time, with a time zone.
+
+    Raises:
+        NotFoundError: there is no upgrade.
+        ConflictError: the upgrade was neither cut over nor rolled back.
+        InvalidInputError: the switch was less than `grace` ago.
+    """
+    current = _require_running(settings)
+    if current.state in (State.CUT_OVER, State.ROLLED_BACK):
+        age = clock() - current.created
+        if age < grace:
+            raise InvalidInputError(
+                f"{current.candidate_version} was in use until {age.total_seconds():.0f} s ago, and readers may read "
+                f"it a while longer; wait until {grace.total_seconds():.0f} s have passed, or pass a shorter --grace"
+            )
+        current = production.record_step(settings.offline, current, state=State.RETIRING, created=clock())
+    if current.state is not State.RETIRING:
+        raise ConflictError(f"the upgrade is {current.state}; advance it, or run `produce upgrade rollback` first")
+    assert current.candidate_version is not None
+    deleted = versions.delete_version(settings, current.candidate_version)
+    production.record_step(
+        settings.offline, current, state=State.RETIRED, candidate_version=None, options={}, created=clock()
+    )
+    return deleted
+
+
+def require_version(settings: Settings, now: datetime) -> Upgrade:
+    """Return the current state; record the version in production if none is recorded.
+
+    Raises:
+        NotFoundError: none is recorded and there are no vectors.
+    """
+    current = production.read_current(settings.offline)
+    if current is None:
+        if not production.count_products(settings.offline):
+            raise NotFoundError("there are no vectors yet; run `produce embeddings`")
+        production.record_first_version(settings.offline, "", now)
+        current = production.read_current(settings.offline)
+        assert current is not None
+    return current
+
+
+def describe_next(upgrade: Upgrade) -> str:
+    """Return the command that comes next, with its reason, in one line."""
+    if not upgrade.is_running:
+        return "`produce upgrade start --encoder CHECKPOINT` prepares another encoder"
+    return {
+        State.STAGED: "`produce upgrade advance` writes the candidate's rows, offline and online",
+        State.BACKFILLING: "`produce upgrade advance` continues to write the candidate's rows",
+        State.SHADOW: f"`consume gate --candidate {upgrade.candidate_version} --output gate.json`, then "
+        "`produce upgrade advance --gate gate.json`",
+        State.GATED: "`produce upgrade advance` puts the candidate into production",
+        State.CUT_OVER: "`produce upgrade rollback` returns, `produce upgrade retire` deletes the former version",
+        State.ROLLED_BACK: "`produce upgrade retire` deletes the candidate's rows, `produce upgrade start` tries again",
+        State.RETIRING: "`produce upgrade retire` continues to delete rows",
+    }[upgrade.state]
+
+
+def _require_running(settings: Settings) -> Upgrade:
+    current = production.read_current(settings.offline)
+    if current is None or not current.is_running:
+        raise NotFoundError("there is no upgrade; run `produce upgrade start`")
+    return current
+
+
+def _first_version(upgrade: Upgrade) -> str:
+    """Return the version in production when the upgrade was started."""
+    is_cut_over = upgrade.state is State.CUT_OVER
+    version = upgrade.candidate_version if is_cut_over else upgrade.production_version
+    assert version is not None
+    return version
+
+
+def _catch_up(
+    settings: Settings,
+    upgrade: Upgrade,
+    run_step: RunStep,
+    clock: Callable[[], datetime],
+    report: Callable[[str], None],
+) -> None:
+    """Write what the version that is not in production lacks, offline and online."""
+    options, version = UpgradeOptions.from_json(upgrade.options), upgrade.candidate_version
+    assert version is not None
+    encoder = options.former_encoder if upgrade.state is State.CUT_OVER else options.encoder
+    if encoder is None:
+        report(f"products that came since are not encoded with {version}: `start` got no --former-encoder")
+    else:
+        versions.write_offline(options, encoder, version, run_step)
+    versions.write_online(settings, version, _first_version(upgrade), clock())
+    report(f"{version} is up to date, offline and online")
+
+
+def _require_passed(upgrade: Upgrade, file: Path) -> None:
+    """Raise if the report is not of this upgrade, or a gate failed."""
+    gate = read_report(file)
+    expected = (upgrade.candidate_version, upgrade.production_version)
+    if (gate.candidate_version, gate.production_version) != expected:
+        raise InvalidInputError(
+            f"{file} compares {gate.candidate_version} with {gate.production_version}; expected {expected[0]} with "
+            f"{expected[1]}: run `consume gate` again"
+        )
+    if gate.failures:
+        names = "; ".join(f"{failure.name}: {failure.detail}" for failure in gate.failures)
+        raise InvalidInputError(f"{file}: {len(gate.failures)} gates failed: {names}")
+
+
+def _switch(
+    settings: Settings, upgrade: Upgrade, state: State, production_version: str, clock: Callable[[], datetime]
+) -> Upgrade:
+    """Put a version into production, online first, and record it."""
+    other = (
+        upgrade.candidate_version if production_version == upgrade.production_version else upgrade.production_version
+    )
+    versions.switch_online(settings, production_version, _first_version(upgrade))
+    return production.record_step(
+        settings.offline,
+        upgrade,
+        state=state,
+        production_version=production_version,
+        candidate_version=other,
+        created=clock(),
+    )

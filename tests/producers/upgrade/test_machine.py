@@ -1,0 +1,171 @@
+"""An upgrade goes from state to state; killed anywhere, the same call ends in the same state."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from consumers.online import OnlineReader
+from feature_repo.config import Settings
+from feature_repo.errors import ConflictError, InvalidInputError, NotFoundError
+from feature_repo.offline import delta, production
+from feature_repo.offline.production import State
+from producers.upgrade import machine, versions
+from tests.feature_repo.features import world
+from tests.feature_repo.features.world import RANKED
+from tests.producers.upgrade import shop
+from tests.producers.upgrade.shop import NEW, OLD, TABLES, Steps
+
+PRODUCTS = world.small_shop().products
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    return shop.make(tmp_path_factory.mktemp("made") / "shop")
+
+
+@pytest.fixture
+def settings(made: Settings, tmp_path: Path) -> Settings:
+    return shop.copy(made, tmp_path / "shop")
+
+
+def served_versions(settings: Settings) -> set[str]:
+    """The encoder versions that a new reader gets, of all views."""
+    with OnlineReader(f"lmdb://{settings.file.parent / 'online'}", project=settings.project) as reader:
+        ids = {"product_id": PRODUCTS, "user_id": "u3"}
+        batch = reader.fetch("ranking_with_affinity", ids, full_feature_names=True)
+    names = [name for name in batch.values if name.endswith("encoder_version")]
+    return {value for name in names for value in batch.values[name]} - {None}
+
+
+def online_views(settings: Settings) -> set[str]:
+    with OnlineReader(f"lmdb://{settings.file.parent / 'online'}", project=settings.project) as reader:
+        return set(reader._table.catalog.load().views)
+
+
+def test_readers_get_the_candidate_once_it_is_cut_over_and_the_former_version_after_a_rollback(
+    settings: Settings, tmp_path: Path
+) -> None:
+    steps, before = Steps(settings), shop.count_rows(settings)
+    assert shop.start(settings).state is State.STAGED
+    assert shop.advance(settings, steps).state is State.SHADOW
+    assert shop.count_rows(settings) == {table: 2 * rows for table, rows in before.items()}
+    assert shop.advance(settings, steps).state is State.SHADOW  # there is no report yet
+    with pytest.raises(InvalidInputError, match="1 gates failed: coverage of product_tags: half of the rows"):
+        shop.advance(settings, steps, shop.write_gate(tmp_path / "gate.json", passed=False))
+    with pytest.raises(InvalidInputError, match=f"compares other@1 with {OLD}; expected {NEW} with {OLD}"):
+        shop.advance(settings, steps, shop.write_gate(tmp_path / "gate.json", candidate="other@1"))
+    assert shop.advance(settings, steps, shop.write_gate(tmp_path / "gate.json")).state is State.GATED
+    assert served_versions(settings) == {OLD}
+    after = shop.advance(settings, steps)
+    assert (after.state, after.production_version, after.candidate_version) == (State.CUT_OVER, NEW, OLD)
+    assert served_versions(settings) == {NEW}
+    assert shop.rollback(settings, steps).state is State.ROLLED_BACK
+    assert served_versions(settings) == {OLD}
+    with pytest.raises(ConflictError, match="the upgrade is rolled back: there is nothing to roll back"):
+        shop.rollback(settings, steps)
+
+
+def test_what_came_after_the_cut_over_is_there_after_a_rollback(settings: Settings, tmp_path: Path) -> None:
+    steps = Steps(settings)
+    cut_over(settings, steps, tmp_path)
+    columns = {"product_id": ["p1"], "has_image": [False], "encoder_version": [NEW]}
+    world.write_rows(settings, "product_embedding", [RANKED - timedelta(hours=1)], **columns)
+    shop.rollback(settings, steps)
+    with OnlineReader(f"lmdb://{settings.file.parent / 'online'}", project=settings.project) as reader:
+        batch = reader.fetch("product_embedding", ["p1"])
+    assert (batch.values["has_image"].tolist(), batch.values["encoder_version"].tolist()) == ([False], [OLD])
+
+
+def cut_over(settings: Settings, steps: Steps, folder: Path) -> None:
+    shop.start(settings)
+    shop.advance(settings, steps)
+    shop.advance(settings, steps, shop.write_gate(folder / "gate.json"))
+    assert shop.advance(settings, steps).state is State.CUT_OVER
+
+
+@pytest.mark.parametrize("rolls_back", [False, True])
+def test_a_retired_version_has_no_row_left_and_can_be_a_candidate_again(
+    settings: Settings, tmp_path: Path, rolls_back: bool
+) -> None:
+    before, views = shop.count_rows(settings), online_views(settings)
+    steps = Steps(settings)
+    cut_over(settings, steps, tmp_path)
+    if rolls_back:
+        shop.rollback(settings, steps)
+    kept, gone = (OLD, NEW) if rolls_back else (NEW, OLD)
+    with pytest.raises(InvalidInputError, match=f"{gone} was in use until 60 s ago.* --grace"):
+        machine.retire(settings, clock=lambda: RANKED + timedelta(seconds=60))
+    deleted = machine.retire(settings, clock=lambda: RANKED + timedelta(hours=1))
+    assert deleted == before == shop.count_rows(settings)
+    assert {versions.count_rows(settings, table, gone) for table in TABLES} == {0}
+    assert served_versions(settings) == {kept}
+    assert len(online_views(settings)) == len(views)
+    with pytest.raises(NotFoundError, match="there is no upgrade"):
+        shop.rollback(settings, steps)
+    options = versions.UpgradeOptions("old" if gone == OLD else "new", None, shop.OPTIONS.steps)
+    machine.start(settings, gone, options, now=RANKED)
+    assert shop.advance(settings, steps).state is State.SHADOW
+    assert served_versions(settings) == {kept}
+
+
+@pytest.mark.parametrize("fail_at", [0, 3, 2 * len(TABLES) - 1])
+def test_a_backfill_that_is_interrupted_before_any_commit_ends_as_an_undisturbed_one(
+    settings: Settings, fail_at: int
+) -> None:
+    shop.start(settings)
+    with pytest.raises(KeyboardInterrupt):
+        shop.advance(settings, Steps(settings, fail_at))
+    current = production.read_current(settings.offline)
+    assert current is not None
+    assert current.state is State.BACKFILLING
+    assert served_versions(settings) == {OLD}
+    assert shop.advance(settings, Steps(settings)).state is State.SHADOW
+    for table in TABLES:
+        rows = delta.read(settings.table(table))
+        assert versions.count_rows(settings, table, OLD) == versions.count_rows(settings, table, NEW)
+        key = [rows.column_names[0], "event_timestamp", "encoder_version"]
+        assert len(rows) == len(rows.group_by(key).aggregate([])), table
+
+
+def test_a_switch_that_is_interrupted_after_the_online_store_is_finished_or_rolled_back(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*arguments: object, **changes: object) -> None:
+        raise KeyboardInterrupt
+
+    steps = Steps(settings)
+    shop.start(settings)
+    shop.advance(settings, steps)
+    shop.advance(settings, steps, shop.write_gate(tmp_path / "gate.json"))
+    for finish, state in ((shop.rollback, State.ROLLED_BACK), (shop.advance, State.CUT_OVER)):
+        if state is State.CUT_OVER:
+            shop.start(settings)
+            shop.advance(settings, steps)
+            shop.advance(settings, steps, tmp_path / "gate.json")
+        with monkeypatch.context() as patch:
+            patch.setattr(production, "record_step", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                shop.advance(settings, steps)
+        assert served_versions(settings) == {NEW}  # online, and the record still says OLD
+        assert finish(settings, steps).state is state
+        assert served_versions(settings) == {NEW if state is State.CUT_OVER else OLD}
+
+
+def test_an_upgrade_needs_a_step_for_each_table_of_the_version_in_production(settings: Settings) -> None:
+    with pytest.raises(InvalidInputError, match=r'table `product_tags` has rows of small@1; .*--step "tags '):
+        versions.parse_steps(settings, ["codes"], OLD)
+    with pytest.raises(InvalidInputError, match="--step 'catalogue': expected a command among embeddings, tags"):
+        versions.parse_steps(settings, ["catalogue"], OLD)
+    steps = versions.parse_steps(settings, ['tags --labels "my labels.csv"', "codes", "interests"], OLD)
+    assert steps == (("tags", "--labels", "my labels.csv"), ("codes",), ("interests",))
+
+
+def test_only_one_upgrade_runs_at_a_time(settings: Settings) -> None:
+    with pytest.raises(InvalidInputError, match=f"encoder {OLD} is in production already"):
+        machine.start(settings, OLD, shop.OPTIONS, now=RANKED)
+    shop.start(settings)
+    with pytest.raises(ConflictError, match=f"the upgrade from or to {NEW} is staged"):
+        machine.start(settings, "third@3", shop.OPTIONS, now=RANKED)
+    with pytest.raises(ConflictError, match="the upgrade is staged; advance it, or run `produce upgrade rollback`"):
+        machine.retire(settings, clock=lambda: RANKED)
