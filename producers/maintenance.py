@@ -22,6 +22,7 @@ from feature_repo.index.rows import FOLDER as INDEX
 from feature_repo.offline import delta, retention
 from feature_repo.online.open_store import open_configured_table
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID, USER_ID
+from producers.embeddings.forget_contents import delete_contents, find_contents
 
 DEFAULT_RETENTION_DAYS = 365.0
 """Days for which corrected rows are kept if feature_store.yaml has no `offline_store.retention_days`."""
@@ -51,6 +52,9 @@ class ForgetSummary:
     online: dict[str, int]
     """Number of deleted rows by name of the feature view; views without any are left out. Empty without an online
     store."""
+    contents: int = 0
+    """Number of deleted vectors and tower outputs of images and titles that only the products had, in the caches of all
+    encoders; 0 in a dry run."""
     users_with_clicks: int = 0
     """Users, besides the forgotten ones, whose rows of `user_interest` still list one of the products among their last
     clicks. These rows are not changed."""
@@ -111,7 +115,10 @@ def vacuum(settings: Settings, *, now: datetime, grace: timedelta, dry_run: bool
 def forget(
     settings: Settings, *, products: Sequence[str], users: Sequence[str], dry_run: bool = False
 ) -> ForgetSummary:
-    """Delete every row of some products and users, offline and online. Ids without rows are ignored.
+    """Delete every row of some products and users, offline and online, of every encoder version.
+
+    Ids without rows are ignored. Vectors and tower outputs of images and titles that only these products had are
+    deleted from the caches.
 
     Without any ids nothing is deleted, and all counts are empty or 0.
 
@@ -138,6 +145,8 @@ def forget(
     online = open_configured_table(settings)
     products, users = ([*dict.fromkeys([*ids, *map(normalize_id, ids)])] for ids in (products, users))
     values = {PRODUCT_ID: list(products), USER_ID: list(users), ROW_ID: [*products, *users]}
+    # The caches go first: their keys are found by the rows.
+    contents = 0 if dry_run else delete_contents(settings, find_contents(settings, products))
     offline_rows: dict[str, int] = {}
     for path in _list_tables(settings):
         if dry_run:
@@ -158,7 +167,7 @@ def forget(
         for join_key, ids in ((PRODUCT_ID, products), (USER_ID, users)):
             for view, rows in online.delete_entities(join_key, ids).items():
                 online_rows[view] = online_rows.get(view, 0) + rows
-    return ForgetSummary(offline_rows, online_rows, _count_users_with_clicks(settings, products, users))
+    return ForgetSummary(offline_rows, online_rows, contents, _count_users_with_clicks(settings, products, users))
 
 
 def _forget_indexed(settings: Settings, products: Sequence[str], *, dry_run: bool) -> int:

@@ -6,6 +6,7 @@ existing_rows.py  which rows the table has already
 output_store.py   outputs of towers on disk, by content hash and fingerprint of the tower
 tower_outputs.py  vectors made of kept outputs of towers
 vector_cache.py   vectors of encoded contents, by content hash
+forget_contents.py  delete what the caches keep of forgotten products
 row_builder.py    new and cached vectors to embedding rows
 remote_jobs.py    the same on a machine without the store: export what to encode, commit what comes back
 """
