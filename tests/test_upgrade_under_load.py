@@ -50,27 +50,32 @@ def serving(settings: Settings) -> Iterator[str]:
 class Client(threading.Thread):
     """Asks for a user and all products until it is stopped; notes what was not right, and each version it got."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, products: list[str] = PRODUCTS) -> None:
         super().__init__()
         self.stopped = threading.Event()
         self.failures: list[str] = []
         self.versions: list[str] = []
         self._address = address
+        self._products = products
 
     def run(self) -> None:
-        body = {"service": "ranking_with_affinity", "user_id": "u3", "product_ids": PRODUCTS}
+        body = {"service": "ranking_with_affinity", "user_id": "u3", "product_ids": self._products}
         with httpx.Client(base_url=self._address, timeout=30) as client:
             while not self.stopped.is_set():
-                answer = client.post("/v1/features", json=body)
+                answer = self.ask(client, body)
                 if answer.status_code != 200:
                     self.failures.append(answer.text)
                     continue
-                versions = find_versions(answer.json())
-                if len(versions) != 1 or len(answer.json()["candidates"]["product_embedding__encoder_version"]) != len(
-                    PRODUCTS
-                ):
+                content = answer.json()
+                versions = find_versions(content)
+                answered = content["candidates"]["product_embedding__encoder_version"]
+                if len(versions) != 1 or len(answered) != len(self._products):
                     self.failures.append(f"versions {versions}")
                 self.versions += versions
+
+    def ask(self, client: httpx.Client, body: dict[str, Any]) -> httpx.Response:
+        """Send a request and return the answer."""
+        return client.post("/v1/features", json=body)
 
 
 def find_versions(answer: Any) -> set[str]:

@@ -45,13 +45,13 @@ def gate(
     """Compare the candidate of an encoder upgrade with the version in production. Exit code 1: a gate failed."""
     from rich.table import Table
 
-    from consumers.gate.check import Limits, LogOptions, check_candidate, format_html
+    from consumers.gate.check import ClickLogOptions, Limits, check_candidate, format_html
 
     report = check_candidate(
         config.load(store),
         candidate,
         Limits(min_coverage, min_overlap, min_tag_agreement, max_hit_rate_loss, max_auc_loss),
-        None if impressions is None else LogOptions(impressions, features, seeds, replicates, table_format),
+        None if impressions is None else ClickLogOptions(impressions, features, seeds, replicates, table_format),
         seed=seed,
         now=datetime.now(UTC),
     )

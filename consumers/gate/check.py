@@ -36,7 +36,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class LogOptions:
+class ClickLogOptions:
     """The log on which both versions are compared."""
 
     impressions: Path
@@ -52,7 +52,7 @@ class LogOptions:
 
 
 def check_candidate(
-    settings: Settings, candidate: str, limits: Limits, log: LogOptions | None, *, seed: int, now: datetime
+    settings: Settings, candidate: str, limits: Limits, log: ClickLogOptions | None, *, seed: int, now: datetime
 ) -> GateReport:
     """Compare a candidate with the version in production. Nothing but the log's quarantine is written.
 
@@ -118,7 +118,7 @@ def _check_tables(settings: Settings, version: str, candidate: str, limits: Limi
 
 
 def _check_log(
-    settings: Settings, versions: tuple[str, str], limits: Limits, log: LogOptions, now: datetime
+    settings: Settings, versions: tuple[str, str], limits: Limits, log: ClickLogOptions, now: datetime
 ) -> list[Gate]:
     from consumers.gate.clicks import ALL_ROWS, measure_clicks
 

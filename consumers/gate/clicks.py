@@ -96,8 +96,8 @@ def measure_clicks(
         before, after = (weights.compute_two_way_auc(each, rows) for each in scores)
         difference = average_rankers(after - before, seed=0)
         auc[name] = Difference(float(difference[0]), *percentile_interval(difference), int(rows.sum()))
-    before, after = (proxies.next_click_hit_rate(each, test) for each in joined)
-    return ClickMeasures((before, after), auc)
+    hit_rates = [proxies.next_click_hit_rate(each, test) for each in joined]
+    return ClickMeasures((hit_rates[0], hit_rates[1]), auc)
 
 
 def _score(data: RankingTrainingSet, test: NDArray[np.bool_], start: int, seeds: range) -> NDArray[np.float64]:

@@ -1,6 +1,7 @@
 """The rows of one encoder version: written to the offline tables and the online store, and deleted again."""
 
 import shlex
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -12,6 +13,7 @@ import pyarrow.compute as pc
 from feature_repo import schema
 from feature_repo.config import Settings
 from feature_repo.errors import InvalidInputError
+from feature_repo.index.rows import find_folder
 from feature_repo.offline import delta, retention
 from feature_repo.schema import ENCODER_VERSION
 from producers.embeddings import plan, vector_cache
@@ -30,6 +32,8 @@ STEP_OF_TABLE = {
 }
 """The command that writes each derived table."""
 EMBEDDINGS = "embeddings"
+OTHER_STEPS = ("index",)
+"""Further commands that follow an encoder version, and may be steps of an upgrade."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ def parse_steps(settings: Settings, steps: Sequence[str], production_version: st
             and no command writes those of the candidate.
     """
     parsed = [tuple(map(_to_absolute, shlex.split(step))) for step in steps]
-    known = [EMBEDDINGS, *STEP_OF_TABLE.values()]
+    known = [EMBEDDINGS, *STEP_OF_TABLE.values(), *OTHER_STEPS]
     for step in parsed:
         if not step or step[0] not in known:
             raise InvalidInputError(f"--step {' '.join(step)!r}: expected a command among {', '.join(known)}")
@@ -133,7 +137,8 @@ def switch_online(settings: Settings, encoder_version: str, production_version: 
 def delete_version(settings: Settings, encoder_version: str) -> dict[str, int]:
     """Delete the rows of an encoder version that is not in production, online first; return the counts by table.
 
-    The cached vectors are deleted too. `produce vacuum` removes the bytes of offline rows from the disk.
+    Cached vectors and the index of products are deleted too. `produce vacuum` removes the bytes of offline rows from
+    the disk.
 
     Args:
         settings: the deployment.
@@ -148,6 +153,7 @@ def delete_version(settings: Settings, encoder_version: str) -> dict[str, int]:
         if delta.exists(path):
             deleted[table] = retention.forget(path, ENCODER_VERSION, [encoder_version])
     plan.forget_encoder(settings, encoder_version)
+    shutil.rmtree(find_folder(settings, encoder_version), ignore_errors=True)
     folder = settings.offline / vector_cache.FOLDER
     if folder.exists():
         with vector_cache.open_cache(folder, encoder_version, 0) as cache:

@@ -71,14 +71,14 @@ class Steps:
                 delta.append(path, pa.Table.from_pylist(part, delta.open_dataset(path).schema))
 
 
-def make(folder: Path, redis_address: str | None = None) -> Settings:
+def make(folder: Path, redis_address: str | None = None, products: int = 40) -> Settings:
     """Return the small shop with rows of OLD, materialized into LMDB or Redis. OLD is in production."""
     settings = world.deployment(folder)
     if redis_address is not None:
         text = settings.file.read_text().replace("LMDBOnlineStore", "RedisOnlineStore")
         settings.file.write_text(text.replace(f"path: {folder}/online", f"connection_string: {redis_address}"))
         settings = config.load(settings.file)
-    world.write(world.small_shop(), settings)
+    world.write(world.small_shop(products=products), settings)
     production.record_first_version(settings.offline, OLD, LISTED)
     store = open_feature_store(settings)
     store.apply([getattr(definitions, name) for name in definitions.__all__])

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -216,9 +217,9 @@ def test_only_keys_and_timestamps_are_read(store: Settings, monkeypatch: pytest.
     requested: list[list[str] | None] = []
     reading = delta.read
 
-    def watched(path: Path, columns: list[str] | None = None) -> pa.Table:
+    def watched(path: Path, columns: list[str] | None = None, **options: Any) -> pa.Table:
         requested.append(columns)
-        return reading(path, columns)
+        return reading(path, columns, **options)
 
     monkeypatch.setattr(delta, "read", watched)
     run_check(store)

@@ -1,0 +1,48 @@
+"""The cost of an upgrade comes from the rates of the run log and the bytes of the tables."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from feature_repo import run_log
+from feature_repo.run_log import RunRecord
+from producers.embeddings.run import EmbeddingEstimate
+from producers.upgrade import cost
+from tests.feature_repo.features import world
+
+NOW = datetime(2026, 9, 1, tzinfo=UTC)
+
+
+def record(step: str, rows: int, seconds: float, ending: str = run_log.DONE) -> RunRecord:
+    name = cost.ROW_COUNTS.get(step, "rows")
+    ended = NOW + timedelta(seconds=seconds)
+    return RunRecord(1, step, None, {}, {name: rows}, {}, NOW, ended, ending, None, "host", 1)
+
+
+def test_a_rate_is_the_median_of_the_latest_runs_that_have_written_rows() -> None:
+    runs = [record("tags", 10, 20), record("tags", 0, 99), record("tags", 10, 900, run_log.KILLED)]
+    runs += [record("tags", 10, seconds) for seconds in (10, 30, 40, 50)] + [record("tags", 10, 1e6)] * 20
+    assert cost.read_rates(runs) == {"tags": 3.0}
+    assert cost.read_rates([record("catalogue", 10, 20), record("codes", 0, 5)]) == {}
+
+
+def test_a_step_writes_what_the_candidate_lacks_of_the_rows_in_production(tmp_path: Path) -> None:
+    settings = world.deployment(tmp_path / "shop")
+    world.write(world.small_shop(), settings)
+    world.write_rows(settings, "product_tags", [NOW] * 4, product_id=["p1"] * 4, encoder_version=["next@2"] * 4)
+    embeddings = EmbeddingEstimate("next@2", rows=40, existing=0, images=0, titles=40)
+    with run_log.record_run(settings, "codes", now=NOW) as run:
+        run.add_counts(added=1_000_000)
+    found = {one.step: one for one in cost.estimate(settings, embeddings, world.ENCODER, "next@2")}
+    assert {step: one.rows for step, one in found.items()} == {
+        "embeddings": 40,
+        "tags": 34 - 4,
+        "codes": 33,
+        "interests": 8,
+    }
+    assert found["tags"].seconds is None
+    assert "unknown time" in str(found["tags"])
+    assert found["codes"].seconds == pytest.approx(0, abs=0.1)
+    size = sum(file.stat().st_size for file in settings.table("product_codes").glob("*.parquet"))
+    assert found["codes"].bytes == size

@@ -1,0 +1,181 @@
+"""An upgrade of a deployment with real encoders and the real commands, in processes that are killed."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from consumers.gate.check import Limits, check_candidate
+from feature_repo import definitions, schema
+from feature_repo.config import Settings
+from feature_repo.offline import delta, production
+from feature_repo.offline.production import State
+from feature_repo.stores.feature_store import open_feature_store
+from producers.commands.upgrade import _make_step_runner
+from tests.deployments import clean_environment, configure, unpack
+
+pytestmark = pytest.mark.slow
+
+STEPS = (
+    "tags --labels shop/labels.parquet",
+    "codes --max-collisions 1 --min-entropy 0 --max-error 1",
+    "interests --impressions shop/impressions.parquet",
+    "neighbours --impressions shop/impressions.parquet",
+)
+NOW = datetime(2026, 11, 30, tzinfo=UTC)
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """The deployment of 150 products that version 0.1.0 wrote, with a second encoder in the folder `next`."""
+    return make(tmp_path / "shop", monkeypatch)
+
+
+def make(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    folder.mkdir()
+    unpack(folder)
+    settings = configure(folder)
+    monkeypatch.chdir(folder)
+    shutil.copytree("encoder", "next")
+    weights, rng = load_file("next/model.safetensors"), np.random.default_rng(0)
+    noisy = {
+        name: (values + rng.normal(size=values.shape) * 0.05 * values.std()).astype(values.dtype)
+        if values.ndim > 1
+        else values
+        for name, values in weights.items()
+    }
+    save_file(noisy, "next/model.safetensors", metadata={"format": "pt"})
+    store = open_feature_store(settings)
+    store.apply([getattr(definitions, name) for name in definitions.__all__])
+    store.materialize_incremental(NOW)
+    return settings
+
+
+def start_arguments() -> list[str]:
+    steps = [word for step in STEPS for word in ("--step", step)]
+    return ["upgrade", "start", "--encoder", "next", "--former-encoder", "encoder", *steps]
+
+
+def write_gate(settings: Settings) -> None:
+    candidate = production.read_current(settings.offline).candidate_version
+    report = check_candidate(settings, candidate, Limits(min_tag_agreement=0.3), None, seed=0, now=NOW)
+    assert not report.failures
+    report.write(Path("gate.json"))
+
+
+def change_shop() -> None:
+    """Change titles of ten products, and add a click for each of five users."""
+    products = pq.read_table("shop/products.parquet")
+    titles, updated = products["title"].to_pylist(), products["updated_at"].to_pylist()
+    titles[:10] = [f"{title} neu" for title in titles[:10]]
+    updated[:10] = [max(updated) + timedelta(hours=1)] * 10
+    for name, values in (("title", titles), ("updated_at", updated)):
+        index = products.schema.get_field_index(name)
+        products = products.set_column(index, name, pa.array(values, products.schema.field(index).type))
+    pq.write_table(products, "shop/products.parquet")
+    log = pq.read_table("shop/impressions.parquet").sort_by("event_timestamp")
+    last = log.slice(len(log) - 5).to_pylist()
+    more = [
+        row
+        | {"impression_id": f"more{i}", "clicked": 1, "event_timestamp": row["event_timestamp"] + timedelta(hours=2)}
+        for i, row in enumerate(last)
+    ]
+    pq.write_table(pa.concat_tables([log, pa.Table.from_pylist(more, log.schema)]), "shop/impressions.parquet")
+
+
+def read_rows(settings: Settings, table: str, version: str) -> list[dict]:
+    """The row created last of each key of one encoder version, without its created timestamp, ordered by key."""
+    rows = delta.read(settings.table(table), where=pc.field("encoder_version") == version)
+    entity = "user_id" if table == schema.INTEREST_TABLE else "product_id"
+    newest = {}
+    for row in rows.sort_by("created_timestamp").to_pylist():
+        row.pop("created_timestamp")
+        newest[row[entity], row["event_timestamp"]] = row
+    return [newest[key] for key in sorted(newest)]
+
+
+def run_day(run: object, settings: Settings, encoder: str) -> None:
+    """The steps of a day with the encoder in production."""
+    for step in (f"embeddings --encoder {encoder}", *STEPS):
+        run(step.split())
+
+
+def test_a_store_that_left_an_encoder_and_came_back_has_the_tables_of_one_that_never_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stays = make(tmp_path / "stays", monkeypatch)
+    run = _make_step_runner(stays)
+    change_shop()
+    run(["catalogue", "--products", "shop/products.parquet"])
+    run_day(run, stays, "encoder")
+
+    leaves = make(tmp_path / "leaves", monkeypatch)
+    run = _make_step_runner(leaves)
+    run(start_arguments())
+    run(["upgrade", "advance"])
+    write_gate(leaves)
+    run(["upgrade", "advance", "--gate", "gate.json"])
+    run(["upgrade", "advance"])
+    current = production.read_current(leaves.offline)
+    assert (current.state, current.production_version[:5]) == (State.CUT_OVER, "next@")
+    change_shop()
+    run(["catalogue", "--products", "shop/products.parquet"])
+    run_day(run, leaves, "next")
+    run(["upgrade", "rollback"])
+    version = production.read_version(leaves.offline)
+    assert version == current.candidate_version
+    for table in schema.ENCODER_TABLES:
+        expected = read_rows(stays, table, version)
+        assert expected
+        assert read_rows(leaves, table, version) == expected, table
+
+
+def produce(arguments: Sequence[str], settings: Settings, kill_after: float | None = None) -> int:
+    """Run a command in a process of its own, killed after some seconds; return its exit status."""
+    command = [sys.executable, "-m", "producers", *arguments, "--store", str(settings.file)]
+    process = subprocess.Popen(command, env=clean_environment(), start_new_session=True, stdout=subprocess.DEVNULL)
+    if kill_after is not None:
+        time.sleep(kill_after)
+        os.killpg(process.pid, signal.SIGKILL)
+    return process.wait()
+
+
+def test_an_upgrade_that_is_killed_at_many_moments_ends_as_an_undisturbed_one(settings: Settings) -> None:
+    assert produce(start_arguments(), settings) == 0
+    began = time.monotonic()
+    assert produce(["upgrade", "status"], settings) == 0
+    start_seconds = time.monotonic() - began
+    moments = [start_seconds + extra for extra in (0.5, 2, 4, 6, 8, 10, 13, 16)]
+    for moment in moments:
+        produce(["upgrade", "advance"], settings, kill_after=moment)
+        if production.read_current(settings.offline).state is State.SHADOW:
+            break
+    while production.read_current(settings.offline).state is not State.SHADOW:
+        assert produce(["upgrade", "advance"], settings) == 0
+    write_gate(settings)
+    current = production.read_current(settings.offline)
+    for table in schema.ENCODER_TABLES:
+        rows = delta.read(settings.table(table))
+        counts = {row["values"]: row["counts"] for row in pc.value_counts(rows["encoder_version"]).to_pylist()}
+        assert counts[current.production_version] == counts[current.candidate_version], table
+    for moment in (0.5, 3, 6, None, 1, 4, 7, None):
+        produce(["upgrade", "advance", "--gate", "gate.json"], settings, kill_after=moment and start_seconds + moment)
+    assert production.read_current(settings.offline).state is State.CUT_OVER
+    for moment in (0.2, 1, None):
+        produce(["upgrade", "retire", "--grace", "0s"], settings, kill_after=moment and start_seconds + moment)
+    after = production.read_current(settings.offline)
+    assert (after.state, after.production_version) == (State.RETIRED, current.candidate_version)
+    for table in schema.ENCODER_TABLES:
+        assert pc.unique(delta.read(settings.table(table))["encoder_version"]).to_pylist() == [after.production_version]
