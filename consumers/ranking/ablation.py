@@ -1,6 +1,7 @@
 """Train every ranker of a measurement, from features that are binned once, on all cores.
 
-    main       the baseline, all features, the placebo and the ceiling, trained on all rows before the test
+    main       the baseline, all features, the placebo and the ceiling, trained on all rows before the test; all
+               features and the placebo take only the groups that pass the screening (`screening.py`)
     ablation   leave-one-in (the baseline and one group), leave-one-out (all groups but one) and each group with
                permuted content, trained on a sample of the rows before the validation, because verdicts are decided
                on the validation days
@@ -11,14 +12,15 @@ Both leave-one-in and leave-one-out are reported: adding groups in one order wou
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from consumers.ranking import ground_truth, lightgbm_ranker
+from consumers.ranking import ground_truth, lightgbm_ranker, screening
+from consumers.ranking.bootstrap import draw_weights
 from consumers.ranking.content_features import compute_groups
 from consumers.ranking.ground_truth import GroundTruth
 from consumers.ranking.lightgbm_ranker import TrainedRanker
@@ -49,6 +51,8 @@ RankerKey = tuple[str, str, int]
 """Section (main, secondary, ablation, oracle, curve), name, and the number of the permutation or 0."""
 TrainingTask = tuple[int, Callable[[], Iterator[tuple[RankerKey, TrainedRanker]]]]
 """Number of rankers that the task trains, and the function that trains them."""
+Screen = Callable[[Mapping[str, TrainedRanker]], tuple[str, ...]]
+"""Returns the groups that pass the screening, from the rankers of the baseline with each group."""
 Progress = Callable[[str, int, int], None]
 """Called with the name of a ranker that was trained, the number of models trained so far, and the number of all."""
 
@@ -78,12 +82,17 @@ class RankerScores:
     """Share of the training rows (CURVE_SHARES) to the scores of the baseline and of all features [1, test rows]. Share
     0.1 is trained on every tenth of the rows before the test, 0.3 on every third."""
     gain: Mapping[str, float]
-    """Feature to its share of the loss reduction in the trees with all features. The shares sum to 1, or are all 0 if
-    no tree has a split."""
+    """Feature to its share of the loss reduction in the trees with all features that were taken. The shares sum to 1,
+    or are all 0 if no tree has a split."""
     features: Mapping[str, int]
     """Group, or BASE for the baseline, to its number of features; BASE comes first."""
     group_of: Mapping[str, str]
     """Feature to its group; BASE for the baseline's."""
+    taken: Sequence[str]
+    """Groups that passed the screening, and that ALL has in `main`, `secondary` and `curve`."""
+    permuted_taken: Mapping[str, int]
+    """Group to the number of permutations in which it passed the screening with permuted content, so that PLACEBO has
+    it; empty without a placebo."""
 
 
 def train_rankers(
@@ -117,21 +126,18 @@ def train_rankers(
     if plan.ranker not in RANKERS:
         raise InvalidInputError(f"no ranker `{plan.ranker}`; there are: {', '.join(RANKERS)}")
     prepared = prepare_features(data, split, test_start)
-    tasks = [
-        *_placebo_tasks(prepared, plan),
-        *_oracle_tasks(prepared, truth),
-        *(_din_tasks if plan.ranker == DIN else _main_tasks)(prepared, plan, truth),
-        *_ablation_tasks(prepared),
-        *_curve_tasks(prepared),
-    ]
-    if plan.ranker == BOTH:
-        tasks += [_din_task("secondary", name, prepared, plan, parts) for name, parts in _din_parts(prepared).items()]
-    trained = _run_tasks(tasks, progress)
+    screened, others = _screening_tasks(prepared), partial(_other_tasks, prepared, plan, truth)
+    total = sum(count for count, _ in [*screened, *others(tuple(prepared.groups), lambda _: ())])
+    trained = _run_tasks(screened, progress, 0, total)
+    screen = _make_screen(prepared, plan, trained["ablation", BASE, 0])
+    taken = screen({name: trained["ablation", name, 0] for name in prepared.groups})
+    trained |= _run_tasks(others(taken, screen), progress, sum(count for count, _ in screened), total)
     on_test = ~split.validation
     main = {name: each[:, on_test] for name, each in _section(trained, "main").items()}
     if truth is not None:
         main["oracle"] = truth.click_probability[split.test][None]
     curve, steps = _section(trained, "curve"), _section(trained, "oracle")
+    placebos = [ranker for (section, name, _), ranker in trained.items() if (section, name) == ("main", PLACEBO)]
     return RankerScores(
         model=DIN if plan.ranker == DIN else LIGHTGBM,
         main=main,
@@ -145,11 +151,42 @@ def train_rankers(
         features={BASE: len(prepared.base), **{name: len(group) for name, group in prepared.groups.items()}},
         group_of=dict.fromkeys(prepared.base, BASE)
         | {feature: name for name, group in prepared.groups.items() for feature in group},
+        taken=taken,
+        permuted_taken={name: sum(name in each.groups for each in placebos) for name in prepared.groups if placebos},
     )
 
 
-def _placebo_tasks(prepared: PreparedFeatures, plan: TrainingPlan) -> list[TrainingTask]:
-    """One task for each permutation: all features, and each group with the baseline, with permuted content.
+def _make_screen(prepared: PreparedFeatures, plan: TrainingPlan, base: TrainedRanker) -> Screen:
+    """The screening of this measurement, by the validation rows."""
+    split = prepared.split
+    weights = draw_weights(prepared.data, split.scored & split.train, screening.REPLICATES, 0)
+
+    def screen(rankers: Mapping[str, TrainedRanker]) -> tuple[str, ...]:
+        scores = {name: ranker.scores[0, split.validation] for name, ranker in rankers.items()}
+        return screening.screen_groups(scores, base.scores[0, split.validation], weights, plan.screening_errors)
+
+    return screen
+
+
+def _other_tasks(
+    prepared: PreparedFeatures, plan: TrainingPlan, truth: GroundTruth | None, taken: tuple[str, ...], screen: Screen
+) -> list[TrainingTask]:
+    """All tasks but those of `_screening_tasks`, with the groups that passed the screening."""
+    tasks = [
+        *_placebo_tasks(prepared, plan, screen),
+        *_oracle_tasks(prepared, truth),
+        *(_din_tasks if plan.ranker == DIN else _main_tasks)(prepared, plan, truth, taken),
+        *_ablation_tasks(prepared),
+        *_curve_tasks(prepared, taken),
+    ]
+    if plan.ranker == BOTH:
+        parts = _din_parts(prepared, taken)
+        tasks += [_din_task("secondary", name, prepared, plan, each) for name, each in parts.items()]
+    return tasks
+
+
+def _placebo_tasks(prepared: PreparedFeatures, plan: TrainingPlan, screen: Screen) -> list[TrainingTask]:
+    """One task for each permutation: each group of permuted content with the baseline, and those that pass together.
 
     There are none if no vectors are joined.
     """
@@ -160,17 +197,20 @@ def _placebo_tasks(prepared: PreparedFeatures, plan: TrainingPlan) -> list[Train
         permuted = permute_content(prepared.data, prepared.test_start, permutation)
         groups = compute_groups(permuted, prepared.projection)
         binned = {name: prepared.bin(group) for name, group in groups.items()}
+        alone: dict[str, TrainedRanker] = {}
+        for name, group in binned.items():
+            alone[name] = lightgbm_ranker.fit([prepared.binned_base, group], [0], prepared.split.ablation)
+            yield ("ablation", PERMUTED + name, permutation), alone[name]
+        taken = screen(alone)
         seeds = [permutation % plan.seeds]
         if plan.ranker != LIGHTGBM:
             section = "main" if plan.ranker == DIN else "secondary"
-            parts = [prepared.base, *groups.values()]
-            yield (section, PLACEBO, permutation), _train_din(prepared, plan.din_rows, parts, seeds)
+            parts = [prepared.base, *(groups[name] for name in taken)]
+            ranker = _train_din(prepared, plan.din_rows, parts, seeds)
+            yield (section, PLACEBO, permutation), replace(ranker, groups=taken)
         if plan.ranker != DIN:
-            ranker = lightgbm_ranker.fit([prepared.binned_base, *binned.values()], seeds)
-            yield ("main", PLACEBO, permutation), ranker
-        for name, group in binned.items():
-            ranker = lightgbm_ranker.fit([prepared.binned_base, group], [0], prepared.split.ablation)
-            yield ("ablation", PERMUTED + name, permutation), ranker
+            ranker = lightgbm_ranker.fit([prepared.binned_base, *(binned[name] for name in taken)], seeds)
+            yield ("main", PLACEBO, permutation), replace(ranker, groups=taken)
 
     mains = 2 if plan.ranker == BOTH else 1
     return [(mains + len(prepared.groups), partial(train, number)) for number in range(plan.permutations)]
@@ -192,43 +232,62 @@ def _oracle_tasks(prepared: PreparedFeatures, truth: GroundTruth | None) -> list
     return [(len(ground_truth.ORACLE_STEPS) + 1, train)]
 
 
-def _main_tasks(prepared: PreparedFeatures, plan: TrainingPlan, truth: GroundTruth | None) -> list[TrainingTask]:
-    """The baseline, all features and the ceiling, with every seed, on all rows before the test."""
-    parts = {BASE: [prepared.binned_base], ALL: prepared.binned_all}
+def _main_tasks(
+    prepared: PreparedFeatures, plan: TrainingPlan, truth: GroundTruth | None, taken: tuple[str, ...]
+) -> list[TrainingTask]:
+    """The baseline, all features that were taken and the ceiling, with every seed, on all rows before the test."""
+    parts: dict[str, Callable[[], list[lightgbm_ranker.BinnedFeatures]]] = {
+        BASE: lambda: [prepared.binned_base],
+        ALL: lambda: prepared.select(taken),
+    }
     if truth is not None:
-        parts[CEILING] = [prepared.binned_base, prepared.bin(truth.features)]
+        parts[CEILING] = lambda: [prepared.binned_base, prepared.bin(truth.features)]
     seeds = range(plan.seeds)
-    return [
-        (plan.seeds, partial(_train_one, ("main", name, 0), lightgbm_ranker.fit, each, seeds))
-        for name, each in parts.items()
-    ]
+
+    def train(name: str) -> Iterator[tuple[RankerKey, TrainedRanker]]:
+        yield ("main", name, 0), lightgbm_ranker.fit(parts[name](), seeds)
+
+    return [(plan.seeds, partial(train, name)) for name in parts]
 
 
-def _din_tasks(prepared: PreparedFeatures, plan: TrainingPlan, truth: GroundTruth | None) -> list[TrainingTask]:
+def _din_tasks(
+    prepared: PreparedFeatures, plan: TrainingPlan, truth: GroundTruth | None, taken: tuple[str, ...]
+) -> list[TrainingTask]:
     """The rankers of `_main_tasks`, as DINs."""
-    parts = _din_parts(prepared)
+    parts = _din_parts(prepared, taken)
     if truth is not None:
         parts[CEILING] = [prepared.base, truth.features]
     return [_din_task("main", name, prepared, plan, each) for name, each in parts.items()]
 
 
+def _screening_tasks(prepared: PreparedFeatures) -> list[TrainingTask]:
+    """The baseline, and each group added to it, on the rows of the ablation."""
+    parts = {BASE: [prepared.binned_base], **{name: prepared.select([name]) for name in prepared.groups}}
+    return _tasks_on_ablation_rows(prepared, parts)
+
+
 def _ablation_tasks(prepared: PreparedFeatures) -> list[TrainingTask]:
-    """Each group added to the baseline, and each group removed from all."""
-    groups = prepared.binned_groups
-    parts = {BASE: [prepared.binned_base], ALL: prepared.binned_all}
-    parts |= {name: [prepared.binned_base, group] for name, group in groups.items()}
-    for name in groups:
-        parts[WITHOUT + name] = [prepared.binned_base, *(group for other, group in groups.items() if other != name)]
+    """All groups, and each group removed from all."""
+    names = list(prepared.groups)
+    parts = {ALL: prepared.select(names)}
+    parts |= {WITHOUT + name: prepared.select([other for other in names if other != name]) for name in names}
+    return _tasks_on_ablation_rows(prepared, parts)
+
+
+def _tasks_on_ablation_rows(
+    prepared: PreparedFeatures, parts: Mapping[str, Sequence[lightgbm_ranker.BinnedFeatures]]
+) -> list[TrainingTask]:
+    """A task for each ranker, which trains it on the rows of the ablation with one seed."""
     fit = partial(lightgbm_ranker.fit, rows=prepared.split.ablation)
     return [(1, partial(_train_one, ("ablation", name, 0), fit, each, [0])) for name, each in parts.items()]
 
 
-def _curve_tasks(prepared: PreparedFeatures) -> list[TrainingTask]:
-    """The baseline and all features on shares of the rows before the test."""
+def _curve_tasks(prepared: PreparedFeatures, taken: tuple[str, ...]) -> list[TrainingTask]:
+    """The baseline and all features that were taken on shares of the rows before the test."""
     tasks: list[TrainingTask] = []
     for share in CURVE_SHARES:
         fit = partial(lightgbm_ranker.fit, rows=np.arange(0, int(prepared.split.train.sum()), round(1 / share)))
-        for name, parts in ((BASE, [prepared.binned_base]), (ALL, prepared.binned_all)):
+        for name, parts in ((BASE, [prepared.binned_base]), (ALL, prepared.select(taken))):
             tasks.append((1, partial(_train_one, ("curve", f"{share} {name}", 0), fit, parts, [0])))
     return tasks
 
@@ -243,9 +302,9 @@ def _train_one(
     yield key, fit(parts, seeds)
 
 
-def _din_parts(prepared: PreparedFeatures) -> dict[str, list[lightgbm_ranker.Features]]:
-    """The unbinned features of the baseline and of all groups."""
-    return {BASE: [prepared.base], ALL: [prepared.base, *prepared.groups.values()]}
+def _din_parts(prepared: PreparedFeatures, taken: tuple[str, ...]) -> dict[str, list[lightgbm_ranker.Features]]:
+    """The unbinned features of the baseline, and of it and the groups that were taken."""
+    return {BASE: [prepared.base], ALL: [prepared.base, *(prepared.groups[name] for name in taken)]}
 
 
 def _din_task(
@@ -281,11 +340,14 @@ def _train_din(
     return TrainedRanker(scores, {})
 
 
-def _run_tasks(tasks: Sequence[TrainingTask], progress: Progress) -> dict[RankerKey, TrainedRanker]:
-    """Run all tasks on all cores, the longest first, so that no core waits for a long one at the end."""
-    total = sum(rankers for rankers, _ in tasks)
+def _run_tasks(
+    tasks: Sequence[TrainingTask], progress: Progress, done: int, total: int
+) -> dict[RankerKey, TrainedRanker]:
+    """Run all tasks on all cores, the longest first, so that no core waits for a long one at the end.
+
+    `done` of the `total` number of rankers have been trained before.
+    """
     trained: dict[RankerKey, TrainedRanker] = {}
-    done = 0
 
     def run(task: TrainingTask) -> None:
         nonlocal done

@@ -55,8 +55,8 @@ class Comparison:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The interval that is shown with the lift: users and products drawn where there is one, else users drawn."""
-        return self.ci95_two_way if np.isfinite(self.ci95_two_way[0]) else self.ci95
+        """The interval that is shown with the lift: users and products drawn for AUC, users drawn for other metrics."""
+        return self.ci95_two_way if self.metric == "auc" else self.ci95
 
     @property
     def is_significant(self) -> bool:

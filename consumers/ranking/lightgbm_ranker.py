@@ -72,6 +72,8 @@ class TrainedRanker:
     gain: Mapping[str, float]
     """Feature to its share of the loss reduction of all splits, averaged over seeds. The shares sum to 1, or are all 0
     if no tree has a split. Empty for a deep interest network."""
+    groups: Sequence[str] = ()
+    """Groups of features that passed the screening and were trained with; empty for a ranker that was not screened."""
 
 
 def bin_features(

@@ -2,12 +2,16 @@
 
 from dataclasses import dataclass
 
+from consumers.ranking import screening
+
 BASE = "tabular"
 """The ranker with the features of the baseline alone."""
 ALL = "all features"
-"""The ranker with the baseline and every group of features."""
+"""The ranker with the baseline and every group of features; in the main comparison, every group that passes the
+screening."""
 PLACEBO = "placebo"
-"""The ranker with the baseline and every group, computed after products exchanged their content."""
+"""The ranker with the baseline and every group, computed after products exchanged their content, and screened in the
+same way."""
 CEILING = "attainable"
 """The baseline and the true tags and tastes of a generated shop."""
 WITHOUT = "all but "
@@ -38,3 +42,6 @@ class TrainingPlan:
     din_rows: int = 200_000
     """Maximum number of rows that a deep interest network is trained on; of more rows, a sample without replacement is
     taken, the same for every network."""
+    screening_errors: float = screening.ERRORS
+    """Number of standard errors by which a group must lift the baseline on the validation days, so that the rankers
+    with all features and the placebos take it; minus infinity takes every group."""

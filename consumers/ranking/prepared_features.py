@@ -1,6 +1,6 @@
 """The features of every group, computed, checked for leaks and binned once for all rankers."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -42,10 +42,9 @@ class PreparedFeatures:
     binned_groups: Mapping[str, BinnedFeatures]
     """Group to the same of its features; in the order of `groups`."""
 
-    @property
-    def binned_all(self) -> list[BinnedFeatures]:
-        """The binned features of the baseline, then of each group, in the order of `groups`."""
-        return [self.binned_base, *self.binned_groups.values()]
+    def select(self, groups: Collection[str]) -> list[BinnedFeatures]:
+        """Return the binned features of the baseline, then of some groups, in the order of `groups` of this object."""
+        return [self.binned_base, *(binned for name, binned in self.binned_groups.items() if name in groups)]
 
     def bin(self, features: lightgbm_ranker.Features) -> BinnedFeatures:
         """Bin the rows before the test of other features of this log.

@@ -14,11 +14,12 @@ from markupsafe import Markup
 from rich.table import Table
 from rich.text import Text
 
-from consumers.ranking import metrics, plots, verdict
+from consumers.ranking import metrics, plots, power, screening, splits, verdict
 from consumers.ranking.bootstrap import DELONG_CAVEAT
 from consumers.ranking.costs import GroupCost
 from consumers.ranking.feature_meaning import GROUPS, describe_feature, label_feature
 from consumers.ranking.lift import OVER_PLACEBO, Comparison, compute_captured_share
+from consumers.ranking.notes import describe_baseline, describe_screening, format_power, format_unused_columns
 from consumers.ranking.plan import ALL, BASE, CEILING, DIN, PERMUTED, PLACEBO
 from consumers.ranking.result import LiftResult
 from consumers.report_json import to_json_value
@@ -26,8 +27,7 @@ from feature_repo.errors import InvalidInputError
 
 REPEATABILITY = (
     "The same command gives the same figures on the same machine and data. Another training seed gives others, and so "
-    "does another processor, because sums round in another order: on a second one, the lift of the demo was +0.0214 "
-    "[+0.0187, +0.0236] AUC instead of +0.0222 [+0.0197, +0.0246] (users drawn)."
+    "does another processor, because sums round in another order."
 )
 """What another run may give; on the page."""
 
@@ -67,6 +67,8 @@ def format_headline(result: LiftResult) -> str:
             "Not to be trusted: the same features with permuted content lift as much, "
             f"difference {over.lift:+.4f} ({interval})"
         )
+    if not result.scores.taken:
+        return f"Not proven: no group of features passed the screening, {interval}"
     if not lift.is_significant:
         return f"Not proven: {interval}"
     verb = "lift this ranker by" if lift.lift > 0 else "harm this ranker:"
@@ -76,9 +78,10 @@ def format_headline(result: LiftResult) -> str:
 def to_json(result: LiftResult, provenance: Provenance | None = None) -> str:
     """Return the result as JSON text with unrounded numbers; NaN and infinity become null.
 
-    The top-level keys are rows, comparisons (on test days), validation (comparisons on validation days), rule,
-    verdicts, headroom, learning_curve, importance, meaning (of each feature), delong, costs, encoder, provenance, and
-    the keys of `result.sections`. All but the last are always there. The text ends with a newline.
+    The top-level keys are rows, comparisons (on test days), validation (comparisons on validation days),
+    validation_rule, rule, verdicts, power (what that of the verdicts means), screening, baseline_columns (context
+    columns of the log), headroom, learning_curve, importance, meaning (of each feature), delong, costs, encoder,
+    provenance, and the keys of `result.sections`. All but the last are always there. The text ends with a newline.
 
     Args:
         result: the measurement.
@@ -88,8 +91,17 @@ def to_json(result: LiftResult, provenance: Provenance | None = None) -> str:
         "rows": dict(result.rows),
         "comparisons": [each.as_json() for each in result.comparisons if each.days == "test"],
         "validation": [each.as_json() for each in result.comparisons if each.days != "test"],
+        "validation_rule": splits.VALIDATION_RULE,
         "rule": verdict.RULE,
-        "verdicts": {name: {"verdict": each.verdict, "p": each.p} for name, each in result.verdicts.items()},
+        "verdicts": {name: asdict(each) for name, each in result.verdicts.items()},
+        "power": {"effect": power.EFFECT, "target": power.TARGET},
+        "screening": {
+            "errors": screening.ERRORS,
+            "taken": list(result.scores.taken),
+            "permuted_taken": dict(result.scores.permuted_taken),
+            "permutations": len(result.scores.main.get(PLACEBO, [])),
+        },
+        "baseline_columns": result.baseline_columns,
         "headroom": [{"name": step.name, "auc": step.auc, "gauc": step.gauc} for step in result.headroom],
         "learning_curve": [
             {
@@ -103,7 +115,7 @@ def to_json(result: LiftResult, provenance: Provenance | None = None) -> str:
             for point in result.curve
         ],
         "importance": dict(result.scores.gain),
-        "meaning": {name: describe_feature(name, result.context) for name in result.scores.gain},
+        "meaning": {name: describe_feature(name, result.context) for name in result.scores.group_of},
         "delong": {"lift": result.delong.lift, "ci95": list(result.delong.ci95), "caveat": DELONG_CAVEAT},
         "costs": [cost.as_json() for cost in result.costs],
         "encoder": result.encoder,
@@ -117,18 +129,25 @@ def to_table(result: LiftResult) -> Table:
     """Return the main figures as a table for the terminal, in AUC on the test days, under the headline as its title.
 
     Groups with their verdicts come first, then the other rankers and all features on each slice. Comparisons of a group
-    taken away or over its placebo are left out. Context columns that were not used are named below the table.
+    taken away or over its placebo are left out. Notes on the screening, on the power of the verdicts and on the log's
+    columns follow below the table.
     """
-    note = format_unused_columns(result)
+    notes = [
+        "Intervals draw users and products.",
+        describe_screening(result),
+        f"Power: in how many cases a group that is truly worth {power.EFFECT:+} AUC would be kept.",
+        describe_baseline(result),
+        format_unused_columns(result),
+    ]
     table = Table(
         title=Text(format_headline(result)),
         title_justify="left",
-        caption=Text(note) if note else None,
+        caption=Text("\n".join(note for note in notes if note)),
         caption_justify="left",
     )
     table.add_column("features")
-    for column in ("AUC with", "lift", "95% interval", "verdict"):
-        table.add_column(column, justify="right", no_wrap=True)
+    for column in ("AUC with", "lift", "95% interval", "verdict", "power"):
+        table.add_column(column, justify="left" if column == "verdict" else "right")
     for c in result.comparisons:
         if c.metric == "auc" and c.days == "test" and not _is_group_detail(c.name):
             found = result.verdicts.get(c.name) if c.slice == "all" else None
@@ -138,6 +157,7 @@ def to_table(result: LiftResult) -> Table:
                 f"{c.lift:+.4f}",
                 _format_interval(c.interval),
                 found.verdict if found else "",
+                format_power(found) if found else "",
             )
             table.add_row(name, *values)
     return table
@@ -146,13 +166,6 @@ def to_table(result: LiftResult) -> Table:
 def _is_group_detail(name: str) -> bool:
     """Whether a comparison is a group removed or over its placebo; the table leaves these out."""
     return name.endswith((", taken away", " over placebo")) and not name.startswith(ALL)
-
-
-def format_unused_columns(result: LiftResult) -> str | None:
-    """Return a line with the names and types of the context columns that no ranker used; None if all were used."""
-    return (
-        f"Not used, because they hold neither numbers nor text: {', '.join(result.unused)}" if result.unused else None
-    )
 
 
 def write_report(
@@ -180,7 +193,9 @@ def write_report(
     page = template.render(
         headline=format_headline(result),
         rows=result.rows,
-        rows_table=[(name if name != "ladder" else "ablation", f"{count:,}") for name, count in result.rows.items()],
+        rows_table=[
+            (name.replace("ladder", "ablation").replace("_", ", "), f"{count:,}") for name, count in result.rows.items()
+        ],
         test_start=_format_minute(result.split),
         validation_start=_format_minute(result.validation),
         seeds=len(result.scores.main[BASE]),
@@ -190,6 +205,11 @@ def write_report(
         cards=_cards(result),
         groups=_group_rows(result),
         rule=verdict.RULE,
+        validation_rule=splits.VALIDATION_RULE,
+        screening=describe_screening(result),
+        effect=f"{power.EFFECT:+}",
+        target=f"{power.TARGET:.0%}",
+        baseline=describe_baseline(result),
         provenance=provenance,
         repeatability=REPEATABILITY,
         main_figure=Markup(plots.draw_forest(_by_metric(main, _label))),
@@ -272,6 +292,7 @@ def _group_rows(result: LiftResult) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     for name, found in result.verdicts.items():
         row: dict[str, object] = {"name": name, "verdict": found.verdict, "p": found.p, "meaning": GROUPS.get(name, "")}
+        row |= {"power": format_power(found), "detectable": found.detectable}
         row["features"] = result.scores.features[name]
         row["cost"] = costs.get(name, GroupCost(name))
         for days in ("validation", "test"):

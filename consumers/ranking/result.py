@@ -62,7 +62,8 @@ class LiftResult:
     """First microsecond of the test, UTC; the validation ends just before it."""
     rows: Mapping[str, int]
     """Number of rows, with the keys of the JSON: `train` (before the test, including the validation), `test`,
-    `validation`, `ladder` (on which the ablations are trained), `unmatched` (in no view, but kept) and `refused`."""
+    `validation`, `validation_clicks` (the clicked ones), `ladder` (on which the ablations are trained), `unmatched` (in
+    no view, but kept) and `refused`."""
     replicates: int
     """Number of bootstrap draws behind each interval."""
     encoder: str | None
@@ -83,6 +84,11 @@ class LiftResult:
     """The log's column of each feature `context_N`."""
     sections: Mapping[str, object] = field(default_factory=dict)
     """Further top-level entries of the JSON: `proxies`, if vectors of a known encoder were joined."""
+
+    @property
+    def baseline_columns(self) -> list[str]:
+        """Context columns of the log that the baseline has, in the order of the log."""
+        return [column for feature, column in self.context.items() if feature in self.scores.group_of]
 
     def find(self, name: str, part: str = "all", metric: str = "auc", *, days: str = "test") -> Comparison | None:
         """Return one comparison, or None if it was not made.

@@ -239,6 +239,7 @@ def measure_joined_lift(
             "train": int(split.train.sum()),
             "test": int(split.test.sum()),
             "validation": int(split.validation.sum()),
+            "validation_clicks": int(on_validation.clicked.sum()),
             "ladder": len(split.ablation),
             **counts,
         },

@@ -17,9 +17,19 @@ DAY = 86_400_000_000
 SHARES = (1 / 6, 1 / 5, 1 / 4, 1 / 3, 1 / 2)
 """Shares of the rows to test on, tried in this order until both sides have clicked and unclicked rows."""
 VALIDATION_DAYS = 7.0
-"""Length of the validation in a log that is long enough."""
+"""Minimum length of the validation."""
+VALIDATION_ROWS = 20_000
+"""Minimum number of validation rows."""
+VALIDATION_CLICKS = 2_000
+"""Minimum number of clicked, and of unclicked, validation rows."""
 VALIDATION_SHARE = 1 / 3
-"""Maximum length of the validation, as a share of the time before the test."""
+"""Maximum number of validation rows, as a share of the rows before the test. It goes before the minima."""
+VALIDATION_RULE = (
+    f"the last {VALIDATION_DAYS:.0f} days before the test, or as many more as have {VALIDATION_ROWS:,} impressions, "
+    f"{VALIDATION_CLICKS:,} clicks and {VALIDATION_CLICKS:,} non-clicks, but at most a third of the impressions before "
+    "the test"
+)
+"""The rule of `find_validation_start`, for reports."""
 
 
 @dataclass(frozen=True)
@@ -77,28 +87,41 @@ def find_test_start(data: RankingTrainingSet, test_days: float | None) -> int:
 def find_validation_start(data: RankingTrainingSet, test_start: int) -> int:
     """Return the first microsecond of the validation, since 1970 UTC. The validation ends just before the test.
 
-    It lasts VALIDATION_DAYS, but at most VALIDATION_SHARE of the time before the test. If the validation or the rows
-    before it then are all clicked or all unclicked, it is the last quarter, third or half of the rows before the test.
+    It lasts VALIDATION_DAYS, or longer until it has VALIDATION_ROWS rows and VALIDATION_CLICKS clicked and as many
+    unclicked ones: a sparse log needs more days for the same power. It has at most VALIDATION_SHARE of the rows before
+    the test. If the validation or the rows before it then are all clicked or all unclicked, it is the last quarter,
+    third or half of the rows before the test. Rows of one time stay on one side. Rows of the test are not looked at.
 
     Args:
-        data: the joined log.
+        data: the joined log, in time order.
         test_start: first microsecond of the test; there must be rows before it.
 
     Raises:
         InvalidInputError: the rows before the test cannot be split so that both parts have clicked and unclicked rows.
     """
-    timestamp_us, clicked = data.timestamp_us, data.clicked
-    before = timestamp_us[timestamp_us < test_start]
-    by_days = test_start - int(min(VALIDATION_DAYS * DAY, VALIDATION_SHARE * (test_start - int(before.min()))))
-    by_rows = (int(np.quantile(before, 1 - share, method="higher")) for share in (1 / 4, 1 / 3, 1 / 2))
-    for start in (by_days, *by_rows):
-        validation = (timestamp_us >= start) & (timestamp_us < test_start)
-        if _has_both_classes(clicked[timestamp_us < start]) and _has_both_classes(clicked[validation]):
+    before = data.timestamp_us < test_start
+    timestamp_us, clicked = data.timestamp_us[before], data.clicked[before]
+    rows = len(timestamp_us)
+    by_days = test_start - int(VALIDATION_DAYS * DAY)
+    required = [VALIDATION_ROWS, *(_rows_with(clicked == value, VALIDATION_CLICKS) for value in (0, 1))]
+    wanted = min(by_days, int(timestamp_us[max(0, rows - max(required))]))
+    earliest = int(timestamp_us[max(0, rows - int(VALIDATION_SHARE * rows) - 1)]) + 1
+    chosen = max(wanted, earliest)
+    by_rows = (int(np.quantile(timestamp_us, 1 - share, method="higher")) for share in (1 / 4, 1 / 3, 1 / 2))
+    for start in (chosen, *by_rows):
+        validation = timestamp_us >= start
+        if _has_both_classes(clicked[~validation]) and _has_both_classes(clicked[validation]):
             return start
     raise InvalidInputError(
-        f"the {len(before)} impressions before the test cannot be split into training and validation rows so that both "
+        f"the {rows} impressions before the test cannot be split into training and validation rows so that both "
         "have clicked and unclicked impressions; bring a longer log"
     )
+
+
+def _rows_with(is_counted: NDArray[np.bool_], count: int) -> int:
+    """The number of last rows of which `count` are counted; all rows if fewer are."""
+    positions = np.flatnonzero(is_counted)
+    return len(is_counted) - int(positions[-count]) if len(positions) >= count else len(is_counted)
 
 
 def split_rows(data: RankingTrainingSet, validation_start: int, test_start: int, ablation_rows: int) -> RowSplit:

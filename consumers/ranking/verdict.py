@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
+from consumers.ranking.power import EFFECT, compute_power, find_detectable_effect
+
 KEEP, DROP, NOT_PROVEN = "keep", "drop", "not proven"
 LEVEL = 0.05
 """Significance level, for all groups together."""
@@ -54,13 +56,19 @@ class Verdict:
     """KEEP, DROP or NOT_PROVEN."""
     p: float
     """One-sided p that the group lifts, from 0 to 1, corrected for the number of groups; below LEVEL is KEEP."""
+    power: float = float("nan")
+    """Probability of KEEP, from 0 to 1, for a group whose content is truly worth `power.EFFECT` of AUC, both over the
+    baseline and over the placebo. NaN where a difference is undefined or has no error."""
+    detectable: float = float("nan")
+    """The smallest worth in AUC that is KEEP with the probability `power.TARGET`; NaN where `power` is."""
 
 
 def decide_verdicts(evidence: Mapping[str, Evidence]) -> dict[str, Verdict]:
     """Apply the rule to every group. A difference that is undefined (NaN) proves nothing, neither KEEP nor DROP.
 
     A group that meets both conditions is KEEP. Without a placebo, KEEP needs the lift over the baseline alone, and DROP
-    takes that lift in place of the one over the placebo.
+    takes that lift in place of the one over the placebo. The power is that of the smallest of Holm's levels, LEVEL
+    divided by the number of groups, and therefore a lower bound.
 
     Args:
         evidence: group to its evidence. The number of groups counts for the correction.
@@ -72,7 +80,12 @@ def decide_verdicts(evidence: Mapping[str, Evidence]) -> dict[str, Verdict]:
     corrected = holm_correction(p)
     share = LEVEL / max(len(evidence), 1)
     return {
-        name: Verdict(_decide(corrected[name], [upper_bound(each, share) for each in _upper_tests(e)]), corrected[name])
+        name: Verdict(
+            _decide(corrected[name], [upper_bound(each, share) for each in _upper_tests(e)]),
+            corrected[name],
+            compute_power(_lower_tests(e), EFFECT, share),
+            find_detectable_effect(_lower_tests(e), share),
+        )
         for name, e in evidence.items()
     }
 
@@ -104,18 +117,18 @@ def upper_bound(difference: Floats, level: float) -> float:
         level: probability that the true difference is larger, between 0 and 1.
 
     Returns:
-        The bound; NaN if the value or a replicate is NaN.
+        The bound; NaN if the value or a replicate is NaN, or if the replicates do not vary: a ranker that never used
+        the group says nothing about its worth.
     """
-    return float(difference[0] + norm.ppf(1 - level) * difference[1:].std(ddof=1))
+    error = difference[1:].std(ddof=1)
+    return float(difference[0] + norm.ppf(1 - level) * error) if error else float("nan")
 
 
 def _p_above(difference: Floats, value: float) -> float:
-    """One-sided p of `difference` > `value`; 1 where it is undefined."""
+    """One-sided p of `difference` > `value`; 1 where it is undefined or does not vary."""
     error = difference[1:].std(ddof=1)
-    if not np.isfinite(difference[0]) or not np.isfinite(error):
+    if not np.isfinite(difference[0]) or not np.isfinite(error) or error == 0:
         return 1.0
-    if error == 0:
-        return 1.0 if difference[0] <= value else 0.0
     return float(norm.sf((difference[0] - value) / error))
 
 

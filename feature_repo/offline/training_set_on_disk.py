@@ -102,9 +102,11 @@ def write(
     Raises:
         ConflictError: the folder exists.
         NotFoundError: `rows` lacks a join key or the timestamp.
-        InvalidInputError: a column has a type that cannot be joined, or would be in the result twice; or versions that
-            the join would need may have been dropped by the retention.
+        InvalidInputError: there are no views; a column has a type that cannot be joined, or would be in the result
+            twice; or versions that the join would need may have been dropped by the retention.
     """
+    if not views:
+        raise InvalidInputError("a training set needs at least one feature view to join; none is given")
     if folder.exists():
         raise ConflictError(f"{folder} exists; give a new folder for the training set, or remove this one")
     training_set.require_unambiguous_columns(rows.schema, event_timestamp, views)

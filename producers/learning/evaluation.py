@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from feature_repo import vocabulary
@@ -75,8 +74,7 @@ def hold_out(data: Path, designs: Path, count: int, seed: int) -> pa.Table:
     Raises:
         NotFoundError: a file does not exist.
         InvalidInputError: a file cannot be read or lacks a column, or at most `count` products have a title, an image
-            and a known design.
-        ArrowTypeError: every design has more than `count` products, as for a `count` of 0.
+            and a known design, or every design has more than `count` products, as for a `count` of 0.
     """
     products = read_pairs(data)[0]
     table = input_files.read_table(designs, [PRODUCT_ID, *DESIGN_COLUMNS])
@@ -102,6 +100,12 @@ def hold_out(data: Path, designs: Path, count: int, seed: int) -> pa.Table:
             left -= size
         if not left:
             break
+    if not chosen:
+        smallest = pc.min(sizes[f"{PRODUCT_ID}_count"]).as_py()
+        raise InvalidInputError(
+            f"{designs}: whole designs are held out, and the smallest has {smallest} products; hold out {smallest} or "
+            f"more instead of {count}"
+        )
     return with_design.filter(
         pc.is_in(with_design["design_id"], value_set=pa.array([value.as_py() for value in chosen]))
     )
@@ -118,10 +122,9 @@ def evaluate(encoder: Encoder, data: Path, held_out: pa.Table, truth: Path | Non
         truth: folder with the truth of a generated shop, for the word oracle; None measures no ceiling.
 
     Raises:
-        NotFoundError: products.parquet, or the table of words in `truth`, does not exist.
+        NotFoundError: products.parquet, or a file of `truth`, does not exist.
         InvalidInputError: products.parquet cannot be read, the encoder has no image tower, or the truth lacks a
-            product.
-        FileNotFoundError: `truth` has no products.parquet.
+            product or is unreadable.
     """
     products, images, _ = read_pairs(data)
     rows = pc.index_in(held_out[PRODUCT_ID], value_set=products[PRODUCT_ID].combine_chunks()).to_numpy()
@@ -154,16 +157,18 @@ def compute_oracle_recall(
         Each k of CUTOFFS with the share in [0, 1] of titles that find an image of their design among the k best.
 
     Raises:
-        InvalidInputError: the folder lacks a product.
-        NotFoundError: the folder has no vocabulary.
-        FileNotFoundError: the folder has no products.parquet.
+        InvalidInputError: the folder lacks a product, or its products.parquet cannot be read.
+        NotFoundError: the folder has no products.parquet or no vocabulary.
     """
-    attributes = pq.read_table(truth / "products.parquet")
+    file = truth / "products.parquet"
+    attributes = input_files.read_table(file)
+    words_of = vocabulary.read_vocabulary(truth)
+    validation.require_columns(attributes, [PRODUCT_ID, *words_of], file)
     rows = pc.index_in(pc.cast(list(product_ids), "string"), value_set=attributes[PRODUCT_ID].combine_chunks())
     if rows.null_count:
         raise InvalidInputError(f"{truth}: the truth lacks {rows.null_count} of the products; is it of this shop?")
     score = np.zeros((len(titles), len(titles)))
-    for attribute, words in vocabulary.read_vocabulary(truth).items():
+    for attribute, words in words_of.items():
         values = sorted(words)
         is_named = np.array([[value in vocabulary.find_values(title, words) for value in values] for title in titles])
         is_true = np.array(

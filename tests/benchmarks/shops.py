@@ -1,8 +1,9 @@
 """The demo on shops of other seeds; all features should lift on each of them.
 
-    python -m tests.benchmarks.shops 1 2 3 4 [--record]
+    python -m tests.benchmarks.shops 1 2 3 4 [--keep DIR] [--record]
 
-The steps are those of the Makefile. The result goes to SHOPS.md, one row per shop; rows of other seeds stay.
+`--keep` names a folder in which the shops stay and are used again. The steps are those of the Makefile. The result goes
+to SHOPS.md, one row per shop; rows of other seeds stay.
 """
 
 import json
@@ -37,14 +38,13 @@ def main(
     seeds: Annotated[int, typer.Option(help="Training seeds of each ranker.")] = 3,
     permutations: Annotated[int, typer.Option(help="Permutations of the placebo.")] = 5,
     ladder_rows: Annotated[int, typer.Option(help="Rows that the rankers of single groups are trained on.")] = 60_000,
+    keep: Annotated[Path | None, typer.Option(help="Folder in which shops stay and are used again.")] = None,
     record: harness.RecordOption = False,
 ) -> None:
     """Run the demo on each shop."""
     for seed in shops:
         with tempfile.TemporaryDirectory() as scratch:
-            deployment = BenchmarkDeployment.create(f"shop {seed}", Path(scratch))
-            for line in (f"produce shop --output shop --seed {seed}", *STEPS):
-                deployment.run(line)
+            deployment = deploy_shop(seed, keep or Path(scratch))
             deployment.run(
                 "consume lift --impressions shop/impressions.parquet --truth shop/truth --test-days 10 "
                 f"--json lift.json --seeds {seeds} --permutations {permutations} --ablation-rows {ladder_rows}"
@@ -54,6 +54,13 @@ def main(
             print(line, flush=True)
             if record:
                 _record(seed, line)
+
+
+def deploy_shop(seed: int, folder: Path) -> BenchmarkDeployment:
+    """Generate a shop in a folder of its own and run all steps up to the lift, unless that is done already."""
+    deployment = BenchmarkDeployment.create(f"shop {seed}", folder / f"shop{seed}")
+    deployment.run_once([f"produce shop --output shop --seed {seed}", *STEPS])
+    return deployment
 
 
 def format_row(seed: int, lift: dict, tags: dict, trained: str) -> str:  # type: ignore[type-arg]
@@ -68,8 +75,8 @@ def format_row(seed: int, lift: dict, tags: dict, trained: str) -> str:  # type:
         for one in lift["comparisons"]
         if (one["name"], one["slice"], one["metric"]) == (COLUMNS[0], "new products", "auc")
     )
-    cells = [f"{whole[name]['lift']:+.4f} {_span(whole[name]['ci95'])}" for name in COLUMNS]
-    cells.insert(1, f"{new['lift']:+.4f} {_span(new['ci95'])}")
+    cells = [f"{whole[name]['lift']:+.4f} {_span(whole[name]['ci95_two_way'])}" for name in COLUMNS]
+    cells.insert(1, f"{new['lift']:+.4f} {_span(new['ci95_two_way'])}")
     share = whole[COLUMNS[0]]["lift"] / whole["attainable"]["lift"]
     age = next(tag for tag in tags["tags"] if tag["tag"] == "child_age")
     low, high = age["gain"]["ci95"]
@@ -92,7 +99,7 @@ def _record(seed: int, line: str) -> None:
         "# The demo on five shops",
         "",
         "Written by `python -m tests.benchmarks.shops SEED ... --record`: AUC differences on the last 10 days with "
-        "their 95% intervals, users drawn.",
+        "their 95% intervals, users and products drawn.",
         f"Last written at {run['commit']}, {run['date']}, {run['machine']}.",
         "",
         "| shop | baseline AUC | all features | on new products | over placebo | placebo | attainable | oracle | "

@@ -97,15 +97,18 @@ def test_columns_that_are_neither_numbers_nor_text_are_listed_with_their_type() 
     ]
 
 
-def test_terminal_and_report_name_the_unused_columns(tmp_path: Path) -> None:
-    data = with_columns(small_log(), **UNUSABLE)
+def test_terminal_and_report_name_the_columns_of_the_baseline_and_the_unused_ones(tmp_path: Path) -> None:
+    data = with_columns(small_log(), colour=pa.scalar("red"), **UNUSABLE)
     run = measure_small_lift(data, days=5)
     note = "Not used, because they hold neither numbers nor text: timestamp (timestamp[us, tz=UTC]), date (date32[day])"
     terminal = Console(width=250)
     with terminal.capture() as output:
         terminal.print(report.to_table(run))
     assert note in " ".join(output.get().split())
+    used = "category, brand, price of the catalogue; child_age_months, child_gender, colour of the log."
+    assert used in " ".join(output.get().split())
     report.write_report(run, tmp_path / "report.html")
     assert note in (tmp_path / "report.html").read_text()
+    assert used in (tmp_path / "report.html").read_text()
     report.write_report(replace(run, unused=()), tmp_path / "report.html")
     assert "Not used" not in (tmp_path / "report.html").read_text()

@@ -110,6 +110,34 @@ def test_the_report_shows_gauc_beside_auc_with_one_interval_for_each(run: LiftRe
         assert one_way not in text
 
 
+def test_the_headline_and_the_row_under_it_have_the_same_interval(run: LiftResult) -> None:
+    output = io.StringIO()
+    Console(file=output, width=200).print(report.to_table(run))
+    headline, *rows = output.getvalue().splitlines()
+    row = next(row for row in rows if "all features " in row)
+    interval = headline[headline.index("[") :].strip()
+    assert interval in row
+    assert run.find("all features").interval == run.find("all features").ci95_two_way
+
+
+def test_the_report_the_json_and_the_terminal_state_the_power_of_every_verdict(run: LiftResult, tmp_path) -> None:
+    report.write_report(run, tmp_path / "report.html")
+    page = " ".join((tmp_path / "report.html").read_text().split())
+    output = io.StringIO()
+    Console(file=output, width=200).print(report.to_table(run))
+    figures = json.loads(report.to_json(run))
+    assert figures["power"] == {"effect": 0.01, "target": 0.8}
+    for group, found in run.verdicts.items():
+        assert figures["verdicts"][group]["power"] == found.power
+        assert 0 < found.power < 1
+        assert f"for {group} an effect of +0.01 would have been seen in {found.power:.0%} of cases" in page
+        row = next(row for row in output.getvalue().splitlines() if f" {group} " in row)
+        assert f" {found.power:.0%} " in row
+    assert f"{run.rows['validation']:,} impressions, {run.rows['validation_clicks']:,} clicks" in page
+    assert splits.VALIDATION_RULE in page
+    assert figures["validation_rule"] == splits.VALIDATION_RULE
+
+
 def test_the_report_explains_every_group_and_feature_and_names_context_columns(run: LiftResult, tmp_path) -> None:
     report.write_report(run, tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
@@ -156,7 +184,9 @@ def test_the_report_says_when_from_what_and_by_which_command_it_was_made(run: Li
     ],
 )
 def test_only_a_gain_is_green(metric: str, interval: tuple[float, float], effect: str) -> None:
-    comparison = Comparison("placebo", "lightgbm", "all", metric, 0.7, 0.7, float(np.mean(interval)), interval, 10)
+    comparison = Comparison(
+        "placebo", "lightgbm", "all", metric, 0.7, 0.7, float(np.mean(interval)), interval, 10, interval
+    )
     assert comparison.effect == effect
     if metric == "auc":
         drawn = plots.draw_forest({"placebo": {"auc": comparison}})

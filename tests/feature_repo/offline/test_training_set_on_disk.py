@@ -146,3 +146,11 @@ def test_renumber_gives_ranks_of_the_positions_in_use_for_any_block_size(asked: 
         used = take.renumber(positions, 9)
     assert used.tolist() == sorted({position for position in asked if position >= 0})
     assert np.append(used, -1)[positions].tolist() == asked
+
+
+def test_a_training_set_without_views_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.parquet"
+    pq.write_table(history([("a", 0)]), rows)
+    with pytest.raises(VitrineError, match="at least one feature view"):
+        training_set_on_disk.write(ds.dataset(rows), "event_timestamp", [], tmp_path / "set")
+    assert not (tmp_path / "set").exists()
