@@ -3,6 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
+from consumers.ranking import screening
 from consumers.ranking.content_features import NEIGHBOURS
 from consumers.ranking.plan import TrainingPlan
 from consumers.ranking.result import LiftResult
@@ -94,13 +95,20 @@ def measure_small_lift(
     permutations: int = 1,
     replicates: int = 20,
     ranker: str = "lightgbm",
+    screening_errors: float = screening.ERRORS,
 ) -> LiftResult:
     """The result of `consume lift` for a joined log."""
     return measure_joined_lift(
         data,
         None,
         test_days=days,
-        plan=TrainingPlan(seeds=seeds, permutations=permutations, ablation_rows=10_000, ranker=ranker),
+        plan=TrainingPlan(
+            seeds=seeds,
+            permutations=permutations,
+            ablation_rows=10_000,
+            ranker=ranker,
+            screening_errors=screening_errors,
+        ),
         replicates=replicates,
         counts={"unmatched": 0, "refused": 0},
         progress=lambda *_: None,

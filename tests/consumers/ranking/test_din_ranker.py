@@ -68,7 +68,8 @@ def test_the_interest_is_the_attention_weighted_sum_of_the_clicks() -> None:
 
 @pytest.fixture(scope="module")
 def run() -> LiftResult:
-    return measure_small_lift(small_log(), days=5, permutations=2, ranker="both")
+    """With every group taken, so that the placebos of two permutations differ."""
+    return measure_small_lift(small_log(), days=5, permutations=2, ranker="both", screening_errors=-np.inf)
 
 
 def test_both_reports_both_rankers_and_an_unknown_ranker_is_an_error(run: LiftResult) -> None:
@@ -86,6 +87,7 @@ def test_each_kind_of_ranker_is_compared_with_its_own_placebo(run: LiftResult, t
     for scores in (run.scores.main, run.scores.secondary):
         assert len(scores["placebo"]) == 2
         assert (scores["placebo"][0] != scores["placebo"][1]).any()
+    assert run.scores.permuted_taken == dict.fromkeys(run.verdicts, 2)
     result = {c.model: c for c in run.comparisons if c.name == OVER_PLACEBO and (c.slice, c.metric) == ("all", "auc")}
     for kind, scores in zip(KINDS, (run.scores.main, run.scores.secondary), strict=True):
         auc = {
