@@ -31,6 +31,7 @@ NEIGHBOURS_TABLE = "product_neighbours"
 CAPTION_TABLE = "product_caption"
 INTEREST_TABLE = "user_interest"
 TAG_PREDICTIONS_TABLE = "tag_predictions"
+ENCODER_TRAINING_TABLE = "encoder_training"
 FIRST_FEATURE_TABLE = "product_first_feature"
 QUARANTINE_TABLE = "quarantine"
 UPGRADES_TABLE = "encoder_upgrades"
@@ -252,6 +253,16 @@ TAG_PREDICTIONS = pa.schema(
     ]
 )
 """Table `tag_predictions`: predictions of the taggers for labelled products that they were not trained on."""
+
+ENCODER_TRAINING = pa.schema(
+    [
+        ("encoder_version", pa.string()),
+        (PRODUCT_ID, pa.string()),
+        (CREATED_TIMESTAMP, TIMESTAMP),
+    ]
+)
+"""Table `encoder_training`: the products that each encoder was trained on, so that reports can tell how it does on
+others. Encoders that `produce encoder` did not train have no rows."""
 
 PRODUCT_FIRST_FEATURE = pa.schema(
     [

@@ -59,6 +59,23 @@ def compute_accuracy(predictions: TagPredictions, weights: Ints) -> NDArray[np.f
     return _weighted_ratio(predictions, predictions.is_correct, np.ones(len(predictions.truth)), weights)
 
 
+def compute_share(is_right: NDArray[np.bool_], group: Ints, weights: Ints) -> NDArray[np.float64]:
+    """Return the share of products with a right answer.
+
+    Args:
+        is_right: Whether the answer for each of n products is right [n]; n may be 0.
+        group: The group of each product, a column of `weights` [n].
+        weights: How often each group was drawn in each replicate, int [replicates, groups].
+
+    Returns:
+        float64 [replicates], in [0, 1]; NaN where no product is left.
+    """
+    right, total = (
+        weights @ np.bincount(group, values, minlength=weights.shape[1]) for values in (is_right, np.ones(len(group)))
+    )
+    return _divide(right, total)
+
+
 def compute_macro_f1(predictions: TagPredictions, weights: Ints) -> NDArray[np.float64]:
     """Return the mean over labels of F1 = 2 TP / (2 TP + FP + FN) (van Rijsbergen 1979, chapter 7, equal weights).
 

@@ -11,7 +11,17 @@ import pyarrow.compute as pc
 
 from consumers.report_json import report_to_json
 from consumers.tagging import metrics
+from consumers.tagging.estimates import Estimate, estimate_bias_corrected, make_estimate
 from consumers.tagging.metrics import Ints, TagPredictions
+from consumers.tagging.novelty import (
+    LabelledProducts,
+    SeenComparison,
+    WeekShare,
+    compare_seen,
+    read_labelled_products,
+    share_by_week,
+)
+from consumers.tagging.recall import RecallAt, measure_recall
 from feature_repo import schema
 from feature_repo.config import Settings
 from feature_repo.errors import CorruptDataError, NotFoundError
@@ -26,20 +36,6 @@ CHANCE_DRAWS = 100
 """Draws for the calibration error by chance."""
 KEY = [PRODUCT_ID, "tag", "variant"]
 """The columns that identify a prediction of one tagger version."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A metric with its 95% bootstrap interval over groups of products.
-
-    The interval is the percentile interval (Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 13).
-    """
-
-    value: float
-    """The metric of all products; NaN if undefined."""
-    ci95: tuple[float, float]
-    """Lower and upper bound; NaN if the value is undefined, or undefined in every replicate. Replicates in which it is
-    undefined do not count."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +88,11 @@ class TagReport:
     gain: Estimate
     """Accuracy of the tagger minus that of the better rival, in [-1, 1]. The better rival is chosen again in every
     replicate, so that choosing it from the same data does not favour the tagger."""
+    by_seen: SeenComparison | None
+    """Accuracy of the tagger for products that the encoder was not trained on, and for the others. None if it is not
+    known which those are."""
+    weeks: list[WeekShare]
+    """Accuracy of the tagger by the week in which products arrived, in the order of time."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,10 @@ class TagsReport:
     """Number of bootstrap replicates of each interval."""
     tags: list[TagReport]
     """In the order of schema.TAGS, then by name. A tag without predictions in the test split is left out."""
+    encoder_version: str | None
+    """The encoder of the vectors that the tags are predicted from; None if no tag of this tagger is stored."""
+    recall: list[RecallAt]
+    """Text-to-image recall of these vectors among the products of the test split; empty if it cannot be measured."""
     notes: list[str]
     """One line for each metric that is undefined or missing, with the reason."""
 
@@ -138,14 +143,15 @@ def evaluate_tags(settings: Settings, *, replicates: int, seed: int) -> TagsRepo
     of_taggers_in_use = table.filter(pc.field("tagger_version") == (_find_taggers_in_use(settings) or ""))
     table = of_taggers_in_use if len(of_taggers_in_use) else table
     newest = table.take([pc.sort_indices(table, [(CREATED_TIMESTAMP, "descending")])[0]]).to_pylist()[0]
-    rows = table.filter((pc.field("tagger_version") == newest["tagger_version"]) & (pc.field("split") == "test"))
-    rows = _drop_duplicates(rows)
+    of_tagger = table.filter(pc.field("tagger_version") == newest["tagger_version"])
+    products = read_labelled_products(settings, of_tagger)
+    rows = _drop_duplicates(of_tagger.filter(pc.field("split") == "test"))
     tags, notes = [], []
     further = sorted(set(pc.unique(rows["tag"]).to_pylist()) - set(TAGS))
     for tag in (*TAGS, *further):
         tag_rows = rows.filter(pc.field("tag") == tag)
         if len(tag_rows):
-            tags.append(_evaluate_tag(tag, tag_rows, replicates, seed))
+            tags.append(_evaluate_tag(tag, tag_rows, products, replicates, seed))
         else:
             notes.append(f"{tag}: not evaluated, the test split has no predictions for it")
     for report in tags:
@@ -156,7 +162,35 @@ def evaluate_tags(settings: Settings, *, replicates: int, seed: int) -> TagsRepo
                     f"{report.tag}, {variant.variant}: accuracy undefined from threshold {min(undefined):g}, "
                     "no probability is that high"
                 )
-    return TagsReport(newest["tagger_version"], newest[CREATED_TIMESTAMP], replicates, tags, notes)
+    notes += _describe_seen(products, rows)
+    by_product = rows.group_by(PRODUCT_ID).aggregate([("group", "min")]).sort_by(PRODUCT_ID)
+    ids, groups = by_product[PRODUCT_ID].combine_chunks(), by_product["group_min"].combine_chunks()
+    return TagsReport(
+        tagger_version=newest["tagger_version"],
+        created=newest[CREATED_TIMESTAMP],
+        replicates=replicates,
+        tags=tags,
+        encoder_version=products.encoder_version,
+        recall=measure_recall(settings, products, ids, groups, replicates, seed),
+        notes=notes,
+    )
+
+
+def _describe_seen(products: LabelledProducts, rows: pa.Table) -> list[str]:
+    """Return a line if the figures say nothing about products that the encoder has not seen."""
+    if products.encoder_version is None or not len(rows):
+        return []
+    if products.is_seen is None:
+        return [
+            f"it is not known which products {products.encoder_version} was trained on, so figures may flatter; "
+            "checkpoints of `produce encoder` say it"
+        ]
+    if products.is_seen[products.find(rows[PRODUCT_ID])].all():
+        return [
+            f"{products.encoder_version} was trained on a product of every group of the test split: how tags and "
+            "vectors are for others is not known; hold some out with `produce encoder --hold-out`"
+        ]
+    return []
 
 
 def _drop_duplicates(rows: pa.Table) -> pa.Table:
@@ -175,7 +209,7 @@ def _find_taggers_in_use(settings: Settings) -> str | None:
     return str(newest["tagger_version"][0].as_py()) if len(newest) else None
 
 
-def _evaluate_tag(tag: str, rows: pa.Table, replicates: int, seed: int) -> TagReport:
+def _evaluate_tag(tag: str, rows: pa.Table, labelled: LabelledProducts, replicates: int, seed: int) -> TagReport:
     groups = pc.unique(rows["group"])
     weights = metrics.draw_group_weights(len(groups), replicates, seed)
     predictions: dict[str, TagPredictions] = {}
@@ -190,6 +224,7 @@ def _evaluate_tag(tag: str, rows: pa.Table, replicates: int, seed: int) -> TagRe
         products = variant_rows[PRODUCT_ID].to_pylist()
         predictions[variant] = _read_predictions(variant_rows, groups)
     accuracy = {variant: metrics.compute_accuracy(predictions[variant], weights) for variant in TAG_VARIANTS}
+    tagger, row = predictions[TAGGER], labelled.find(pa.array(products, pa.string()))
     rivals = np.stack([accuracy[rival] for rival in RIVALS])
     return TagReport(
         tag=tag,
@@ -197,13 +232,15 @@ def _evaluate_tag(tag: str, rows: pa.Table, replicates: int, seed: int) -> TagRe
         groups=len(groups),
         variants=[_evaluate_variant(variant, predictions[variant], weights, seed) for variant in TAG_VARIANTS],
         rival=RIVALS[int(rivals[:, 0].argmax())],
-        gain=_estimate(accuracy[TAGGER] - rivals.max(axis=0)),
+        gain=make_estimate(accuracy[TAGGER] - rivals.max(axis=0)),
+        by_seen=compare_seen(tagger.is_correct, tagger.group, weights, labelled, row),
+        weeks=share_by_week(tagger.is_correct, tagger.group, weights, labelled, row),
     )
 
 
 def _evaluate_variant(variant: str, predictions: TagPredictions, weights: Ints, seed: int) -> VariantReport:
     def estimate(metric: Callable[[TagPredictions, Ints], np.ndarray]) -> Estimate:
-        return _estimate(metric(predictions, weights))
+        return make_estimate(metric(predictions, weights))
 
     return VariantReport(
         variant=variant,
@@ -215,8 +252,8 @@ def _evaluate_variant(variant: str, predictions: TagPredictions, weights: Ints, 
         thresholds=[
             ThresholdMetrics(
                 threshold,
-                _estimate(metrics.compute_coverage(predictions, weights, threshold)),
-                _estimate(metrics.compute_selective_accuracy(predictions, weights, threshold)),
+                make_estimate(metrics.compute_coverage(predictions, weights, threshold)),
+                make_estimate(metrics.compute_selective_accuracy(predictions, weights, threshold)),
             )
             for threshold in THRESHOLDS
         ],
@@ -231,34 +268,3 @@ def _read_predictions(rows: pa.Table, groups: pa.Array) -> TagPredictions:
         truth=np.array([column.get(truth, -1) for truth in rows["truth"].to_pylist()]),
         group=pc.index_in(rows["group"], value_set=groups).to_numpy(),
     )
-
-
-def _estimate(values: np.ndarray) -> Estimate:
-    """Return the estimate of a metric: row 0 is the value, the defined other rows give the interval."""
-    replicates = values[1:][np.isfinite(values[1:])]
-    if not len(replicates) or math.isnan(values[0]):
-        return Estimate(float(values[0]), (math.nan, math.nan))
-    low, high = np.quantile(replicates, [0.025, 0.975])
-    return Estimate(float(values[0]), (float(low), float(high)))
-
-
-def estimate_bias_corrected(values: np.ndarray) -> Estimate:
-    """Return the estimate of a metric whose bootstrap replicates are biased upwards, such as the calibration error.
-
-    The interval is the percentile interval minus the bootstrap estimate of the bias, which is the mean of the
-    replicates minus the value (Efron and Tibshirani 1993, chapter 10), and not below 0. The uncorrected interval can
-    exclude the value. The correction is applied once; a second one, for the bias of the value itself, would miss the
-    true error of nearly calibrated probabilities.
-
-    Args:
-        values: float [1 + replicates]: first the value, then the bootstrap replicates. Replicates that are NaN are left
-            out.
-
-    Returns:
-        The value, unchanged, with its corrected interval; the interval is NaN if the value or all replicates are.
-    """
-    uncorrected = _estimate(values)
-    if math.isnan(uncorrected.ci95[0]):
-        return uncorrected
-    bias = float(np.nanmean(values[1:])) - uncorrected.value
-    return Estimate(uncorrected.value, (max(uncorrected.ci95[0] - bias, 0.0), uncorrected.ci95[1] - bias))

@@ -23,7 +23,7 @@ from feature_repo.arrow import take
 from feature_repo.config import Settings
 from feature_repo.distributed import cluster
 from feature_repo.errors import ConflictError, EncoderMismatchError
-from feature_repo.offline import delta, production, quarantine
+from feature_repo.offline import delta, production, quarantine, training_products
 from producers.catalogue import row_hash
 from producers.embeddings import vector_cache
 from producers.embeddings.existing_rows import KEY, STEP, RowIndices, txn_app_id
@@ -32,6 +32,7 @@ from producers.embeddings.row_builder import RowBuilder
 from producers.embeddings.tower_outputs import TowerOutputs, cache_kept_outputs, open_caches
 from producers.embeddings.vector_cache import VectorCache
 from producers.encoders import Encoder, load
+from producers.encoders.checkpoint import read_training_products
 from producers.encoders.image_loader import open_decoding_pool
 from producers.encoders.pipeline import EncodedChunk, encode_chunks
 from producers.encoders.stage_seconds import ZERO_SECONDS, StageSeconds
@@ -123,6 +124,7 @@ def embed_catalogue(
             _check_encoder_unchanged(settings, model.version)
         run.set_model(model.version)
         in_production = production.record_first_version(settings.offline, model.version, now)
+        training_products.record(settings, model.version, read_training_products(Path(encoder)), now)
         if ray is not None:
             cluster.connect(ray)
         with open_caches(settings.offline, model) as (cache, outputs):

@@ -3,10 +3,13 @@
 import re
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 
 from feature_repo.errors import InvalidInputError, NotFoundError, UnavailableError
+from feature_repo.schema import PRODUCT_ID
 from producers.encoders import checkpoint_files, clip_family, sentence
 from producers.encoders.assembled.encoder import load_encoder as load_assembled
 from producers.encoders.assembled.model import AssembledConfig
@@ -17,6 +20,8 @@ HUB_TIMEOUT_SECONDS = 5.0
 """Seconds that the hub may take to answer, before it counts as out of reach."""
 NAME_FILE = "encoder_name"
 """File of a checkpoint with the encoder's name. The fingerprint leaves it out: a name changes no vector."""
+TRAINING_PRODUCTS_FILE = "training_products.parquet"
+"""File beside a checkpoint that `produce encoder` trained: the products that it learnt from, as column product_id."""
 SUPPORTED = (
     "expected CLIP, Chinese-CLIP, SigLIP, SigLIP2, BLIP, VisionTextDualEncoder, "
     "or a sentence encoder with its modules.json"
@@ -78,6 +83,16 @@ def read_name(folder: Path) -> str:
     """
     file = folder / NAME_FILE
     return check_name(file.read_text().strip()) if file.is_file() else folder.resolve().name
+
+
+def read_training_products(folder: Path) -> pa.ChunkedArray | None:
+    """Return the ids of the products that the checkpoint in a folder was trained on; None if that is not known.
+
+    Args:
+        folder: a checkpoint, or the parts that `producers.encoders.run` wrote; need not exist.
+    """
+    file = folder / TRAINING_PRODUCTS_FILE
+    return pq.read_table(file)[PRODUCT_ID] if file.is_file() else None
 
 
 def resolve_checkpoint(path_or_name: str) -> Path:

@@ -9,6 +9,7 @@ that was killed continues after the last complete part.
 import argparse
 import hashlib
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -23,6 +24,7 @@ from feature_repo import schema
 from feature_repo.cores import limit_thread_pools
 from feature_repo.errors import InvalidInputError, VitrineError
 from producers.encoders import load, shards
+from producers.encoders.checkpoint import TRAINING_PRODUCTS_FILE
 from producers.encoders.image_loader import open_decoding_pool
 from producers.encoders.pipeline import HASH_COLUMNS, EmbeddingRows, Unusable, build_embedding_rows, encode_chunks
 from producers.encoders.stage_seconds import StageSeconds
@@ -75,6 +77,7 @@ def encode(
     model = load(encoder, device=device, dtype=dtype)
     run = shards.RunDescription(model.version, digest, file.metadata.num_rows, rows_per_part)
     shards.begin_run(out, run)
+    _copy_training_products(Path(encoder), out)
     missing = [part for part in range(run.parts) if not shards.is_done(out, part)]
     start, seconds, rows, unusable = time.perf_counter(), StageSeconds(), 0, 0
     # The rows of an encoder without an image tower do not depend on the image, so they carry no image hash.
@@ -98,6 +101,12 @@ def encode(
         f"{model.version}: {rows:,} products encoded in {elapsed:.1f} s ({rows / elapsed:,.0f}/s), "
         f"{unusable:,} images and titles unusable, {run.parts - len(missing):,} parts complete before; {seconds}"
     )
+
+
+def _copy_training_products(encoder: Path, out: Path) -> None:
+    """Copy the list of products that the encoder was trained on, if it has one, so that `produce commit` stores it."""
+    if (encoder / TRAINING_PRODUCTS_FILE).is_file():
+        shutil.copyfile(encoder / TRAINING_PRODUCTS_FILE, out / TRAINING_PRODUCTS_FILE)
 
 
 def _open_catalogue(catalogue: Path) -> tuple[pq.ParquetFile, str]:

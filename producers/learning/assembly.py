@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from feature_repo.schema import PRODUCT_ID
 from producers.embeddings.output_store import open_outputs
 from producers.encoders.assembled import towers
 from producers.encoders.assembled.assemble import AssemblySummary, assemble
@@ -85,5 +86,5 @@ def assemble_encoder(
             image_layers=image_layers,
             text_layers=text_layers,
         )
-    write_training_files(out, held_out, name)
+    write_training_files(out, products[PRODUCT_ID], held_out, name)
     return replace(summary, left_out=summary.left_out + left_out)

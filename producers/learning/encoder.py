@@ -19,7 +19,7 @@ from feature_repo.offline import input_files, validation
 from feature_repo.offline.impressions import read_impressions
 from feature_repo.schema import CLICKED, EVENT_TIMESTAMP, PRODUCT_ID, PRODUCTS, TIMESTAMP, USER_ID
 from feature_repo.table_format import DEFAULT_FORMAT, TableFormat
-from producers.encoders.checkpoint import NAME_FILE, check_name
+from producers.encoders.checkpoint import NAME_FILE, TRAINING_PRODUCTS_FILE, check_name, read_training_products
 from producers.encoders.image_loader import Source
 from producers.encoders.train import TrainingSummary, train
 from producers.encoders.training.alignment import ClickArrays
@@ -93,7 +93,7 @@ def train_encoder(
     )
     if summary is None:
         return None
-    write_training_files(out, held_out, name)
+    write_training_files(out, products[PRODUCT_ID], held_out, name, checkpoint)
     return replace(summary, left_out=summary.left_out + left_out)
 
 
@@ -118,8 +118,22 @@ def read_training_pairs(data: Path, held_out: pa.Table | None) -> tuple[pa.Table
     return products, images, left_out
 
 
-def write_training_files(out: Path, held_out: pa.Table | None, name: str | None) -> None:
-    """Write HELD_OUT and NAME_FILE beside a complete checkpoint; those of an earlier training are removed."""
+def write_training_files(
+    out: Path, product_ids: pa.ChunkedArray, held_out: pa.Table | None, name: str | None, checkpoint: str | None = None
+) -> None:
+    """Write what a training was about beside its complete checkpoint; files of an earlier training are removed.
+
+    Args:
+        out: folder of the checkpoint; it gets TRAINING_PRODUCTS_FILE, and HELD_OUT and NAME_FILE if they are given.
+        product_ids: the products that were trained on.
+        held_out: those that were held out; None if none was.
+        name: the encoder's name; None for that of the folder.
+        checkpoint: directory of the checkpoint that was fine-tuned, whose products were trained on too; None for none.
+    """
+    before = read_training_products(Path(checkpoint)) if checkpoint else None
+    seen = [product_ids.cast(pa.string()), *([] if before is None else [before])]
+    ids = pa.chunked_array([chunk for part in seen for chunk in part.chunks], pa.string())
+    pq.write_table(pa.table({PRODUCT_ID: pc.unique(ids)}), out / TRAINING_PRODUCTS_FILE)
     (out / HELD_OUT).unlink(missing_ok=True)  # an earlier training's: this one may have learnt from those products
     if held_out is not None:
         pq.write_table(held_out, out / HELD_OUT)
