@@ -20,10 +20,11 @@ def proxies(
 ) -> None:
     """Compare encoders by figures that need no ranker, and by the lift that a ranker had with them.
 
-    Next-click hit rate, same-product recall and tag F1 of a new encoder can be measured before a ranker is trained. The
-    table shows whether they predicted the lift so far; from 8 encoders on a rank correlation is printed too.
+    Next-click hit rate, same-product recall and tag F1 of a new encoder can be measured before a ranker is trained.
+    Below a figure is that for products that the encoder was not trained on ("new"), if there are such. The table shows
+    whether they predicted the lift so far; from 8 encoders on a rank correlation is printed too.
     """
-    from consumers.ranking.proxies import MIN_ENCODERS, NAMES, correlate_with_lift, read_points
+    from consumers.ranking.proxies import MIN_ENCODERS, NAMES, UNSEEN, correlate_with_lift, read_points
 
     points = read_points(figures)
     correlations = correlate_with_lift(points)
@@ -34,8 +35,7 @@ def proxies(
     table.add_column("lift", no_wrap=True)
     table.add_column("95% interval", no_wrap=True)
     for point in points:
-        values = [point[name] for name in NAMES]
-        cells = ["–" if value is None else f"{value:.3f}" for value in values]
+        cells = [describe(point[name], point.get(name + UNSEEN)) for name in NAMES]
         low, high = point["ci95"]
         table.add_row(str(point["encoder"]), *cells, f"{point['lift']:+.4f}", f"[{low:+.4f}, {high:+.4f}]")
     console.print_tables(table)
@@ -43,3 +43,8 @@ def proxies(
     typer.echo(f"rank correlation with the lift: {summary or f'none; needs {MIN_ENCODERS} encoders'}")
     content = {"points": points, "rank_correlation": correlations}
     outcome.write_figures(dumps(content, indent=1, ensure_ascii=False) + "\n", json)
+
+
+def describe(value: float | None, unseen: float | None) -> str:
+    """Return a figure, with that of products that the encoder has not seen if there is one."""
+    return ("–" if value is None else f"{value:.3f}") + ("" if unseen is None else f"\nnew {unseen:.3f}")

@@ -6,6 +6,9 @@
                           shops
     tag F1                macro F1 of the tags, on held-out labelled products
 
+The first two are also given for products that the encoder was not trained on alone, the names with UNSEEN at the end:
+figures over products that it was trained on flatter.
+
 Whether a proxy predicts the lift can only be seen over many encoders: `consume proxies` gives a rank correlation
 (Spearman) from MIN_ENCODERS encoders on.
 """
@@ -16,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
@@ -25,6 +30,7 @@ from consumers.ranking.training_set import RankingTrainingSet
 from feature_repo import schema
 from feature_repo.errors import InvalidInputError
 from feature_repo.features.similarity import normalize_rows
+from feature_repo.schema import PRODUCT_ID
 
 NEAREST_SHARE = 0.01
 """Share of all products with vectors that are near enough for a hit."""
@@ -36,6 +42,7 @@ MAX_SAMPLE = 1000
 """Maximum number of clicks, and of products, that are evaluated; larger sets are sampled with a fixed seed."""
 MIN_ENCODERS = 8
 """Number of encoders from which on a rank correlation is given."""
+UNSEEN = "_unseen"
 NAMES = ("next_click_hit_rate", "same_product_recall", "tag_f1")
 
 Floats = NDArray[np.float32]
@@ -81,7 +88,18 @@ def next_click_hit_rate(data: RankingTrainingSet, test: NDArray[np.bool_]) -> fl
     return float(np.mean(hits)) if hits else float("nan")
 
 
-def same_product_recall(data: RankingTrainingSet, truth: GroundTruth) -> float:
+def find_unseen(data: RankingTrainingSet, trained: pa.ChunkedArray) -> NDArray[np.bool_]:
+    """Return which rows of a log are of a product that the encoder was not trained on [n].
+
+    Args:
+        data: the joined log.
+        trained: ids of the products that the encoder was trained on.
+    """
+    is_trained = pc.is_in(data.impressions.column(PRODUCT_ID), value_set=trained.combine_chunks())
+    return np.asarray(pc.invert(is_trained).to_numpy(), np.bool_)
+
+
+def same_product_recall(data: RankingTrainingSet, truth: GroundTruth, rows: NDArray[np.bool_] | None = None) -> float:
     """Return which share of a product's other sellers is among its SAME_PRODUCT_K nearest products by the fused vector.
 
     Only products of the log that have a vector count. A product with more than SAME_PRODUCT_K other sellers reaches 1
@@ -90,6 +108,7 @@ def same_product_recall(data: RankingTrainingSet, truth: GroundTruth) -> float:
     Args:
         data: the joined log; it must have the view product_embedding.
         truth: its truth, which knows the sellers of each product.
+        rows: mask of rows [n]; only their products are queries, whose sellers are looked for among all. None: all.
 
     Returns:
         A share from 0 to 1, averaged over products with another seller that has a vector; NaN if there is none.
@@ -102,7 +121,11 @@ def same_product_recall(data: RankingTrainingSet, truth: GroundTruth) -> float:
     design = np.full(len(vectors), -1)
     design[vector_of[data.product[has_vector]]] = truth.same_product[truth.product[has_vector]]
     counts = np.bincount(design)
-    queries = np.flatnonzero(counts[design] > 1)
+    is_query = np.ones(len(vectors), bool)
+    if rows is not None:
+        is_query[:] = False
+        is_query[vector_of[data.product[has_vector & rows]]] = True
+    queries = np.flatnonzero((counts[design] > 1) & is_query)
     if not len(queries):
         return float("nan")
     if len(queries) > MAX_SAMPLE:
@@ -144,7 +167,8 @@ def read_points(files: Sequence[Path]) -> list[dict[str, Any]]:
 
     Returns:
         One dictionary for each file, in their order: `file` (its name without folder), `encoder`, the figures of NAMES,
-        `lift` and `ci95` ([low, high]). A figure that was not measured is None. Empty without files.
+        `lift` and `ci95` ([low, high]), and those of NAMES with UNSEEN that the file has. A figure that was not
+        measured is None. Empty without files.
 
     Raises:
         InvalidInputError: a file cannot be read, is not JSON, has no proxies, or lacks the key of one of the figures.
@@ -153,7 +177,8 @@ def read_points(files: Sequence[Path]) -> list[dict[str, Any]]:
     for file in files:
         try:
             proxies = json.loads(file.read_text())["proxies"]
-            points.append({"file": file.name, **{name: proxies[name] for name in ("encoder", *NAMES, "lift", "ci95")}})
+            point = {"file": file.name, **{name: proxies[name] for name in ("encoder", *NAMES, "lift", "ci95")}}
+            points.append(point | {name: value for name, value in proxies.items() if name.endswith(UNSEEN)})
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InvalidInputError(
                 f"{file}: not a JSON file of `consume lift --json` with proxies ({type(error).__name__}: {error})"

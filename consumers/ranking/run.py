@@ -34,7 +34,7 @@ from consumers.ranking.training_set import RankingTrainingSet, check_encoder_ver
 from consumers.tagging.report import evaluate_tags
 from feature_repo import schema
 from feature_repo.config import Settings
-from feature_repo.offline import delta
+from feature_repo.offline import delta, training_products
 from feature_repo.schema import PRODUCT_ID
 from feature_repo.table_format import DEFAULT_FORMAT, TableFormat
 
@@ -104,11 +104,25 @@ def measure_lift(
             "next_click_hit_rate": proxies.next_click_hit_rate(data, test),
             "same_product_recall": proxies.same_product_recall(data, known_truth) if known_truth else float("nan"),
             "tag_f1": _tag_f1(settings),
+            **_measure_unseen(settings, data, test, result.encoder, known_truth),
             "lift": lift.lift,
             "ci95": list(lift.ci95),
         }
     costs = combine_costs(list(result.verdicts), measure_fetch_costs(settings, shown), timings)
     return replace(result, costs=costs, sections=sections)
+
+
+def _measure_unseen(
+    settings: Settings, data: RankingTrainingSet, test: NDArray[np.bool_], encoder: str, truth: GroundTruth | None
+) -> dict[str, float]:
+    """The proxies over products that the encoder was not trained on; NaN if there are none or it is not known."""
+    trained = training_products.read(settings, encoder)
+    rows = np.zeros(len(test), bool) if trained is None else proxies.find_unseen(data, trained)
+    recall = proxies.same_product_recall(data, truth, rows) if truth else float("nan")
+    return {
+        f"next_click_hit_rate{proxies.UNSEEN}": proxies.next_click_hit_rate(data, test & rows),
+        f"same_product_recall{proxies.UNSEEN}": recall,
+    }
 
 
 def _tag_f1(settings: Settings) -> float:

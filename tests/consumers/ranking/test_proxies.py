@@ -136,6 +136,30 @@ def test_the_table_shows_encoder_versions_whole(tmp_path: Path, capsys: pytest.C
     assert "none; needs 8 encoders" in output
 
 
+def test_figures_of_unseen_products_are_shown_beside_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figures = json.loads(point(0, 0.1, 0.01))
+    figures["proxies"] |= {"next_click_hit_rate_unseen": 0.07, "same_product_recall_unseen": None}
+    (tmp_path / "0.json").write_text(json.dumps(figures))
+    show_proxies([tmp_path / "0.json"])
+    output = capsys.readouterr().out
+    assert "0.100" in output
+    assert "new 0.070" in output
+
+
+def test_only_products_of_the_given_rows_are_queries() -> None:
+    truth = make_truth([2] * 200)
+    vectors = np.random.default_rng(3).normal(size=(400, 8)).astype(np.float32)
+    vectors[100:200:2] = vectors[101:200:2]  # the sellers of the designs 50 to 99 show the same
+    data = with_vectors(DATA, vectors)
+    trained = pa.chunked_array([[f"p{number}" for number in (*range(100), *range(200, 400))]])
+    rows = proxies.find_unseen(data, trained)
+    assert set(truth.product[rows].tolist()) == set(range(100, 200)) & set(truth.product.tolist())
+    assert proxies.same_product_recall(data, truth, rows) == 1.0
+    assert proxies.same_product_recall(data, truth) < 0.5
+
+
 def test_a_file_without_proxies_is_named_in_the_error(tmp_path: Path) -> None:
     (tmp_path / "old.json").write_text('{"rows": {}, "comparisons": []}')
     with pytest.raises(VitrineError, match=r"old\.json: not a JSON file"):
