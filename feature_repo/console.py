@@ -216,7 +216,8 @@ class PlainProgress(Progress):
         start = time.monotonic()
         while not self._ended.wait(PLAIN_INTERVAL_SECONDS):
             for task in self.tasks:
-                if task.visible and not task.finished:
+                # A task of several stages is finished for rich after the first, if the next has the same total.
+                if task.visible and (task.total is None or task.completed < task.total):
                     line = format_progress(task, time.monotonic() - start)
                     console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
 

@@ -9,6 +9,7 @@ from feature_repo.errors import NotFoundError, UsageError
 
 TRAINING_OPTIONS = (
     "pairs",
+    "minutes",
     "checkpoint",
     "objectives",
     "keep",
@@ -17,6 +18,7 @@ TRAINING_OPTIONS = (
     "batch",
     "accumulate",
     "learning_rate",
+    "layer_decay",
     "precision",
     "save_every",
     "align_weight",

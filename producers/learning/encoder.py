@@ -36,13 +36,15 @@ def train_encoder(
     data: Path,
     out: Path,
     *,
-    pairs_seen: int,
+    pairs_seen: int | None,
     seed: int,
     progress: Callable[[str, int, int], None],
+    minutes: float | None = None,
     recipe: Recipe | None = None,
     checkpoint: str | None = None,
     held_out: pa.Table | None = None,
     clicked: pa.Table | None = None,
+    designs: pa.Table | None = None,
     name: str | None = None,
 ) -> TrainingSummary | None:
     """Train on the products of a shop folder that have a title and an image.
@@ -52,9 +54,10 @@ def train_encoder(
         out: folder for the checkpoint; need not exist. A checkpoint in it is replaced. An interrupted training in it is
             continued if the arguments are the same.
         pairs_seen: how many image-text pairs to learn from, repeats included. It is rounded down to whole batches, but
-            one step is always done.
+            one step is always done. None chooses it by the number of products.
         seed: of the weights, the order of the pairs and the crops.
         progress: called with what is being done, how much of it is done, and how much there is.
+        minutes: the time that the training may take; `pairs_seen` does not count then. None for any time.
         recipe: objectives and rates; None takes the default recipe.
         checkpoint: directory or hub name of an image-text checkpoint to start from; None starts the default model from
             random weights.
@@ -62,6 +65,8 @@ def train_encoder(
             checkpoint is complete. None trains on all products, and then deletes the HELD_OUT of an earlier training.
         clicked: clicks from `read_clicks_before`, for the preference whitening and the alignment objective. Clicks on
             products that are not trained on are ignored. None trains without clicks.
+        designs: product_id and design_id, so that the validation of a fine-tuned checkpoint holds out whole designs; of
+            products without one, and with None of all, equal titles are one design.
         name: the encoder's name, the part of its version before `@`; it is written to NAME_FILE in `out`. None leaves
             the encoder with the name of its folder.
 
@@ -76,7 +81,7 @@ def train_encoder(
             align with.
         ConflictError: `out` holds the unfinished state of a training with other arguments.
         UsageError: the batch cannot be divided evenly among the processes.
-        VitrineError: the checkpoint cannot be read or written.
+        VitrineError: the checkpoint cannot be read or written, or its training made it worse.
     """
     check_output(out, name)
     products, images, left_out = read_training_pairs(data, held_out)
@@ -85,11 +90,13 @@ def train_encoder(
         images,
         out,
         pairs_seen=pairs_seen,
+        minutes=minutes,
         seed=seed,
         progress=progress,
         recipe=recipe,
         checkpoint=checkpoint,
         clicked=to_click_arrays(clicked, products) if clicked is not None else None,
+        designs=_find_designs(products, designs) if designs is not None else None,
     )
     if summary is None:
         return None
@@ -140,6 +147,14 @@ def write_training_files(
     (out / NAME_FILE).unlink(missing_ok=True)
     if name is not None:
         (out / NAME_FILE).write_text(name + "\n")
+
+
+def _find_designs(products: pa.Table, designs: pa.Table) -> list[str]:
+    """Return what each product shows: its design, or, if it is not in `designs`, its title."""
+    row = pc.index_in(products[PRODUCT_ID], value_set=designs[PRODUCT_ID].combine_chunks())
+    names = designs["design_id"].cast(pa.string()).take(row).to_pylist()
+    titles = products["title"].to_pylist()
+    return [f"title {title}" if name is None else f"design {name}" for name, title in zip(names, titles, strict=True)]
 
 
 def read_clicks_before(

@@ -77,16 +77,8 @@ def hold_out(data: Path, designs: Path, count: int, seed: int) -> pa.Table:
             and a known design, or every design has more than `count` products, as for a `count` of 0.
     """
     products = read_pairs(data)[0]
-    table = input_files.read_table(designs, [PRODUCT_ID, *DESIGN_COLUMNS])
-    column = next((name for name in DESIGN_COLUMNS if name in table.column_names), DESIGN_COLUMNS[0])
-    validation.require_columns(table, [PRODUCT_ID, column], designs)
-    ids = normalize_ids(validation.parse_text(table, PRODUCT_ID, designs))
-    with_design = pa.table({PRODUCT_ID: ids, "design_id": table[column]}).drop_null()
+    with_design = read_designs(designs)
     with_design = with_design.filter(pc.is_in(with_design[PRODUCT_ID], value_set=products[PRODUCT_ID].combine_chunks()))
-    with_design = (
-        with_design.group_by(PRODUCT_ID).aggregate([("design_id", "max")]).rename_columns([PRODUCT_ID, "design_id"])
-    )
-    with_design = with_design.sort_by(PRODUCT_ID)
     if len(with_design) <= count:
         raise InvalidInputError(
             f"{designs} has {len(with_design)} products with title and image; {count} cannot be held out of them"
@@ -109,6 +101,26 @@ def hold_out(data: Path, designs: Path, count: int, seed: int) -> pa.Table:
     return with_design.filter(
         pc.is_in(with_design["design_id"], value_set=pa.array([value.as_py() for value in chosen]))
     )
+
+
+def read_designs(file: Path) -> pa.Table:
+    """Read the design of each product: product_id and design_id, one row for each product, in the order of product_id.
+
+    Args:
+        file: Parquet or CSV file with product_id and a column of DESIGN_COLUMNS. If it gives a product several designs,
+            the largest id counts; rows with a null are left out.
+
+    Raises:
+        NotFoundError: the file does not exist.
+        InvalidInputError: it cannot be read or lacks a column.
+    """
+    table = input_files.read_table(file, [PRODUCT_ID, *DESIGN_COLUMNS])
+    column = next((name for name in DESIGN_COLUMNS if name in table.column_names), DESIGN_COLUMNS[0])
+    validation.require_columns(table, [PRODUCT_ID, column], file)
+    ids = normalize_ids(validation.parse_text(table, PRODUCT_ID, file))
+    designs = pa.table({PRODUCT_ID: ids, "design_id": table[column]}).drop_null()
+    designs = designs.group_by(PRODUCT_ID).aggregate([("design_id", "max")])
+    return designs.rename_columns([PRODUCT_ID, "design_id"]).sort_by(PRODUCT_ID)
 
 
 def evaluate(encoder: Encoder, data: Path, held_out: pa.Table, truth: Path | None = None) -> Evaluation:

@@ -110,6 +110,22 @@ def test_progress_that_is_redirected_is_printed_as_plain_lines(
     assert list(console.track_progress(range(3), "count")) == [0, 1, 2]
 
 
+def test_a_second_stage_with_the_total_of_the_first_is_printed_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(console, "PLAIN_INTERVAL_SECONDS", 0.01)
+    lines = ""
+    with console.make_progress_bar() as bar:
+        task = bar.add_task("encode images", total=None)
+        bar.update(task, completed=500, total=500)
+        bar.update(task, description="encode titles", completed=100, total=500)
+        deadline = time.monotonic() + 10
+        while "\n" not in lines and time.monotonic() < deadline:
+            time.sleep(0.005)
+            lines += capsys.readouterr().err
+    assert "encode titles: 100 of 500 after " in lines
+
+
 def test_a_fast_command_prints_no_progress(capsys: pytest.CaptureFixture[str]) -> None:
     assert list(console.track_progress(range(3), "count")) == [0, 1, 2]
     assert capsys.readouterr().err == ""

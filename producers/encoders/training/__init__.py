@@ -11,10 +11,13 @@ cross_attention.py    decoder that attends from a text to the tokens of an image
 matching.py           loss for deciding whether a title belongs to an image
 language.py           language head that generates a title from an image, and the detokenizer
 alignment.py          loss that pulls products clicked in one session together, and the click pairs
+layer_depths.py       how deep each weight of a checkpoint lies, for learning rates by layer
 training_model.py     towers, heads, and the loss of each objective
 filtering.py          pairs that are left out of training
 step.py               one optimizer step, and the inputs it depends on
 loop.py               all steps of a training
+time_budget.py        how many steps fit into the given time
+validation.py         recall on designs that fine-tuning is not trained on
 process_group.py      several processes that train together
 training_state.py     the state of a training, and its file for resuming
 """

@@ -15,6 +15,11 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 """Number formats of the forward passes. The weights are float32 in all of them."""
 FROM_SCRATCH_LEARNING_RATE = 4e-3
 """Learning rate of the tiny CLIP. It is too high for a transformer."""
+FINE_TUNING_LAYER_DECAY = 0.8
+"""Factor of the learning rate from layer to layer if a checkpoint is trained further: lower layers know what is
+general, and change least."""
+FINE_TUNING_BATCH = 256
+"""Pairs in a step of fine-tuning. Small batches have easy negatives: a checkpoint loses by them what it knew."""
 FINE_TUNING_LEARNING_RATE = 3e-5
 """Learning rate of the towers of a checkpoint that is trained further."""
 
@@ -39,6 +44,8 @@ class Recipe:
     learning_rate: float | None = None
     """Highest learning rate of the towers. None: FINE_TUNING_LEARNING_RATE if training starts from a checkpoint, else
     FROM_SCRATCH_LEARNING_RATE."""
+    layer_decay: float = 1.0
+    """Factor of the learning rate from each layer of a tower to the one below, in (0, 1]; 1 trains all alike."""
     weight_decay: float = 0.05
     """AdamW's weight decay of the matrices of towers and heads; other weights have none."""
     precision: str = "auto"
@@ -69,6 +76,8 @@ class Recipe:
             raise UsageError(f"--filter is {self.keep!r}; choose from {', '.join(FILTERS)}")
         if not (0 < self.crop <= 1 and 0 <= self.jitter <= 1):
             raise UsageError(f"--crop {self.crop} must be in (0, 1] and --jitter {self.jitter} in [0, 1]")
+        if not 0 < self.layer_decay <= 1:
+            raise UsageError(f"--layer-decay is {self.layer_decay}; it must be in (0, 1]")
         if not self.align >= 0:
             raise UsageError(f"--align-weight is {self.align}; it must not be negative")
         if min(self.batch, self.accumulate, self.save_every) < 1:

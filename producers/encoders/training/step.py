@@ -20,6 +20,7 @@ from producers.encoders.training.process_group import ProcessGroup
 from producers.encoders.training.recipe import Recipe
 from producers.encoders.training.training_model import TrainingModel
 from producers.encoders.training.training_state import TrainingState
+from producers.encoders.training.validation import Validation
 
 MAX_GRADIENT_NORM = 1.0
 """Length of the gradient of all weights above which it is shortened to this."""
@@ -43,6 +44,8 @@ class TrainingTask:
     """Products clicked together, which are mixed into the batches; None without the alignment loss."""
     process_group: ProcessGroup
     """The processes that train together."""
+    validation: Validation | None = None
+    """Pairs that are not trained on, by which the best weights are chosen; None keeps the last weights."""
 
     @property
     def batch_size(self) -> int:

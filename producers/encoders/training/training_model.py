@@ -10,6 +10,7 @@ from producers.encoders.training.bag_of_words_loss import LOSS_WEIGHT, BagOfWord
 from producers.encoders.training.contrastive import MomentumOutputs, MomentumTowers, contrastive_loss
 from producers.encoders.training.cross_attention import CrossAttentionDecoder
 from producers.encoders.training.language import LanguageHead
+from producers.encoders.training.layer_depths import measure_depths
 from producers.encoders.training.matching import MatchingHead
 from producers.encoders.training.pairs import PairBatch, TrainingPairs
 from producers.encoders.training.towers import Towers
@@ -108,7 +109,7 @@ class TrainingModel(nn.Module):
         return losses, outputs
 
     def make_parameter_groups(
-        self, learning_rate: float, head_learning_rate: float, weight_decay: float
+        self, learning_rate: float, head_learning_rate: float, weight_decay: float, layer_decay: float = 1.0
     ) -> list[dict[str, Any]]:
         """Return the parameter groups for the optimizer. The momentum copy and frozen weights of towers are in none.
 
@@ -116,15 +117,21 @@ class TrainingModel(nn.Module):
             learning_rate: Learning rate of the towers.
             head_learning_rate: Learning rate of the heads.
             weight_decay: Weight decay of matrices; biases and other vectors have none.
+            layer_decay: Factor of the learning rate from each layer of a tower to the one below, in (0, 1]. What is
+                above the layers has the whole rate, the embeddings below them the smallest.
 
         Returns:
-            Four groups: matrices of the towers, other weights of the towers, matrices of the heads, other weights of
-            the heads. Each has the keys `params`, `lr` and `weight_decay`; `params` may be empty.
+            Two groups, matrices and other weights, for each learning rate of the towers, and two for the heads. Each
+            has the keys `params`, `lr` and `weight_decay`; `params` may be empty.
         """
-        towers = [p for p in self.towers.parameters() if p.requires_grad]
+        by_rate: dict[float, list[torch.nn.Parameter]] = {learning_rate: []} if layer_decay == 1 else {}
+        depths = measure_depths([name for name, p in self.towers.named_parameters() if p.requires_grad])
+        for name, weight in self.towers.named_parameters():
+            if weight.requires_grad:
+                by_rate.setdefault(learning_rate * layer_decay ** depths[name], []).append(weight)
         heads = [p for name in HEADS if hasattr(self, name) for p in getattr(self, name).parameters()]
         return [
             {"params": [p for p in weights if (p.dim() > 1) == is_matrix], "lr": rate, "weight_decay": decay}
-            for weights, rate in ((towers, learning_rate), (heads, head_learning_rate))
+            for rate, weights in (*by_rate.items(), (head_learning_rate, heads))
             for is_matrix, decay in ((True, weight_decay), (False, 0.0))
         ]

@@ -8,11 +8,13 @@ OUT/training.pt     identity   digest of the data and settings; another training
                     optimizer, schedule
                     kept       bool [pairs], the pairs that are trained on
                     history    the losses of each step so far
+                    recalls    validation recalls so far, that before the first step first
+                    best       weights with the highest of them after a step; missing without any
 """
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,8 @@ from producers.encoders.training.training_model import TrainingModel
 
 STATE_FILE = "training.pt"
 """Name of the file in the folder of the training."""
+STEPS_FILE = "training_steps"
+"""File beside it with the number of steps that was chosen from the given time."""
 
 
 @dataclass
@@ -46,6 +50,10 @@ class TrainingState:
     """Whether a pair is trained on [pairs]."""
     history: list[dict[str, float]]
     """The weighted losses of each step so far, in their order: objective to loss."""
+    recalls: list[float] = field(default_factory=list)
+    """The validation recalls so far, that before the first step first; empty without validation."""
+    best: dict[str, torch.Tensor] | None = None
+    """The state of the model with the highest recall after a step; None before the first measurement."""
 
     @property
     def next_step(self) -> int:
@@ -70,6 +78,7 @@ class TrainingState:
             self.optimizer.load_state_dict(saved["optimizer"])
             self.schedule.load_state_dict(saved["schedule"])
             self.kept, self.history = saved["kept"].cpu().numpy(), saved["history"]
+            self.recalls, self.best = saved.get("recalls", []), saved.get("best")
 
     def save(self, folder: Path, identity: str) -> None:
         """Write the state to STATE_FILE in `folder` atomically, replacing an earlier one.
@@ -84,6 +93,8 @@ class TrainingState:
             "schedule": self.schedule.state_dict(),
             "kept": torch.from_numpy(self.kept),
             "history": self.history,
+            "recalls": self.recalls,
+            **({} if self.best is None else {"best": self.best}),
         }
         write_state(folder, identity, content)
 
@@ -130,5 +141,6 @@ def read_state(folder: Path, identity: str, device: torch.device) -> dict[str, A
 
 
 def remove_state(folder: Path) -> None:
-    """Remove STATE_FILE from `folder`. Nothing happens if there is none."""
-    (folder / STATE_FILE).unlink(missing_ok=True)
+    """Remove STATE_FILE and STEPS_FILE from `folder`. Nothing happens if there are none."""
+    for name in (STATE_FILE, STEPS_FILE):
+        (folder / name).unlink(missing_ok=True)
