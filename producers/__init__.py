@@ -15,6 +15,7 @@
     captions/       images to `product_caption`
     streaming/      products and clicks as they arrive
     upgrade/        from one encoder to the next while readers are served
+    pipeline/       one command a day: the steps in order
     maintenance.py  forget products and users, drop corrected rows, remove files
     input_digest.py what a derived row was made from, as 64 bits
     stored_rows.py  the rows that a derived table has, and which of them are up to date

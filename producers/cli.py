@@ -8,6 +8,7 @@ from producers.commands import (
     catalogue,
     codes,
     commit,
+    day,
     embeddings,
     encoder,
     export,
@@ -32,6 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.callback(help="Compute features from a catalogue's images and titles, and from clicks.")(console.configure)
+app.command()(day.day)
 app.command()(shop.shop)
 app.command("import")(import_.import_)
 app.command()(images.images)

@@ -1,0 +1,7 @@
+"""One command a day: the steps of a deployment in order, resumable, with one summary.
+
+plan.py     the steps, from the section `pipeline` of a TOML file
+run.py      runs the steps, each as a run of its own in the run log
+process.py  one step: a child process that ends with its parent
+summary.py  what a day did, in lines
+"""

@@ -1,0 +1,142 @@
+"""Runs the steps of a day. Each is a run `day/NAME` in the run log, within a run `day`, beside the step's own run.
+
+A day that did not end well goes on from the first step that did not, if it is called again with the same files and the
+same pipeline. Otherwise all steps run: each writes only what is new, so a day that is run twice costs little.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+from feature_repo import run_log
+from feature_repo.config import Settings
+from feature_repo.content_hash import content_hash
+from feature_repo.errors import VitrineError
+from producers.pipeline.plan import DayPipeline, PipelineStep
+from producers.pipeline.process import run_process
+from producers.pipeline.summary import DONE_BEFORE, DaySummary, StepOutcome
+
+DAY = "day"
+
+
+class StepFailedError(VitrineError):
+    """A step of the day ended with another exit code than 0."""
+
+
+def run_day(
+    settings: Settings,
+    pipeline: DayPipeline,
+    files: Mapping[str, Path],
+    *,
+    now: datetime,
+    restart: bool = False,
+    on_line: Callable[[str], None] = lambda line: None,
+) -> DaySummary:
+    """Run the steps in order until one fails, then, if none did, the checks.
+
+    Args:
+        settings: the deployment.
+        pipeline: the steps and checks.
+        files: name -> input file or folder; another path, size or modification time makes another day.
+        now: the time at which the day begins, with a time zone.
+        restart: run all steps, also those that an unfinished day has completed.
+        on_line: called with each line that a step prints.
+
+    Raises:
+        ConflictError: another process runs the day of this deployment.
+        UnavailableError: the run log does not answer.
+    """
+    start = time.monotonic()
+    inputs = _identify_inputs(pipeline, files)
+    finished = set() if restart else find_finished(settings, inputs)
+    steps: list[StepOutcome] = []
+    checks: list[StepOutcome] = []
+    names = [step.name for step in pipeline.steps]
+    try:
+        with run_log.record_run(settings, DAY, now=now) as run:
+            for name, version in inputs.items():
+                run.add_input(name, version)
+            for step in pipeline.steps:
+                if step.name in finished:
+                    steps.append(StepOutcome(step.name, DONE_BEFORE, 0.0))
+                    continue
+                finished = set()  # what follows the first step to run is run too
+                steps.append(_run_step(settings, pipeline, step, on_line))
+                if steps[-1].error is not None:
+                    raise StepFailedError(f"{step.name}: {steps[-1].error}")
+            checks = [_run_step(settings, pipeline, check, on_line) for check in pipeline.checks]
+    except StepFailedError:
+        pass  # it is in the run log, and in the summary
+    return DaySummary(
+        steps=tuple(steps),
+        checks=tuple(checks),
+        seconds=time.monotonic() - start,
+        remaining=tuple(names[len(steps) :]),
+        inputs_written=max(map(_read_time, files.values()), default=None),
+        ended=datetime.now(UTC),
+    )
+
+
+def find_finished(settings: Settings, inputs: dict[str, int | None]) -> set[str]:
+    """Return the names of the steps whose last run since a day with these inputs began ended well.
+
+    None if the last day has other inputs, or ended well itself.
+
+    Args:
+        settings: the deployment.
+        inputs: what identifies the day, as its run has it.
+    """
+    endings: dict[str, str] = {}  # of the last run of each step
+    since: dict[str, str] = {}  # those after the day that is looked for next
+    for run in reversed(run_log.read_runs(settings)):
+        if run.step == DAY:
+            if run.inputs != inputs or run.ending == run_log.DONE:
+                break
+            endings, since = since | endings, {}
+        elif run.step.startswith(f"{DAY}/"):
+            since.setdefault(run.step.removeprefix(f"{DAY}/"), run.ending)
+    return {step for step, ending in endings.items() if ending == run_log.DONE}
+
+
+def _run_step(
+    settings: Settings, pipeline: DayPipeline, step: PipelineStep, on_line: Callable[[str], None]
+) -> StepOutcome:
+    """Run a step or check, and return what became of it."""
+    start, now = time.monotonic(), datetime.now(UTC)
+    on_line(f"{step.name}: {' '.join(step.command)}")
+    error, run_id = None, 0
+    try:
+        with run_log.record_run(settings, f"{DAY}/{step.name}", now=now) as run:
+            run_id = run.id
+            code, message = run_process(step.command, pipeline.folder, settings.file, on_line)
+            if code:
+                ended = f"signal {-code}" if code < 0 else f"exit code {code}"
+                raise StepFailedError(f"{ended}: {message}" if message else ended)
+    except StepFailedError as raised:
+        error = str(raised)
+    outcome = StepOutcome(
+        step.name, run_log.DONE if error is None else run_log.FAILED, time.monotonic() - start, error=error
+    )
+    if step.command[0] != "produce":
+        return outcome
+    own = [run for run in run_log.read_runs(settings, step=step.command[1]) if run.id > run_id]
+    if not own:
+        return outcome
+    return StepOutcome(step.name, outcome.ending, outcome.seconds, own[-1].counts, own[-1].quarantined, error)
+
+
+def _identify_inputs(pipeline: DayPipeline, files: Mapping[str, Path]) -> dict[str, int | None]:
+    """Return numbers that are equal for two calls of one day: of the pipeline, and of each file's size and time."""
+    texts = {"pipeline": pipeline.text}
+    for name, file in files.items():
+        parts = sorted(part for part in file.rglob("*") if part.is_file()) if file.is_dir() else [file]
+        stats = [(str(part.resolve()), part.stat().st_size, part.stat().st_mtime_ns) for part in parts]
+        texts[name] = repr(stats)
+    return {name: int.from_bytes(content_hash(text.encode())[:6], "big") for name, text in texts.items()}
+
+
+def _read_time(file: Path) -> datetime:
+    """Return when a file, or the newest file of a folder, was last written."""
+    parts = [part for part in file.rglob("*") if part.is_file()] if file.is_dir() else [file]
+    return datetime.fromtimestamp(max((part.stat().st_mtime for part in parts), default=0.0), UTC)
