@@ -46,6 +46,7 @@ STEPS = (
     "feast materialize-incremental {now}",
 )
 CHECKS = ("consume freshness --max-age 2d",)
+"""Checks of a deployment that has all steps; `consume freshness` reports each view without a table."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,8 @@ def write_template(file: Path, values: Mapping[str, str | None], *, has_impressi
     Args:
         file: the TOML file to write.
         values: "encoder" and "labels" -> path; None leaves the step out.
-        has_impressions: whether the shop has a log of impressions; without one, steps that need it are left out.
+        has_impressions: whether the shop has a log of impressions; without one, steps that need it are left out. A
+            pipeline without some steps has no checks.
 
     Raises:
         ConflictError: the file exists.
@@ -121,7 +123,8 @@ def write_template(file: Path, values: Mapping[str, str | None], *, has_impressi
     lines += [f"{name} = {_quote(value)}" for name, value in values.items() if value is not None]
     lines += ["steps = [", *(f"    {_quote(line)}," for line in steps), "]"]
     lines += ["# Run after the steps, all of them. If one fails, the exit code is 3."]
-    lines += ["checks = [", *(f"    {_quote(line)}," for line in CHECKS), "]"]
+    checks = () if missing else CHECKS
+    lines += ["checks = [", *(f"    {_quote(line)}," for line in checks), "]"]
     file.write_text("\n".join(lines) + "\n")
 
 

@@ -177,9 +177,8 @@ def make_shop(folder: Path, encoder: Path) -> tuple[Settings, list[str]]:
     """Write a deployment, a day's tables and the pipeline; return the options of `produce day`."""
     folder.mkdir()
     store = configure(folder)
-    products = write_products(
-        store, *({"product_id": f"p{row}", "title": f"{GOOD['title']} {row}"} for row in range(40))
-    )
+    rows = ({"product_id": f"p{row}", "title": f"{GOOD['title']} {row}", "image": None} for row in range(40))
+    products = write_products(store, *rows)
     chance = np.random.default_rng(0)
     log = {
         "impression_id": [f"i{row}" for row in range(400)],
@@ -193,7 +192,7 @@ def make_shop(folder: Path, encoder: Path) -> tuple[Settings, list[str]]:
     pq.write_table(pa.table(log), folder / "impressions.parquet")
     (folder / "vitrine.toml").write_text(
         f"[pipeline]\nencoder = {json.dumps(str(encoder))}\nsteps = {json.dumps(STEPS)}\n"
-        f"checks = {json.dumps(['consume freshness --max-age 10000d'])}\n"
+        f"checks = {json.dumps(['consume consistency'])}\n"
     )
     environment = clean_environment() | {"FEAST_FS_YAML_FILE_PATH": str(store.file)}
     subprocess.run([FEAST, "apply"], cwd=ROOT / "feature_repo", env=environment, check=True, capture_output=True)
@@ -205,9 +204,7 @@ def read_state(store: Settings) -> dict[str, list[str]]:
     state = {}
     for table in TABLES:
         rows = delta.read(store.table(table)).drop_columns("created_timestamp")
-        rows = rows.drop_columns(
-            [name for name in ("image", "image_stat", "codebook_version") if name in rows.column_names]
-        )
+        rows = rows.drop_columns([name for name in ("codebook_version",) if name in rows.column_names])
         state[table] = sorted(map(repr, rows.to_pylist()))
     done = subprocess.run(
         [str(Path(sys.executable).parent / "consume"), "consistency", "--json", "consistency.json"],
@@ -228,7 +225,15 @@ def test_a_day_that_is_killed_at_any_step_ends_as_an_undisturbed_one(tmp_path: P
     assert code == 0, output + error
     expected = read_state(store)
     store, options = make_shop(tmp_path / "killed", encoder)
-    for step in ("catalogue", "embeddings", "codes", "interests", "neighbours", "materialize-incremental", "freshness"):
+    for step in (
+        "catalogue",
+        "embeddings",
+        "codes",
+        "interests",
+        "neighbours",
+        "materialize-incremental",
+        "consistency",
+    ):
         kill_at(step, store, *options)
     code, output, error = run_day(store, *options)
     assert code == 0, output + error

@@ -47,6 +47,7 @@ def test_a_template_leaves_out_the_steps_for_which_there_is_nothing(tmp_path: Pa
     write_template(file, {"encoder": "e", "labels": None}, has_impressions=False)
     pipeline = load_pipeline(file, {"products": "p", "impressions": None, "now": "n"})
     assert [step.name for step in pipeline.steps] == ["catalogue", "embeddings", "codes", "materialize-incremental"]
+    assert pipeline.checks == ()
     with pytest.raises(ConflictError, match="exists already"):
         write_template(file, {"encoder": "e", "labels": None}, has_impressions=False)
 
