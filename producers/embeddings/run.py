@@ -276,11 +276,9 @@ class _EmbeddingRun:
         self.txn_version = delta.txn_version(path, txn_app_id(self.model.version))
         changes = read_changes(self.settings, self.model.version)
         if changes is None:
-            version = delta.latest_version(self.settings.table(schema.CATALOGUE_TABLE))
-            self.run.add_input(schema.CATALOGUE_TABLE, version)
-            self.existing = (
-                self.existing or delta.open_dataset(self.settings.table(schema.CATALOGUE_TABLE)).count_rows()
-            )
+            catalogue = self.settings.table(schema.CATALOGUE_TABLE)
+            self.run.add_input(schema.CATALOGUE_TABLE, delta.latest_version(catalogue))
+            self.existing = self.existing or delta.open_dataset(catalogue).count_rows()
             return True
         self.run.add_input(schema.CATALOGUE_TABLE, changes.version)
         cache_kept_outputs(changes.new, self.cache, self.outputs)
