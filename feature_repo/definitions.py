@@ -15,6 +15,7 @@ from feature_repo.views.product import (
     product_catalogue,
     product_codes,
     product_embedding,
+    product_group,
     product_neighbours,
     product_tags,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "product_catalogue",
     "product_codes",
     "product_embedding",
+    "product_group",
     "product_neighbours",
     "product_tags",
     "ranking",

@@ -28,6 +28,10 @@ EMBEDDING_TABLE = "product_embedding"
 TAGS_TABLE = "product_tags"
 CODES_TABLE = "product_codes"
 NEIGHBOURS_TABLE = "product_neighbours"
+GROUP_TABLE = "product_group"
+GROUP_JOURNAL_TABLE = "product_group_journal"
+PAIR_TABLE = "product_pair"
+PICTURE_TABLE = "product_picture"
 CAPTION_TABLE = "product_caption"
 INTEREST_TABLE = "user_interest"
 TAG_PREDICTIONS_TABLE = "tag_predictions"
@@ -219,6 +223,60 @@ USER_INTEREST = pa.schema(
 """Table `user_interest`: one version per click, valid from the microsecond after it. So no as-of join, whose bound is
 inclusive, joins an impression with its own click. Clicks of one microsecond are one version. The next row is computed
 from this row alone (features/interest.py). A vector or mix is null if no click had one."""
+
+PRODUCT_ID_L, PRODUCT_ID_R = "product_id_l", "product_id_r"
+"""The two products of a pair; in stored pairs the left id is the smaller one."""
+
+PRODUCT_PICTURE = pa.schema(
+    [
+        (PRODUCT_ID, pa.string()),
+        ("image_hash", pa.binary()),
+        ("picture", VECTOR),  # edges and colours (pairs/picture.py); null if it cannot be decoded
+        (EVENT_TIMESTAMP, TIMESTAMP),
+        (CREATED_TIMESTAMP, TIMESTAMP),
+    ]
+)
+"""Table `product_picture`: what pictures look like beside the encoder's vectors; one row for each picture."""
+
+PRODUCT_PAIR = pa.schema(
+    [
+        (PRODUCT_ID_L, pa.string()),
+        (PRODUCT_ID_R, pa.string()),
+        ("pair_probability", pa.float32()),  # that the two are the same, from the pair alone; 0: no longer a candidate
+        ("probability", pa.float32()),  # the same with the other pairs of both products
+        ("verifier_version", pa.string()),
+        (CREATED_TIMESTAMP, TIMESTAMP),
+    ]
+)
+"""Table `product_pair`: scored pairs that are not quite improbable. The row created last of a pair counts."""
+
+PRODUCT_GROUP = pa.schema(
+    [
+        (PRODUCT_ID, pa.string()),
+        ("group_id", pa.string()),  # products of one group are the same; never null, a product may be alone
+        ("verifier_version", pa.string()),
+        ("encoder_version", pa.string()),
+        (EVENT_TIMESTAMP, TIMESTAMP),
+        (CREATED_TIMESTAMP, TIMESTAMP),
+        (INPUT_DIGEST, pa.int64()),
+    ]
+)
+"""Table `product_group`: which offers are the same product. A product's first row is valid from its own event
+timestamp. A later one, when its group changed, is valid from the newest event timestamp of the group's members: no
+change of a group is joined before all of its members were there."""
+
+PRODUCT_GROUP_JOURNAL = pa.schema(
+    [
+        (PRODUCT_ID, pa.string()),
+        ("change", pa.string()),  # joined, merged, split or gone
+        ("from_group_id", pa.string()),  # null for `joined`
+        ("to_group_id", pa.string()),  # null for `gone`
+        ("verifier_version", pa.string()),
+        (EVENT_TIMESTAMP, TIMESTAMP),
+        (CREATED_TIMESTAMP, TIMESTAMP),
+    ]
+)
+"""Table `product_group_journal`: one row for each product and run in which its group changed."""
 
 PRODUCT_CAPTION = pa.schema(
     [

@@ -9,7 +9,7 @@
     embeddings/     the catalogue to `product_embedding`; nothing is encoded twice
     tags/           vectors to `product_tags`: labels, classifiers, calibration
     codes/          vectors to `product_codes`: semantic IDs
-    groups/         the pair verifier, trained on judged pairs
+    groups/         vectors and judged pairs to `product_group`: offers of the same product
     behaviour/      the impression log to `user_interest` and `product_neighbours`
     index/          vectors, titles and pictures as an index to search
     captions/       images to `product_caption`

@@ -13,6 +13,7 @@ from producers.commands import (
     encoder,
     export,
     forget,
+    groups,
     hand_out,
     images,
     import_,
@@ -48,6 +49,7 @@ app.command()(tags.tags)
 app.command()(codes.codes)
 app.command()(interests.interests)
 app.command()(neighbours.neighbours)
+app.command()(groups.groups)
 app.command()(index.index)
 app.command()(stream.stream)
 app.add_typer(upgrade.app, name="upgrade", help="Change the encoder without an outage.")

@@ -21,7 +21,7 @@ from feature_repo.index import saved_searches
 from feature_repo.index.rows import FOLDER as INDEX
 from feature_repo.offline import delta, retention
 from feature_repo.online.open_store import open_configured_table
-from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID, USER_ID
+from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID, PRODUCT_ID_L, PRODUCT_ID_R, USER_ID
 from producers.embeddings.forget_contents import delete_contents, find_contents
 
 DEFAULT_RETENTION_DAYS = 365.0
@@ -144,7 +144,8 @@ def forget(
     """
     online = open_configured_table(settings)
     products, users = ([*dict.fromkeys([*ids, *map(normalize_id, ids)])] for ids in (products, users))
-    values = {PRODUCT_ID: list(products), USER_ID: list(users), ROW_ID: [*products, *users]}
+    values = {name: list(products) for name in (PRODUCT_ID, PRODUCT_ID_L, PRODUCT_ID_R)}
+    values |= {USER_ID: list(users), ROW_ID: [*products, *users]}
     # The caches go first: their keys are found by the rows.
     contents = 0 if dry_run else delete_contents(settings, find_contents(settings, products))
     offline_rows: dict[str, int] = {}

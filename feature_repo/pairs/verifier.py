@@ -8,6 +8,7 @@ beside the offline tables in `pair_verifiers/VERSION.npz`, and needs neither tor
     model                          the classifier as LightGBM's own text, UTF-8
     calibration, threshold         slope and intercept on the log-odds; from which probability on a pair is the same
     encoder_version, trained       of the vectors; microseconds since 1970 UTC
+    context, group_threshold       the classifier of `produce groups`, and from which probability on it groups
 """
 
 import zipfile
@@ -56,6 +57,11 @@ class PairVerifier:
     encoder_version: str
     """"" if it was trained without vectors."""
     trained_us: int
+    context_text: str = ""
+    """LightGBM's text of the classifier that decides a pair of a catalogue from its context, which only
+    `produce groups` knows; "" if it was not trained."""
+    group_threshold: float = 1.0
+    """The probability of that classifier from which on a pair may be in one group."""
 
     @cached_property
     def booster(self) -> "lightgbm.Booster":
@@ -64,10 +70,18 @@ class PairVerifier:
 
         return lightgbm.Booster(model_str=self.model_text)
 
+    @cached_property
+    def context_booster(self) -> "lightgbm.Booster":
+        """The classifier of `context_text`."""
+        import lightgbm
+
+        return lightgbm.Booster(model_str=self.context_text)
+
     @property
     def version(self) -> str:
         """`verifier-` and 12 hex digits: a digest of the classifier and its calibration, not of the time."""
         content = f"{self.encoder_version} {self.slope} {self.intercept} {self.threshold} {self.model_text}"
+        content += f"{self.group_threshold} {self.context_text}"
         return f"verifier-{blake2b(content.encode(), digest_size=6).hexdigest()}"
 
     def score_pairs(self, products: PreparedProducts, left: Int64, right: Int64) -> Floats:
@@ -113,6 +127,8 @@ def save_verifier(folder: Path, verifier: PairVerifier) -> Path:
             word_idf=verifier.statistics.word_idf,
             gram_idf=verifier.statistics.gram_idf,
             model=np.frombuffer(verifier.model_text.encode(), np.uint8),
+            context=np.frombuffer(verifier.context_text.encode(), np.uint8),
+            group_threshold=verifier.group_threshold,
             calibration=np.array([verifier.slope, verifier.intercept]),
             threshold=verifier.threshold,
             encoder_version=verifier.encoder_version,
@@ -144,6 +160,8 @@ def load_verifier(file: Path) -> PairVerifier:
                 float(arrays["threshold"]),
                 str(arrays["encoder_version"]),
                 int(arrays["trained"]),
+                arrays["context"].tobytes().decode(),
+                float(arrays["group_threshold"]),
             )
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise CorruptDataError(f"{file}: not a readable pair verifier; restore it, or train one again") from error

@@ -93,6 +93,19 @@ product_neighbours = FeatureView(
     description="What the most similar products earned: a prior for a product without impressions.",
 )
 
+product_group = FeatureView(
+    name=schema.GROUP_TABLE,
+    entities=[product],
+    ttl=WHILE_ON_SALE,
+    schema=[
+        Field(name="group_id", dtype=String),
+        Field(name="verifier_version", dtype=String, tags=FEW),
+        Field(name="encoder_version", dtype=String, tags=FEW),
+    ],
+    source=delta_source(schema.GROUP_TABLE),
+    description="Which offers are the same product: those of one group.",
+)
+
 product_caption = FeatureView(
     name=schema.CAPTION_TABLE,
     entities=[product],

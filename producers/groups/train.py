@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,9 @@ from feature_repo.pairs.metric import PairMetric, fit_metric
 from feature_repo.pairs.prepared import PreparedProducts
 from feature_repo.pairs.title_statistics import TitleStatistics
 from feature_repo.pairs.verifier import PairVerifier
+
+if TYPE_CHECKING:
+    import lightgbm
 
 Floats = NDArray[np.float32]
 Int64 = NDArray[np.int64]
@@ -99,6 +103,31 @@ def train_verifier(
     return TrainedVerifier(verifier, probability, f1)
 
 
+def train_context(context: Floats, pairs: LabelledPairs, products: int, *, seed: int) -> tuple[str, float, float]:
+    """Train the classifier that decides pairs by their context, and choose the threshold of groups.
+
+    Args:
+        context: [m, len(CONTEXT_FEATURES)], of the judged pairs, from probabilities out of fold.
+        pairs: the m judged pairs.
+        products: number of products.
+        seed: of folds and trees.
+
+    Returns:
+        LightGBM's text, the threshold, and the weighted F1 at it, both from predictions out of fold.
+    """
+    fold = _assign_folds(products, pairs, seed)
+    total, predictions = np.zeros(len(pairs.left)), np.zeros(len(pairs.left))
+    for number in range(FOLDS):
+        touches = (fold[pairs.left] == number) | (fold[pairs.right] == number)
+        if touches.any() and (pairs.is_same & ~touches).any() and (~pairs.is_same & ~touches).any():
+            model = _fit_trees(context, pairs, ~touches, seed)
+            total[touches] += np.asarray(model.predict(context[touches], num_threads=1))
+            predictions[touches] += 1
+    probability = (total / np.maximum(predictions, 1)).astype(np.float32)
+    threshold, f1 = choose_threshold(probability, pairs.is_same, pairs.weight)
+    return _fit_trees(context, pairs, np.ones(len(context), bool), seed).model_to_string(), threshold, f1
+
+
 def choose_threshold(probability: Floats, is_same: Bools, weight: NDArray[np.float64]) -> tuple[float, float]:
     """Return the probability from which on pairs count as the same so that the weighted F1 is largest, and that F1.
 
@@ -131,13 +160,19 @@ def prepare_catalogue(products: pa.Table) -> tuple[PreparedProducts, TitleStatis
 
 def _fit(products: PreparedProducts, pairs: LabelledPairs, used: Bools, seed: int) -> tuple[PairMetric, str]:
     """Train the learned spaces and the classifier on some of the pairs; return the classifier as text."""
-    import lightgbm
-
     rows = np.flatnonzero(used & pairs.is_same)
     metric = fit_metric(products.list_metric_columns(), pairs.left[rows], pairs.right[rows])
-    features = compute_pair_features(products.with_metric(metric), pairs.left[used], pairs.right[used])
-    data = lightgbm.Dataset(features, pairs.is_same[used], weight=pairs.weight[used], feature_name=list(PAIR_FEATURES))
-    return metric, lightgbm.train({**PARAMETERS, "seed": seed}, data, ROUNDS).model_to_string()
+    features = np.full((len(pairs.left), len(PAIR_FEATURES)), np.nan, np.float32)
+    features[used] = compute_pair_features(products.with_metric(metric), pairs.left[used], pairs.right[used])
+    return metric, _fit_trees(features, pairs, used, seed).model_to_string()
+
+
+def _fit_trees(features: Floats, pairs: LabelledPairs, used: Bools, seed: int) -> "lightgbm.Booster":
+    """Train a classifier on some of the pairs."""
+    import lightgbm
+
+    data = lightgbm.Dataset(features[used], pairs.is_same[used], weight=pairs.weight[used])
+    return lightgbm.train({**PARAMETERS, "seed": seed}, data, ROUNDS)
 
 
 def _predict(

@@ -36,6 +36,7 @@ OPTIONAL_VIEWS = {
     schema.CODES_TABLE: "produce codes",
     schema.NEIGHBOURS_TABLE: "produce neighbours",
     schema.INTEREST_TABLE: "produce interests",
+    schema.GROUP_TABLE: "produce groups",
     schema.CAPTION_TABLE: "produce captions",
 }
 """Views that are checked only if they have a table. They are computed from the embeddings; captions from the images."""

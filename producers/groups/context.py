@@ -1,0 +1,68 @@
+"""What the other candidates of two products say about the pair.
+
+A pair that looks the same on its own is less likely so if each of the two has a better partner, and more likely so if
+both are probably the same as a third product. A second, small classifier decides each pair from its own probability and
+its context. It uses no label of another pair.
+"""
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Int64 = NDArray[np.int64]
+
+CONTEXT_FEATURES = (
+    "probability",
+    "rank_low",  # how many pairs of a product are more probable: the smaller of the two products' numbers
+    "rank_high",
+    "best_other_low",  # the most probable other pair of a product
+    "best_other_high",
+    "sum_other_low",  # the sum of the probabilities of a product's other pairs
+    "sum_other_high",
+    "shared",  # sum over third products of the product of both probabilities
+    "best_shared",  # the largest of those products
+)
+WORTH_COUNTING = 0.01
+"""Probability from which a pair counts for others, so that improbable pairs need not be stored."""
+
+
+def compute_context(left: Int64, right: Int64, probability: Floats, products: int) -> Floats:
+    """Return float32 [m, len(CONTEXT_FEATURES)] of m distinct pairs.
+
+    Args:
+        left: [m], rows of products.
+        right: [m], likewise.
+        probability: [m], of each pair on its own.
+        products: number of products.
+    """
+    pairs = len(left)
+    if not pairs:
+        return np.empty((0, len(CONTEXT_FEATURES)), np.float32)
+    product = np.concatenate([left, right])
+    value = np.tile(np.where(probability >= WORTH_COUNTING, probability, 0).astype(np.float64), 2)
+    order = np.lexsort((-value, product))
+    starts = np.flatnonzero(np.append(True, np.diff(product[order]) != 0))
+    counts = np.diff(np.append(starts, len(order)))
+    rank = np.arange(len(order)) - np.repeat(starts, counts)
+    ranked = value[order]
+    second = np.where(counts > 1, ranked[np.minimum(starts + 1, len(ranked) - 1)], 0)
+    best_other = np.where(rank == 0, np.repeat(second, counts), np.repeat(ranked[starts], counts))
+    sum_other = np.repeat(np.add.reduceat(ranked, starts), counts) - ranked
+    sides = {}
+    for name, values in (("rank", rank), ("best_other", best_other), ("sum_other", sum_other)):
+        by_side = np.empty(2 * pairs)
+        by_side[order] = values
+        sides[f"{name}_low"] = np.minimum(by_side[:pairs], by_side[pairs:])
+        sides[f"{name}_high"] = np.maximum(by_side[:pairs], by_side[pairs:])
+    strong = value > 0
+    partners = np.concatenate([right, left])
+    graph = sp.csr_matrix((value[strong], (product[strong], partners[strong])), shape=(products, products))
+    shared = graph[left].multiply(graph[right]).tocsr()
+    columns = {
+        "probability": probability,
+        **sides,
+        "shared": np.asarray(shared.sum(axis=1)).ravel(),
+        "best_shared": shared.max(axis=1).toarray().ravel(),
+    }
+    return np.stack([columns[name] for name in CONTEXT_FEATURES], axis=1).astype(np.float32)
