@@ -322,7 +322,7 @@ def _schema_mode(table: DeltaTable, columns: pa.Schema) -> Literal["merge"] | No
     The rows without such a column then have null there. Every other difference stays an error.
     """
     different = {field.name for field in table.schema().fields} ^ set(columns.names)
-    return "merge" if different and different <= {INPUT_DIGEST, *OPTIONAL_PRODUCTS.names} else None
+    return "merge" if different and different <= {INPUT_DIGEST, "further_tags", *OPTIONAL_PRODUCTS.names} else None
 
 
 def _writer_properties(columns: pa.Schema) -> WriterProperties | None:

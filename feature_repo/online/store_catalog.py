@@ -5,6 +5,7 @@ catalog.py has the format and the keys.
 
 import json
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -48,6 +49,7 @@ class StoreCatalog:
         self._lock = threading.Lock()
         self._catalog: ProjectCatalog | None = None
         self._raw: bytes | None = None
+        self._read_at = 0.0
         self._dictionaries: dict[tuple[str, str, str], list[str]] = {}
 
     def is_loaded(self) -> bool:
@@ -62,6 +64,11 @@ class StoreCatalog:
         """
         return self._catalog if self._catalog is not None else self.reload()
 
+    def refresh(self, seconds: float) -> None:
+        """Read the catalog again if it was read more than `seconds` ago. One that was not read yet is not read."""
+        if self._catalog is not None and time.monotonic() - self._read_at > seconds:
+            self.reload()
+
     def reload(self) -> ProjectCatalog:
         """Read the catalog and all dictionaries from the store, and return the catalog.
 
@@ -70,6 +77,7 @@ class StoreCatalog:
         Raises:
             VitrineError: the catalog was written by a later version of this program, or the store does not answer.
         """
+        self._read_at = time.monotonic()
         raw = self._store.get(catalog_key(self._project))
         catalog = ProjectCatalog.from_bytes(raw)
         dictionaries = {

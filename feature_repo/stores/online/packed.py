@@ -26,6 +26,7 @@ from feature_repo.online.table import OnlineTable, ViewRequest
 from feature_repo.stores.online import values, views
 from feature_repo.stores.online.feast_request import EntityRows, FeastPlanCache, convert_entity_rows
 
+REFRESH_SECONDS = 60.0  # age of the catalog at which a call reads it again
 FeastRow = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
 """A row as Feast writes it: entity key, features, event timestamp, created timestamp (None: unknown)."""
 
@@ -55,9 +56,9 @@ class PackedOnlineStore(OnlineStore):
         return True
 
     def online_table(self, config: RepoConfig) -> OnlineTable:
-        """Return the project's packed rows. The store is opened at the first call; later calls return the same object.
+        """Return the project's packed rows, with a catalog that is at most REFRESH_SECONDS old.
 
-        Another `config.online_store` object opens the store again.
+        The store is opened at the first call, and again for another `config.online_store` object.
 
         Args:
             config: the deployment.
@@ -65,20 +66,19 @@ class PackedOnlineStore(OnlineStore):
         Raises:
             VitrineError: the store cannot be opened.
         """
-        entry = self._tables.get(config.project)
-        if entry is None or entry[0] is not config.online_store:
-            with self._lock:
-                entry = self._tables.get(config.project)
-                if entry is None or entry[0] is not config.online_store:
-                    entry = config.online_store, OnlineTable(self._open(config), config.project)
-                    self._tables[config.project] = entry
+        with self._lock:
+            entry = self._tables.get(config.project)
+            if entry is None or entry[0] is not config.online_store:
+                entry = config.online_store, OnlineTable(self._open(config), config.project)
+                self._tables[config.project] = entry
+        entry[1].catalog.refresh(REFRESH_SECONDS)
         return entry[1]
 
     def packer(self, config: RepoConfig, table: FeatureView, encoder_version: str | None = None) -> Packer:
         """Return the packer of a view's Arrow rows, and register the view.
 
-        The rows have the column names of the view's batch source after its field mapping. Maps and structs are
-        converted to the bytes of Feast's `Value`; a view without them is packed without Feast.
+        The rows have the column names of the view's batch source after its field mapping. Maps and structs become the
+        bytes of Feast's `Value`.
 
         Args:
             config: the deployment.
@@ -362,7 +362,7 @@ class PackedOnlineStore(OnlineStore):
     def _register(
         self, config: RepoConfig, table: FeatureView, encoder_version: str | None = None
     ) -> tuple[OnlineTable, View]:
-        """Return the project's rows and the registered view; register all if the store lacks it, as a new one does."""
+        """Return the project's rows and the registered view; if the store lacks it, all views are registered."""
         online, view = self.online_table(config), views.stored_view(config, table)
         if not online.catalog.has_view(view.name):
             views.publish_catalog(online.catalog, config, FeatureStore(config=config).registry)

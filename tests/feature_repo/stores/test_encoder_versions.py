@@ -18,6 +18,7 @@ from feature_repo.offline import delta, production
 from feature_repo.offline.production import State
 from feature_repo.stores import encoder_views
 from feature_repo.stores.feature_store import open_feature_store
+from feature_repo.stores.online import packed
 from tests.consumers.serving.running import materialized
 from tests.feature_repo.features import world
 from tests.feature_repo.features.world import LISTED, RANKED
@@ -129,6 +130,19 @@ def test_readers_see_a_candidate_only_after_the_switch_and_then_in_all_views(
         assert "product_embedding" in dropped
         assert "product_catalogue" not in dropped
         assert fetch_versions(fresh, open_feature_store(settings)) == {NEW}
+
+
+def test_a_feature_store_that_stays_open_takes_up_a_switch(
+    settings: Settings, reader: OnlineReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, writer = open_feature_store(settings), open_feature_store(settings)
+    with OnlineReader.from_table(reader._table, refresh=0.0) as fresh:
+        assert fetch_versions(fresh, store) == {OLD}
+        encoder_views.write_version(writer, NEW, OLD, RANKED)
+        encoder_views.switch_version(writer, NEW, OLD)
+        assert fetch_versions(fresh, store) == {NEW, OLD}  # the reader's and Feast's, which is a minute behind at most
+        monkeypatch.setattr(packed, "REFRESH_SECONDS", 0.0)
+        assert fetch_versions(fresh, store) == {NEW}
 
 
 def test_rows_that_come_after_a_switch_are_written_to_the_version_in_production(
