@@ -64,9 +64,21 @@ def commands_page() -> str:
     for program, app in (("produce", produce.app), ("consume", consume.app)):
         group: Any = typer.main.get_command(app)  # typer carries its own click
         parts.append(f"## {program}\n\n{group.help or ''}\n\n{options_of(group)}")
-        for name, command in group.commands.items():
-            parts.append(f"### {program} {name}\n\n{inspect.cleandoc(command.help or '')}\n\n{options_of(command)}")
+        parts += [
+            f"### {name}\n\n{inspect.cleandoc(command.help or '')}\n\n{options_of(command)}"
+            for name, command in list_commands(program, group)
+        ]
     return "\n".join(parts)
+
+
+def list_commands(name: str, group: Any) -> list[tuple[str, Any]]:
+    """Return the commands of a group and of the groups in it, with their full names."""
+    found = []
+    for part, command in group.commands.items():
+        found.append((f"{name} {part}", command))
+        if hasattr(command, "commands"):
+            found += list_commands(f"{name} {part}", command)
+    return found
 
 
 def options_of(command: Any) -> str:

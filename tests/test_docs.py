@@ -43,9 +43,13 @@ def commands() -> list[tuple[str, Any]]:
         ("produce", typer.main.get_command(produce.app)),
         ("consume", typer.main.get_command(consume.app)),
     ]
-    return groups + [
-        (f"{program} {name}", command) for program, group in groups for name, command in group.commands.items()
-    ]
+    return groups + [command for program, group in groups for command in commands_in(program, group)]
+
+
+def commands_in(name: str, group: Any) -> list[tuple[str, Any]]:
+    """The commands of a group and of the groups in it, with their full names."""
+    own = [(f"{name} {part}", command) for part, command in group.commands.items()]
+    return own + [each for part, command in own if hasattr(command, "commands") for each in commands_in(part, command)]
 
 
 def test_every_command_and_visible_option_is_in_the_reference(pages: dict[str, str]) -> None:
