@@ -43,7 +43,8 @@ ENCODER_VERSION = "encoder_version"
 """Name of the column, and of the feature, with the version of the encoder that a row is derived from."""
 ENCODER_TABLES = (EMBEDDING_TABLE, TAGS_TABLE, CODES_TABLE, NEIGHBOURS_TABLE, INTEREST_TABLE)
 """Tables whose rows are derived from an encoder's vectors. They hold rows of every encoder version; a training set, a
-request and a materialization use those of one version (offline/production.py)."""
+request and a materialization use those of one version (offline/production.py). Not `product_group`: its ids stay over
+an upgrade."""
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 VECTOR = pa.list_(pa.float32())

@@ -177,6 +177,7 @@ def test_every_table_with_an_encoder_version_is_pinned() -> None:
     dated = {schema.ENCODER_VERSION, schema.EVENT_TIMESTAMP}  # others do not say what holds of a product or user
     schemas = [value for value in vars(schema).values() if isinstance(value, pa.Schema)]
     with_version = {id(value) for value in schemas if dated <= set(value.names)}
+    with_version.remove(id(schema.PRODUCT_GROUP))  # group ids stay over an upgrade, whatever found the pairs
     assert {id(value) for value in tables.values()} == with_version
     assert set(tables) == set(schema.ENCODER_TABLES)
 
