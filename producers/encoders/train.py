@@ -31,7 +31,7 @@ from producers.encoders.training.step import TrainingTask
 from producers.encoders.training.time_budget import FINE_TUNING_PASSES, choose_pairs_seen, choose_steps
 from producers.encoders.training.towers import Towers, encode_pairs
 from producers.encoders.training.training_model import TrainingModel
-from producers.encoders.training.validation import hold_out_designs
+from producers.encoders.training.validation import Validation, hold_out_designs
 from producers.encoders.whitening import SAME_PRODUCT, fuse
 
 logger = logging.getLogger(__name__)
@@ -108,6 +108,7 @@ def train(
     checkpoint: str | None = None,
     clicked: ClickArrays | None = None,
     designs: Sequence[object] | None = None,
+    is_seen: Sequence[bool] | None = None,
 ) -> TrainingSummary | None:
     """Train an encoder and write it as a checkpoint that `load` opens.
 
@@ -138,6 +139,8 @@ def train(
 
         designs: what each title is a picture of [n], so that a design is held out whole for the validation; None: equal
             titles are one design.
+        is_seen: whether the checkpoint was trained on each product before [n]; None: on none. The validation prefers
+            others.
 
     Returns:
         A summary in the first process, None in every other.
@@ -182,7 +185,7 @@ def train(
             seed=seed,
             co_clicks=co_clicks,
             process_group=processes,
-            validation=hold_out_designs(list(compress(designs or titles, usable))) if checkpoint else None,
+            validation=_hold_out(designs or titles, is_seen, usable) if checkpoint else None,
         )
         if deadline is not None:
             left = deadline - time.monotonic()
@@ -225,6 +228,14 @@ def train(
         validated=len(task.validation.rows) if task.validation else 0,
         recalls=result.recalls,
     )
+
+
+def _hold_out(
+    designs: Sequence[object], is_seen: Sequence[bool] | None, usable: NDArray[np.bool_]
+) -> Validation | None:
+    """Return the usable pairs that are held out for validation; None if there are too few."""
+    seen = is_seen or [False] * len(designs)
+    return hold_out_designs(list(compress(designs, usable)), list(compress(seen, usable)))
 
 
 def _warn_of_settings(task: TrainingTask) -> None:

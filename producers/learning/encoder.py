@@ -97,6 +97,7 @@ def train_encoder(
         checkpoint=checkpoint,
         clicked=to_click_arrays(clicked, products) if clicked is not None else None,
         designs=_find_designs(products, designs) if designs is not None else None,
+        is_seen=_find_seen(products, checkpoint) if checkpoint else None,
     )
     if summary is None:
         return None
@@ -155,6 +156,12 @@ def _find_designs(products: pa.Table, designs: pa.Table) -> list[str]:
     names = designs["design_id"].cast(pa.string()).take(row).to_pylist()
     titles = products["title"].to_pylist()
     return [f"title {title}" if name is None else f"design {name}" for name, title in zip(names, titles, strict=True)]
+
+
+def _find_seen(products: pa.Table, checkpoint: str) -> list[bool] | None:
+    """Return whether a checkpoint was trained on each product; None if that is not known."""
+    trained = read_training_products(Path(checkpoint))
+    return None if trained is None else pc.is_in(products[PRODUCT_ID], trained.combine_chunks()).to_pylist()
 
 
 def read_clicks_before(

@@ -18,8 +18,10 @@ MIN_PAIRS_SEEN = 40_000
 """The least number of pairs of such a training: a minute on two cores."""
 FINE_TUNING_PASSES = 2
 """How often fine-tuning sees each product. A long schedule on few products loses what a checkpoint knew."""
-WARM_UP_STEPS = 3
-MEASURED_STEPS = 10
+MAX_MEASURED_STEPS = 10
+MEASURING_SHARE = 0.1
+"""Share of the given time for measuring steps, at most, but two steps are always done: the first is slower than the
+others, and its time counts only for choosing how many are measured."""
 RESERVED_SHARE = 0.05
 """Share of the given time that is left for the whitening and for writing the checkpoint."""
 
@@ -49,7 +51,7 @@ def choose_steps(
     if file.is_file() and (folder / STATE_FILE).is_file():
         return int(file.read_text())
     start = time.perf_counter()
-    step_seconds = measure_step_seconds(model, task, learning_rate)
+    step_seconds = measure_step_seconds(model, task, learning_rate, seconds * MEASURING_SHARE)
     left = seconds * (1 - RESERVED_SHARE) - (time.perf_counter() - start)
     steps = max(1, int(left / step_seconds))
     if task.process_group.is_first:
@@ -58,18 +60,28 @@ def choose_steps(
     return steps
 
 
-def measure_step_seconds(model: TrainingModel, task: TrainingTask, learning_rate: float) -> float:
-    """Return the mean seconds of a step, the same in all processes. The model stays as it is."""
+def measure_step_seconds(model: TrainingModel, task: TrainingTask, learning_rate: float, max_seconds: float) -> float:
+    """Return the mean seconds of a step, the same in all processes. The model stays as it is.
+
+    Args:
+        model: the model.
+        task: the training; its number of steps does not count.
+        learning_rate: as for `run_training`.
+        max_seconds: for measuring, as far as one step after the first fits into it.
+    """
     trial = copy.deepcopy(model)
-    task = replace(task, steps=WARM_UP_STEPS + MEASURED_STEPS)
+    task = replace(task, steps=1 + MAX_MEASURED_STEPS)
     state = create_state(trial, task, learning_rate)
-    forward = make_forward(trial, task)
+    forward, order = make_forward(trial, task), task.make_order(state.kept)
     trial.train()
-    order, start = task.make_order(state.kept), 0.0
-    for step in range(task.steps):
-        if step == WARM_UP_STEPS:
-            start = time.perf_counter()
-        run_step(state, task, forward, step, *task.select_rows(order, step))
-    seconds = torch.tensor((time.perf_counter() - start) / MEASURED_STEPS, device=task.preprocessor.scale.device)
-    task.process_group.average([seconds])
-    return float(seconds)
+
+    def measure(first: int, count: int) -> float:
+        start = time.perf_counter()
+        for step in range(first, first + count):
+            run_step(state, task, forward, step, *task.select_rows(order, step))
+        mean = torch.tensor((time.perf_counter() - start) / count, device=task.preprocessor.scale.device)
+        task.process_group.average([mean])
+        return float(mean)
+
+    fitting = int(max_seconds / measure(0, 1)) - 1
+    return measure(1, min(max(1, fitting), MAX_MEASURED_STEPS))

@@ -172,7 +172,7 @@ def test_a_training_stops_after_measurements_without_a_higher_recall() -> None:
 
 @given(st.lists(st.integers(0, 300), min_size=0, max_size=3000))
 def test_whole_designs_are_held_out(designs: list[int]) -> None:
-    held_out = hold_out_designs(designs)
+    held_out = hold_out_designs(designs, [False] * len(designs))
     if held_out is not None:
         out = {designs[row] for row in held_out.rows}
         assert [row for row, design in enumerate(designs) if design in out] == held_out.rows.tolist()
@@ -180,12 +180,20 @@ def test_whole_designs_are_held_out(designs: list[int]) -> None:
 
 
 def test_about_a_tenth_of_the_designs_is_held_out_and_a_design_stays_so() -> None:
-    held_out, again = (hold_out_designs(range(products)) for products in (8_000, 9_000))
+    held_out, again = (hold_out_designs(range(products), [False] * products) for products in (8_000, 9_000))
     assert held_out is not None
     assert again is not None
     assert len(held_out.rows) == 800
     assert len(np.intersect1d(held_out.rows, again.rows)) > 0.9 * len(held_out.rows)
-    assert hold_out_designs(range(100)) is None
+    assert hold_out_designs(range(100), [False] * 100) is None
+
+
+def test_designs_that_the_checkpoint_was_trained_on_are_held_out_last() -> None:
+    is_seen = np.arange(3_000) >= 200
+    held_out = hold_out_designs([number // 2 for number in range(3_000)], is_seen.tolist())
+    assert held_out is not None
+    assert len(held_out.rows) == 300
+    assert set(range(200)) < set(held_out.rows.tolist())
 
 
 @pytest.mark.parametrize("family", ["clip", "chinese_clip", "siglip", "blip"])
