@@ -99,7 +99,7 @@ def new_head(products: ProductsOption = 100_000, record: RecordOption = False) -
 
 
 def lite0(
-    images: Annotated[int, typer.Option(min=16, help="Images.")] = 512,
+    images: Annotated[int, typer.Option(min=16, help="Images.")] = 256,
     jpeg: Annotated[int, typer.Option(min=16, help="Width and height of the images in pixels.")] = 500,
     rounds: RoundsOption = 5,
     record: RecordOption = False,

@@ -13,7 +13,7 @@ from producers.embeddings.output_store import open_outputs
 from producers.encoders import load
 from producers.encoders.assembled.assemble import assemble, encode_images, encode_titles
 from producers.encoders.assembled.encoder import AssembledEncoder
-from producers.encoders.encoder import Vectors
+from producers.encoders.encoder import Outputs, Vectors
 from producers.encoders.image_loader import open_decoding_pool
 from producers.encoders.recall import encode_pairs
 from producers.encoders.train import train
@@ -21,6 +21,10 @@ from producers.encoders.train import train
 IMAGE_TOWER, TEXT_TOWER = "efficientnet-lite0", "minilm"
 PAIRS = 40_000
 """Pairs that the small encoder learns from, the default of `produce encoder`."""
+
+
+SECONDS_FILE = "cpu_seconds"
+"""File of a checkpoint with the CPU seconds of its training; it is written last."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,9 @@ class TrainedVectors:
     text: Vectors
     """float32 [m, dim]."""
     seconds: float
-    """CPU seconds of the training, without the towers where they are frozen; NaN if an earlier one was used."""
+    """CPU seconds of the training, without frozen towers."""
+    outputs: tuple[Outputs, Outputs] | None = None
+    """Outputs of the frozen towers, float16 [n, width] and [m, width]; None for the small encoder."""
 
 
 Train = Callable[[Sequence[str], Sequence[Path], NDArray[np.bool_], Sequence[str], Path], TrainedVectors]
@@ -43,8 +49,8 @@ def train_small(
     titles: Sequence[str], images: Sequence[Path], fitted: NDArray[np.bool_], texts: Sequence[str], work: Path
 ) -> TrainedVectors:
     """Train the small encoder from scratch; a checkpoint of an earlier call in `work` is used again."""
-    folder, rows, seconds = work / "small", np.flatnonzero(fitted), float("nan")
-    if not (folder / "config.json").is_file():
+    folder, rows = work / "small", np.flatnonzero(fitted)
+    if not (folder / SECONDS_FILE).is_file():
         start = time.process_time()
         train(
             [titles[row] for row in rows],
@@ -54,7 +60,8 @@ def train_small(
             seed=0,
             progress=lambda stage, done, total: None,
         )
-        seconds = time.process_time() - start
+        (folder / SECONDS_FILE).write_text(f"{time.process_time() - start:.1f}")
+    seconds = float((folder / SECONDS_FILE).read_text())
     encoder = load(str(folder), device="cpu")
     image = np.full((len(images), encoder.dim), np.nan, np.float32)
     with open_decoding_pool(1) as pool:
@@ -93,7 +100,8 @@ def train_assembled(
         assert isinstance(encoder, AssembledEncoder)
         image_outputs, _ = encode_images(images, encoder, store, lambda done, total: None)
         text_outputs, _ = encode_titles(texts, encoder, store, lambda done, total: None)
-    return TrainedVectors(encoder.project_images(image_outputs), encoder.project_texts(texts, text_outputs), seconds)
+    image, text = encoder.project_images(image_outputs), encoder.project_texts(texts, text_outputs)
+    return TrainedVectors(image, text, seconds, (image_outputs, text_outputs))
 
 
 train_assembled_with_words = partial(train_assembled, text_tower="none")

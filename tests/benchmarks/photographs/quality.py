@@ -14,39 +14,46 @@ from tests.benchmarks.photographs.report import PairedFigure
 from tests.benchmarks.photographs.retrieval import RetrievalResult
 
 
-def measure_flipkart(data: Path, work: Path) -> list[PairedFigure]:
-    """Search for names, and predict categories."""
+def measure_flipkart(data: Path, work: Path, folds: int) -> list[PairedFigure]:
+    """Search for names."""
     products = sets.read_products("flipkart_1050", data)
-    names = compare_encoders(
+    return compare_encoders(
         "flipkart_1050",
         "name to its own picture",
         "names",
-        lambda train: retrieval.measure_names(products, train, work),
+        lambda train: retrieval.measure_names(products, train, work / "flipkart_1050", folds),
     )
-    return [*names, *tags.measure_tags(products, work)]
 
 
-def measure_grocery(data: Path, work: Path) -> list[PairedFigure]:
+def measure_categories(data: Path, work: Path, folds: int) -> list[PairedFigure]:
+    """Predict categories."""
+    return tags.measure_tags(sets.read_products("flipkart_1050", data), work / "flipkart_1050", folds)
+
+
+def measure_grocery(data: Path, work: Path, folds: int) -> list[PairedFigure]:
     """Search for descriptions of classes."""
     photos = sets.read_grocery(data)
     what = "description of a class to its photos"
-    return compare_encoders("grocery", what, "classes", lambda train: retrieval.measure_classes(photos, train, work))
+    return compare_encoders(
+        "grocery", what, "classes", lambda train: retrieval.measure_classes(photos, train, work / "grocery", folds)
+    )
 
 
-def measure_beibei(data: Path, work: Path) -> list[PairedFigure]:
+def measure_beibei(data: Path, work: Path, folds: int) -> list[PairedFigure]:
     """Search for Chinese names, by the words of the shop alone."""
     products = sets.read_products("beibei_zh", data)
     return compare_encoders(
         "beibei_zh",
         "Chinese name to its own picture, words without a text tower",
         "names",
-        lambda train: retrieval.measure_names(products, train, work),
+        lambda train: retrieval.measure_names(products, train, work / "beibei_zh", folds),
         ours=train_assembled_with_words,
     )
 
 
-SETS: dict[str, Callable[[Path, Path], list[PairedFigure]]] = {
+MEASURES: dict[str, Callable[[Path, Path, int], list[PairedFigure]]] = {
     "flipkart_1050": measure_flipkart,
+    "flipkart_1050_tags": measure_categories,
     "grocery": measure_grocery,
     "beibei_zh": measure_beibei,
 }
@@ -82,14 +89,19 @@ def quality(
             show_default="a temporary folder",
         ),
     ] = None,
-    only: Annotated[list[str] | None, typer.Option(help="One set; can be repeated. All sets by default.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="One measure, named by its set; can be repeated. All by default.")
+    ] = None,
+    folds: Annotated[
+        int, typer.Option(min=1, max=sets.FOLDS, help="Folds that are held out and measured, one at a time.")
+    ] = sets.FOLDS,
     record: RecordOption = False,
 ) -> None:
     """Search and tag products that the encoders have not seen."""
     figures = []
     with tempfile.TemporaryDirectory() as temporary:
-        for name in only or SETS:
-            figures += SETS[name](data, (work or Path(temporary)) / name)
+        for name in only or MEASURES:
+            figures += MEASURES[name](data, work or Path(temporary), folds)
     print("\n".join(figure.render() for figure in figures))
     if record:
         report.record(figures)

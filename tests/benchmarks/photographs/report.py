@@ -1,5 +1,6 @@
 """Paired intervals, and the table PHOTOGRAPHS.md."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from tests.benchmarks import harness
 
 TABLE = Path(__file__).parents[1] / "PHOTOGRAPHS.md"
 DRAWS = 2000
+PATHS = r" --(data|work) \S+"
+"""Options that name folders of one machine."""
 HEAD = ("set", "what", "other", "assembled", "difference", "of", "note", "command", "commit, date, machine")
 
 
@@ -29,7 +32,7 @@ class PairedFigure:
     def render(self) -> str:
         at = harness.describe_machine()
         cells = (self.data, self.what, self.other, self.ours, self.difference, self.of, self.note)
-        command = f"`{harness.format_command()}`"
+        command = f"`{re.sub(PATHS, '', harness.format_command())}`"
         return f"| {' | '.join(cells)} | {command} | {at['commit']}, {at['date']}, {at['machine']} |"
 
 

@@ -9,7 +9,7 @@ from sklearn.metrics import average_precision_score
 
 from producers.encoders.recall import CUTOFFS, rank_right_images
 from tests.benchmarks.photographs.encoders import Train
-from tests.benchmarks.photographs.sets import FOLDS, PhotographSet
+from tests.benchmarks.photographs.sets import PhotographSet
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,13 @@ class RetrievalResult:
     """CPU seconds of one training, the mean over the folds."""
 
 
-def measure_names(products: PhotographSet, train: Train, work: Path) -> RetrievalResult:
-    """Search the pictures of each held-out fold for the products' names; only a product's own picture is right."""
+def measure_names(products: PhotographSet, train: Train, work: Path, folds: int) -> RetrievalResult:
+    """Search the pictures of each of the first folds, held out, for the products' names.
+
+    Only a product's own picture is right.
+    """
     values, clusters, seconds = [], [], []
-    for fold in range(FOLDS):
+    for fold in range(folds):
         rows = np.flatnonzero(products.folds == fold)
         texts = [products.titles[row] for row in rows]
         vectors = train(products.titles, products.images, products.folds != fold, texts, work / f"{fold}")
@@ -39,10 +42,10 @@ def measure_names(products: PhotographSet, train: Train, work: Path) -> Retrieva
     return _join(values, clusters, seconds)
 
 
-def measure_classes(photos: PhotographSet, train: Train, work: Path) -> RetrievalResult:
-    """Search the photos of the classes of each held-out fold for the descriptions of these classes."""
+def measure_classes(photos: PhotographSet, train: Train, work: Path, folds: int) -> RetrievalResult:
+    """Search the photos of the classes of each of the first folds, held out, for the descriptions of these classes."""
     values, clusters, seconds = [], [], []
-    for fold in range(FOLDS):
+    for fold in range(folds):
         rows = np.flatnonzero(photos.folds == fold)
         classes = np.unique(photos.groups[rows])
         texts = [photos.titles[row] for row in classes]
