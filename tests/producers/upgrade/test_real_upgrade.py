@@ -18,6 +18,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from consumers.gate.check import Limits, check_candidate
+from consumers.gate.clicks import ALL_ROWS, measure_clicks
 from feature_repo import definitions, schema
 from feature_repo.config import Settings
 from feature_repo.offline import delta, production
@@ -140,6 +141,25 @@ def test_a_store_that_left_an_encoder_and_came_back_has_the_tables_of_one_that_n
         expected = read_rows(stays, table, version)
         assert expected
         assert read_rows(leaves, table, version) == expected, table
+
+
+def test_a_version_differs_by_nothing_from_itself_on_a_log_and_from_noise_in_its_hit_rate(settings: Settings) -> None:
+    production.record_first_version(settings.offline, "", NOW)
+    version, noise = production.read_version(settings.offline), "noise@1"
+    rng = np.random.default_rng(0)
+    for table in schema.ENCODER_TABLES:
+        rows = delta.read(settings.table(table))
+        noisy = [row | {"encoder_version": noise} for row in rows.to_pylist()]
+        for row in noisy if table == schema.EMBEDDING_TABLE else ():
+            row["fused_vector"] = rng.normal(size=len(row["fused_vector"])).tolist()
+        delta.append(settings.table(table), pa.Table.from_pylist(noisy, rows.schema))
+    options = {"service": "ranking", "seeds": 1, "replicates": 20, "now": NOW}
+    same = measure_clicks(settings, Path("shop/impressions.parquet"), (version, version), **options)
+    assert same.hit_rate[0] == same.hit_rate[1]
+    assert {difference.value for difference in same.auc.values()} == {0.0}
+    assert list(same.auc)[:2] == [ALL_ROWS, "new products"]
+    other = measure_clicks(settings, Path("shop/impressions.parquet"), (version, noise), **options)
+    assert other.hit_rate[0] == same.hit_rate[0] != other.hit_rate[1]
 
 
 def produce(arguments: Sequence[str], settings: Settings, kill_after: float | None = None) -> int:
