@@ -1,5 +1,6 @@
 """Deployments in a folder of a test: configuration, commands, and the deployment that version 0.1.0 wrote."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -50,6 +51,24 @@ def clean_environment() -> dict[str, str]:
     """The environment of a process that runs this checkout and has no deployment named."""
     environment = {name: value for name, value in os.environ.items() if name != config.ENVIRONMENT_VARIABLE}
     return environment | {"PYTHONPATH": str(ROOT)}
+
+
+def run_in_process(line: str, folder: Path, store: Settings) -> str:
+    """Run `produce` or `consume` as `run_command` does, but in this process, which has its libraries loaded already."""
+    from typer.testing import CliRunner
+
+    from consumers import cli as consume
+    from producers import cli as produce
+
+    program, *arguments = line.split()
+    if program == "feast":
+        return run_command(line, folder, store)
+    if arguments[0] not in ("shop", "encoder"):
+        arguments += ["--store", str(store.file)]
+    with contextlib.chdir(folder):
+        result = CliRunner().invoke({"produce": produce.app, "consume": consume.app}[program], arguments)
+    assert result.exit_code == 0, f"{line}\n{result.output}\n{result.exception!r}"
+    return result.stdout
 
 
 def run_command(line: str, folder: Path, store: Settings) -> str:

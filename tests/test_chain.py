@@ -1,7 +1,8 @@
-"""The commands of `make demo` on a small shop, as processes: from images to the lift report."""
+"""The commands of `make demo` on a small shop: from images to the lift report."""
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from consumers.online import OnlineReader, Status
 from feature_repo.config import Settings
 from feature_repo.offline import delta
-from tests.deployments import ROOT, STEPS, TABLES, configure, run_command
+from tests.deployments import ROOT, STEPS, TABLES, configure, run_command, run_in_process
 
 ENDS = "2026-01-21T00:00:00"
 ALL_TABLES = (*TABLES, "quarantine")
@@ -33,11 +34,14 @@ CHAIN = [
 ]
 
 
-def test_the_commands_of_the_demo_run_on_a_small_shop_from_images_to_the_lift_report(tmp_path: Path) -> None:
+@pytest.mark.parametrize("run", [run_in_process, pytest.param(run_command, marks=pytest.mark.slow)])
+def test_the_commands_of_the_demo_run_on_a_small_shop_from_images_to_the_lift_report(
+    run: Callable[[str, Path, Settings], str], tmp_path: Path
+) -> None:
     assert [command_of(line) for line in CHAIN] == commands_of_the_demo()
     store = configure(tmp_path)
     for line in CHAIN:
-        run_command(line, tmp_path, store)
+        run(line, tmp_path, store)
 
     impressions = pq.read_metadata(tmp_path / "shop" / "impressions.parquet").num_rows
     check_lift(json.loads((tmp_path / "lift.json").read_text(), parse_constant=pytest.fail), impressions)
@@ -57,7 +61,7 @@ def test_the_commands_of_the_demo_run_on_a_small_shop_from_images_to_the_lift_re
     before = {table: rows_of(store, table) for table in ALL_TABLES}
     assert all(before[table] > 0 for table in TABLES)
     for line in STEPS:
-        run_command(line, tmp_path, store)
+        run(line, tmp_path, store)
     assert {table: rows_of(store, table) for table in ALL_TABLES} == before
 
 

@@ -18,7 +18,7 @@ from consumers.online import OnlineReader
 from feature_repo import config
 from feature_repo.config import Settings
 from feature_repo.stores.feature_store import open_feature_store
-from tests.deployments import STEPS, TABLES, configure, run_command, unpack
+from tests.deployments import STEPS, TABLES, configure, run_command, run_in_process, unpack
 
 
 @pytest.fixture(scope="module")
@@ -109,12 +109,12 @@ def test_the_same_steps_on_the_same_input_add_no_rows(deployment: Path) -> None:
 
     before = count_rows()
     for line in STEPS:
-        run_command(line, deployment, settings_of(deployment))
+        run_in_process(line, deployment, settings_of(deployment))
     assert count_rows() == before
 
 
 def test_the_run_log_still_lists_the_earlier_runs(deployment: Path) -> None:
-    listing = run_command("produce runs --last 100", deployment, settings_of(deployment))
+    listing = run_in_process("produce runs --last 100", deployment, settings_of(deployment))
     for step in ("catalogue", "embeddings", "tags", "codes", "interests", "neighbours"):
         assert step in listing
 

@@ -24,6 +24,14 @@ def run() -> LiftResult:
     )
 
 
+@pytest.fixture(scope="module")
+def page(run: LiftResult, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The report as HTML."""
+    file = tmp_path_factory.mktemp("report") / "report.html"
+    report.write_report(run, file)
+    return file.read_text()
+
+
 def test_features_lift_and_their_placebo_does_not(run: LiftResult) -> None:
     real, placebo = run.find("all features"), run.find("placebo")
     assert real is not None
@@ -82,18 +90,14 @@ def test_the_json_has_the_documented_keys_and_no_nan(run: LiftResult) -> None:
     assert "independent" in figures["delong"]["caveat"]
 
 
-def test_the_report_has_no_external_assets(run: LiftResult, tmp_path) -> None:
-    report.write_report(run, tmp_path / "report.html")
-    page = (tmp_path / "report.html").read_text()
+def test_the_report_has_no_external_assets(run: LiftResult, page: str) -> None:
     assert "<svg" in page
     assert report.format_headline(run).replace("&", "&amp;") in page
     assert "src=" not in page
     assert "<link" not in page
 
 
-def test_the_report_shows_gauc_beside_auc_with_one_interval_for_each(run: LiftResult, tmp_path) -> None:
-    report.write_report(run, tmp_path / "report.html")
-    page = (tmp_path / "report.html").read_text()
+def test_the_report_shows_gauc_beside_auc_with_one_interval_for_each(run: LiftResult, page: str) -> None:
     tiles = page[page.index('class="cards"') : page.index("<h2>")]
     lift, gauc = run.find("all features"), run.find("all features", metric="gauc")
     assert f"GAUC {gauc.lift:+.4f}" in tiles
@@ -120,9 +124,8 @@ def test_the_headline_and_the_row_under_it_have_the_same_interval(run: LiftResul
     assert run.find("all features").interval == run.find("all features").ci95_two_way
 
 
-def test_the_report_the_json_and_the_terminal_state_the_power_of_every_verdict(run: LiftResult, tmp_path) -> None:
-    report.write_report(run, tmp_path / "report.html")
-    page = " ".join((tmp_path / "report.html").read_text().split())
+def test_the_report_the_json_and_the_terminal_state_the_power_of_every_verdict(run: LiftResult, page: str) -> None:
+    page = " ".join(page.split())
     output = io.StringIO()
     Console(file=output, width=200).print(report.to_table(run))
     figures = json.loads(report.to_json(run))
@@ -138,9 +141,7 @@ def test_the_report_the_json_and_the_terminal_state_the_power_of_every_verdict(r
     assert figures["validation_rule"] == splits.VALIDATION_RULE
 
 
-def test_the_report_explains_every_group_and_feature_and_names_context_columns(run: LiftResult, tmp_path) -> None:
-    report.write_report(run, tmp_path / "report.html")
-    page = (tmp_path / "report.html").read_text()
+def test_the_report_explains_every_group_and_feature_and_names_context_columns(run: LiftResult, page: str) -> None:
     for group in GROUPS:
         assert escape(feature_meaning.GROUPS[group]) in page
     for feature in run.scores.group_of:

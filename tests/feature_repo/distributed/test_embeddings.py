@@ -98,6 +98,7 @@ def chunk(numbers: range) -> pa.Table:
     return pa.Table.from_pylist(rows, pa.schema([pipeline.schema.CATALOGUE.field(name) for name in names]))
 
 
+@pytest.mark.slow
 def test_chunks_of_any_size_are_returned_in_order(encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(on_ray, "ROWS_PER_PART", 3)
     chunks = [chunk(range(60)), chunk(range(0)), chunk(range(60, 61)), chunk(range(70, 100))]

@@ -28,7 +28,7 @@ __all__ = ["redis_cluster", "redis_server"]
 PRODUCTS = ["a", "b", "c", "毛绒", "x" * 500, *(f"p{i}" for i in range(40))]
 
 
-@pytest.fixture(params=["lmdb", "redis", pytest.param("cluster", marks=pytest.mark.slow)])
+@pytest.fixture(params=["lmdb", *(pytest.param(name, marks=pytest.mark.slow) for name in ("redis", "cluster"))])
 def online_config(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
     if request.param == "lmdb":
         return {"type": LMDB, "path": str(tmp_path / "online")}

@@ -31,7 +31,7 @@ def read_watermark(store: FeatureStore, view: str = "looks") -> Any:
     return store.get_feature_view(view).most_recent_end_time
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, pytest.param(50, marks=pytest.mark.slow)])
 def test_a_rerun_after_random_kills_leaves_what_one_run_leaves(store: FeatureStore, kills: int) -> None:
     generator = random.Random(kills)
     products = [f"p{i}" for i in range(300)]

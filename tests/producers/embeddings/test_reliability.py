@@ -99,7 +99,7 @@ def encoded(store: Settings) -> int:
     return sum(each.get("pictures", 0) + each.get("titles", 0) for each in counts)
 
 
-@pytest.mark.parametrize(("kills", "days"), [(5, 1), pytest.param(50, 6, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("kills", "days"), [(2, 1), pytest.param(50, 6, marks=pytest.mark.slow)])
 def test_runs_killed_at_random_and_repeated_leave_the_tables_of_an_undisturbed_run(
     tmp_path: Path, images: Path, encoder: Path, undisturbed: Undisturbed, kills: int, days: int
 ) -> None:

@@ -127,7 +127,7 @@ def test_code_that_comes_with_a_checkpoint_is_not_run(tmp_path: Path) -> None:
     assert load(str(tmp_path)).dim == 12
 
 
-@pytest.mark.parametrize("offline", ["0", "1"])
+@pytest.mark.parametrize("offline", ["0", pytest.param("1", marks=pytest.mark.slow)])
 def test_a_name_that_no_hub_answers_for_fails_within_seconds_in_one_line(offline: str) -> None:
     names = ["nobody/no-such-model", "/no/such/folder", "../nor this"]
     probe = (
