@@ -14,9 +14,10 @@ from producers.encoders import load
 from producers.encoders.assembled.assemble import assemble, encode_images, encode_titles
 from producers.encoders.assembled.encoder import AssembledEncoder
 from producers.encoders.encoder import Outputs, Vectors
-from producers.encoders.image_loader import open_decoding_pool
+from producers.encoders.image_loader import Source, open_decoding_pool
 from producers.encoders.recall import encode_pairs
 from producers.encoders.train import train
+from tests.benchmarks.photographs.sets import PhotographSet
 
 IMAGE_TOWER, TEXT_TOWER = "efficientnet-lite0", "minilm"
 PAIRS = 40_000
@@ -41,27 +42,22 @@ class TrainedVectors:
     """Outputs of the frozen towers, float16 [n, width] and [m, width]; None for the small encoder."""
 
 
-Train = Callable[[Sequence[str], Sequence[Path], NDArray[np.bool_], Sequence[str], Path], TrainedVectors]
-"""Titles and pictures of n products, which of them to train on, texts to encode, and a folder of the fold."""
+Train = Callable[[PhotographSet, NDArray[np.bool_], Sequence[Path], Sequence[str], Path], TrainedVectors]
+"""A set, which of its products to train on [n], pictures and texts to encode, and a folder for the checkpoint.
+
+A checkpoint of an earlier call in the folder is used again.
+"""
 
 
 def train_small(
-    titles: Sequence[str], images: Sequence[Path], fitted: NDArray[np.bool_], texts: Sequence[str], work: Path
+    products: PhotographSet, fitted: NDArray[np.bool_], images: Sequence[Path], texts: Sequence[str], work: Path
 ) -> TrainedVectors:
-    """Train the small encoder from scratch; a checkpoint of an earlier call in `work` is used again."""
-    folder, rows = work / "small", np.flatnonzero(fitted)
-    if not (folder / SECONDS_FILE).is_file():
-        start = time.process_time()
-        train(
-            [titles[row] for row in rows],
-            [images[row] for row in rows],
-            folder,
-            pairs_seen=PAIRS,
-            seed=0,
-            progress=lambda stage, done, total: None,
-        )
-        (folder / SECONDS_FILE).write_text(f"{time.process_time() - start:.1f}")
-    seconds = float((folder / SECONDS_FILE).read_text())
+    """Train the small encoder from scratch."""
+    folder = work / "small"
+    seconds = _train_once(
+        folder,
+        lambda: train(*_select(products, fitted), folder, pairs_seen=PAIRS, seed=0, progress=_ignore),
+    )
     encoder = load(str(folder), device="cpu")
     image = np.full((len(images), encoder.dim), np.nan, np.float32)
     with open_decoding_pool(1) as pool:
@@ -71,37 +67,48 @@ def train_small(
 
 
 def train_assembled(
-    titles: Sequence[str],
-    images: Sequence[Path],
+    products: PhotographSet,
     fitted: NDArray[np.bool_],
+    images: Sequence[Path],
     texts: Sequence[str],
     work: Path,
     *,
     text_tower: str = TEXT_TOWER,
 ) -> TrainedVectors:
     """Train heads for frozen towers; the towers' outputs are kept in the parent folder of `work`."""
-    rows = np.flatnonzero(fitted)
+    folder = work / "assembled"
+    towers = {"image_tower": IMAGE_TOWER, "text_tower": text_tower, "head": "linear"}
     with open_outputs(work.parent / "outputs") as store:
-        start = time.process_time()
-        assemble(
-            [titles[row] for row in rows],
-            [images[row] for row in rows],
-            work / "assembled",
-            store,
-            image_tower=IMAGE_TOWER,
-            text_tower=text_tower,
-            head="linear",
-            dim=128,
-            seed=0,
-            progress=lambda stage, done, total: None,
+        seconds = _train_once(
+            folder,
+            lambda: assemble(*_select(products, fitted), folder, store, **towers, dim=128, seed=0, progress=_ignore),
         )
-        seconds = time.process_time() - start
-        encoder = load(str(work / "assembled"), device="cpu")
+        encoder = load(str(folder), device="cpu")
         assert isinstance(encoder, AssembledEncoder)
         image_outputs, _ = encode_images(images, encoder, store, lambda done, total: None)
         text_outputs, _ = encode_titles(texts, encoder, store, lambda done, total: None)
     image, text = encoder.project_images(image_outputs), encoder.project_texts(texts, text_outputs)
     return TrainedVectors(image, text, seconds, (image_outputs, text_outputs))
+
+
+def _train_once(folder: Path, run: Callable[[], object]) -> float:
+    """Run a training unless its checkpoint is complete, and return the CPU seconds that it took or had taken."""
+    file = folder / SECONDS_FILE
+    if not file.is_file():
+        start = time.process_time()
+        run()
+        file.write_text(f"{time.process_time() - start:.1f}")
+    return float(file.read_text())
+
+
+def _select(products: PhotographSet, fitted: NDArray[np.bool_]) -> tuple[list[str], list[Source]]:
+    """Return titles and pictures of the products to train on."""
+    rows = np.flatnonzero(fitted)
+    return [products.titles[row] for row in rows], [products.images[row] for row in rows]
+
+
+def _ignore(stage: str, done: int, total: int) -> None:
+    """Show no progress."""
 
 
 train_assembled_with_words = partial(train_assembled, text_tower="none")

@@ -33,8 +33,9 @@ def measure_names(products: PhotographSet, train: Train, work: Path, folds: int)
     for fold in range(folds):
         rows = np.flatnonzero(products.folds == fold)
         texts = [products.titles[row] for row in rows]
-        vectors = train(products.titles, products.images, products.folds != fold, texts, work / f"{fold}")
-        rank = rank_right_images(vectors.text @ vectors.image[rows].T, np.arange(len(rows)))
+        images = [products.images[row] for row in rows]
+        vectors = train(products, products.folds != fold, images, texts, work / f"{fold}")
+        rank = rank_right_images(vectors.text @ vectors.image.T, np.arange(len(rows)))
         values.append({f"recall@{cutoff}": (rank < cutoff).astype(float) for cutoff in CUTOFFS})
         values[-1]["mean reciprocal rank"] = 1 / (1 + rank)
         clusters.append(products.groups[rows])
@@ -49,8 +50,9 @@ def measure_classes(photos: PhotographSet, train: Train, work: Path, folds: int)
         rows = np.flatnonzero(photos.folds == fold)
         classes = np.unique(photos.groups[rows])
         texts = [photos.titles[row] for row in classes]
-        vectors = train(photos.titles, photos.images, photos.folds != fold, texts, work / f"{fold}")
-        scores = vectors.text @ vectors.image[rows].T
+        images = [photos.images[row] for row in rows]
+        vectors = train(photos, photos.folds != fold, images, texts, work / f"{fold}")
+        scores = vectors.text @ vectors.image.T
         is_right = photos.groups[rows][None, :] == classes[:, None]
         top = np.argsort(-scores, axis=1, kind="stable")[:, :10]
         values.append(

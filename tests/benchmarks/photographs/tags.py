@@ -40,9 +40,8 @@ def measure_tags(products: PhotographSet, work: Path, folds: int) -> list[Paired
     for fold in range(folds):
         fitted = np.flatnonzero(labelled & (products.folds != fold))
         tested = np.flatnonzero(labelled & (products.folds == fold))
-        trained = train_assembled(
-            products.titles, products.images, products.folds != fold, products.titles, work / f"{fold}"
-        )
+        kept = products.folds != fold
+        trained = train_assembled(products, kept, products.images, products.titles, work / f"{fold}")
         tfidf = make_tfidf().fit([products.titles[row] for row in fitted]).transform(products.titles)
         assert trained.outputs is not None
         dense = {
