@@ -7,6 +7,7 @@
     search/      products for a sentence
     tagging/     quality of the predicted tags
     captions/    quality of the written captions
+    labels/      pairs for people to judge, and what their answers say
     report_json.py  reports as JSON
     gate/        whether the candidate of an encoder upgrade may go into production
     monitoring/  freshness, consistency and drift checks; metrics and the status page

@@ -10,6 +10,7 @@ from consumers.commands import (
     export_training,
     freshness,
     gate,
+    labels,
     lift,
     proxies,
     search,
@@ -36,6 +37,7 @@ app.command()(captions_report.captions_report)
 app.command()(search.search)
 app.command()(calibrate_search.calibrate_search)
 app.command()(search_report.search_report)
+app.add_typer(labels.app, name="labels")
 app.command()(serve.serve)
 
 

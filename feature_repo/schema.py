@@ -31,6 +31,7 @@ NEIGHBOURS_TABLE = "product_neighbours"
 GROUP_TABLE = "product_group"
 GROUP_JOURNAL_TABLE = "product_group_journal"
 PAIR_TABLE = "product_pair"
+PAIR_LABEL_TABLE = "pair_label"
 PICTURE_TABLE = "product_picture"
 CAPTION_TABLE = "product_caption"
 INTEREST_TABLE = "user_interest"
@@ -250,6 +251,26 @@ PRODUCT_PAIR = pa.schema(
     ]
 )
 """Table `product_pair`: scored pairs that are not quite improbable. The row created last of a pair counts."""
+
+PAIR_LABEL = pa.schema(
+    [
+        ("pair_id", pa.string()),
+        (PRODUCT_ID_L, pa.string()),  # the anchor; of a repeat, the recalled product
+        (PRODUCT_ID_R, pa.string()),
+        ("label", pa.string()),  # of pairs.labels.PAIR_LABELS; null: not judged
+        ("labeller", pa.string()),
+        ("labelled_at", TIMESTAMP),  # null if not stated
+        ("inclusion_probability", pa.float64()),  # with which the pair was drawn, in (0, 1]
+        ("week", pa.string()),  # name of the sample
+        ("category", pa.string()),  # of the anchor, first level
+        ("probability", pa.float64()),  # of the verifier, when the pair was drawn
+        ("rank", pa.int64()),  # of the recalled product for the anchor, from 1
+        ("in_one_group", pa.bool_()),  # when the pair was drawn
+        ("is_repeat", pa.bool_()),  # asked a second time
+        (CREATED_TIMESTAMP, TIMESTAMP),  # of the import; null in a sample
+    ]
+)
+"""Table `pair_label`: pairs that people judged. Of the rows of a pair the one created last counts."""
 
 PRODUCT_GROUP = pa.schema(
     [

@@ -48,7 +48,9 @@ class LabelledPairs:
 
 
 def read_judgements(file: Path) -> pa.Table:
-    """Return the rows of a CSV as schema PAIR_JUDGEMENTS, in the order of the file. UTF-8.
+    """Return the judged rows of a CSV as schema PAIR_JUDGEMENTS, in the order of the file. UTF-8.
+
+    Rows without a label are not judged yet, and are left out.
 
     Raises:
         NotFoundError: there is no such file.
@@ -64,22 +66,25 @@ def read_judgements(file: Path) -> pa.Table:
             raise InvalidInputError(
                 f"{file}: no column {', '.join(missing)}; expected {','.join(PAIR_JUDGEMENTS.names)}"
             )
-        rows = [_parse_row(row, f"{file} line {reader.line_num}") for row in reader]
+        rows = [_parse_row(row, f"{file} line {reader.line_num}") for row in reader if (row.get("label") or "").strip()]
     return pa.Table.from_pylist(rows, schema=PAIR_JUDGEMENTS)
 
 
 def select_pairs(judgements: pa.Table, product_ids: pa.Array) -> LabelledPairs:
     """Return the judged pairs as rows of a catalogue; `unsure` pairs are left out.
 
+    Of a pair that was asked several times, under several numbers, the answer of most counts; a tie is left out.
+
     Args:
         judgements: of PAIR_JUDGEMENTS.
         product_ids: [n], the ids of the catalogue, each once.
 
     Raises:
-        InvalidInputError: an id is not in the catalogue, or a pair has two different answers.
+        InvalidInputError: an id is not in the catalogue, or one pair_id has two different answers.
     """
     index = {product_id: row for row, product_id in enumerate(product_ids.to_pylist())}
-    answers: dict[tuple[int, int], tuple[bool, float]] = {}
+    by_number: dict[str, bool] = {}
+    votes: dict[tuple[int, int], list[tuple[bool, float]]] = {}
     for row in judgements.to_pylist():
         for side in ("product_id_l", "product_id_r"):
             if row[side] not in index:
@@ -89,13 +94,19 @@ def select_pairs(judgements: pa.Table, product_ids: pa.Array) -> LabelledPairs:
                 )
         if row["label"] == "unsure":
             continue
-        left, right = sorted((index[row["product_id_l"]], index[row["product_id_r"]]))
-        answer = row["label"] == "same", row["inclusion_probability"]
-        if answers.setdefault((left, right), answer)[0] != answer[0]:
+        same = row["label"] == "same"
+        if by_number.setdefault(row["pair_id"], same) != same:
             raise InvalidInputError(
                 f"pair {row['pair_id']} of {row['product_id_l']} and {row['product_id_r']} has two answers; "
                 "keep one row of it"
             )
+        left, right = sorted((index[row["product_id_l"]], index[row["product_id_r"]]))
+        votes.setdefault((left, right), []).append((same, row["inclusion_probability"]))
+    answers = {
+        pair: (2 * sum(same for same, _ in given) > len(given), max(probability for _, probability in given))
+        for pair, given in votes.items()
+        if 2 * sum(same for same, _ in given) != len(given)
+    }
     pairs = np.array(list(answers), np.int64).reshape(-1, 2)
     weight = 1 / np.array([probability for _, probability in answers.values()])
     is_same = np.array([same for same, _ in answers.values()], bool)

@@ -58,6 +58,19 @@ def test_unknown_ids_and_two_answers_for_one_pair_are_refused(tmp_path: Path) ->
         select_pairs(read_judgements(write(tmp_path, "1,a,b,same,,,1", "1,b,a,different,,,1")), IDS)
 
 
+def test_of_repeated_pairs_the_answer_of_most_counts_and_a_tie_is_left_out(tmp_path: Path) -> None:
+    lines = [
+        "1,a,b,same,,,1",
+        "2,b,a,different,,,1",
+        "3,a,b,same,,,1",
+        "4,a,c,same,,,1",
+        "5,c,a,similar,,,1",
+        "6,b,c,,,,1",
+    ]
+    pairs = select_pairs(read_judgements(write(tmp_path, *lines)), IDS)
+    assert (pairs.left.tolist(), pairs.right.tolist(), pairs.is_same.tolist()) == ([0], [1], [True])
+
+
 def test_a_missing_file_or_column_is_named(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="no such file"):
         read_judgements(tmp_path / "absent.csv")
