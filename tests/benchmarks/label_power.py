@@ -3,8 +3,8 @@
     python -m tests.benchmarks.label_power
 
 Each simulation is two weeks of judged pairs in ten categories. Every category has one judged pair of one group for each
-of `--labels` anchors a week; `--shared` of them are those of the week before. Precision is 0.95. From week to week 10% of
-the anchors get another pair. In one category precision falls by 5 points: so many of the pairs that were right are
+of `--labels` anchors a week; `--shared` of them are those of the week before. Precision is 0.95. From week to week 10%
+of the anchors get another pair. In one category precision falls by 5 points: so many of the pairs that were right are
 replaced by wrong ones. Printed is the share of simulations in which this category is named, with an interval, and the
 share in which any category is named although none fell.
 """
