@@ -26,13 +26,14 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "tests" / "benchmarks"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-FILES = ("RESULTS.md", "INCREMENTS.md", "SHOPS.md", "REAL.md", "PRECISION.md", "SCREENING.md")
+FILES = ("RESULTS.md", "INCREMENTS.md", "SHOPS.md", "REAL.md", "PRECISION.md", "SCREENING.md", "SELECTION.md")
 FILE_OF_COMMAND = {
     "python -m tests.benchmarks.increments": "INCREMENTS.md",
     "python -m tests.benchmarks.shops": "SHOPS.md",
     "python -m tests.benchmarks.real": "REAL.md",
     "python -m tests.benchmarks.screening": "SCREENING.md",
     "python -m tests.benchmarks.precision": "PRECISION.md",
+    "python -m tests.benchmarks.selection": "SELECTION.md",
     "consume tags-report": "SHOPS.md",
 }
 NUMBER = re.compile(

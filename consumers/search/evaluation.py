@@ -26,6 +26,8 @@ Bools = NDArray[np.bool_]
 
 CUT = 50
 """Places of a ranking that average precision looks at."""
+OTHERS = "others"
+"""Name of the categories without a cut-off of their own, together."""
 FOLDS = 2
 """Weights and cut-offs for the queries of one half are fitted on the other half."""
 
@@ -193,12 +195,13 @@ class CutoffQuality:
 
 
 def measure_cutoffs(queries: Sequence[ScoredQuery], calibrations: Sequence[SearchCalibration]) -> list[CutoffQuality]:
-    """Return the quality at the cut-offs by category of the products, sorted by category."""
+    """Return the quality at the cut-offs by category of the products, sorted; those without a cut-off as OTHERS."""
     counts: dict[str, np.ndarray] = {}
     for query, calibration in zip(queries, calibrations, strict=True):
         scores = query.scored.combine(calibration.weights)
         cutoffs = np.array([calibration.find_cutoff(category) for category in query.categories])
-        names = np.array([category or "" for category in query.categories])
+        own = calibration.cutoffs
+        names = np.array([category if category in own else OTHERS for category in query.categories])
         for category in np.unique(names):
             rows = names == category
             is_above, fits = scores[rows] >= cutoffs[rows], query.is_relevant[rows]

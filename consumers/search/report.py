@@ -135,7 +135,7 @@ def render_tables(report: SearchReport) -> Group:
         for heading in ("returned", "precision", "recall"):
             cut.add_column(heading, justify="right")
         for one in report.cutoffs:
-            cut.add_row(one.category or "unknown", f"{one.returned:,}", f"{one.precision:.2f}", f"{one.recall:.2f}")
+            cut.add_row(one.category, f"{one.returned:,}", f"{one.precision:.2f}", f"{one.recall:.2f}")
         parts.append(cut)
     parts += [Text(note) for note in report.notes]
     parts.append(Text("[..] 95% bootstrap interval over queries; weights and cut-offs from the other half of them"))

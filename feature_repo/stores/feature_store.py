@@ -1,14 +1,30 @@
 """Opens a deployment's Feast `FeatureStore`, independent of the working directory."""
 
 import re
+from typing import Any
 
 from feast import FeatureStore
 from feast.errors import FeastError
+from feast.online_response import OnlineResponse
 from feast.repo_config import FeastConfigError, load_repo_config
 from sqlalchemy.exc import SQLAlchemyError
 
 from feature_repo.config import Settings
 from feature_repo.errors import InvalidInputError, UnavailableError
+from feature_repo.stores.online.documents import order_by_distance
+
+
+class RankedFeatureStore(FeatureStore):
+    """Feast's `FeatureStore`, whose retrieved documents come in the order of their distance.
+
+    Feast 0.67 sorts them by their keys.
+    """
+
+    def retrieve_online_documents_v2(self, *arguments: Any, **options: Any) -> OnlineResponse:
+        """Return the nearest entities with their features, the nearest first; arguments as in Feast."""
+        response = super().retrieve_online_documents_v2(*arguments, **options)
+        order_by_distance(response.proto.results, response.proto.metadata.feature_names.val)
+        return response
 
 
 def open_feature_store(settings: Settings) -> FeatureStore:
@@ -24,7 +40,7 @@ def open_feature_store(settings: Settings) -> FeatureStore:
         UnavailableError: the registry's database does not answer or is damaged.
     """
     try:
-        store = FeatureStore(config=load_repo_config(settings.file.parent, settings.file))
+        store = RankedFeatureStore(config=load_repo_config(settings.file.parent, settings.file))
         _ = store.registry  # Feast opens it when it is first used
     except (FeastConfigError, FeastError) as error:
         raise InvalidInputError(f"{settings.file}: Feast refuses it: {_in_one_line(error)}") from None

@@ -1,7 +1,6 @@
-"""Selection by a sentence, as titles are stuffed, and on public data: average precision beside BM25.
+"""Selection by a sentence on the generated shop, as titles are stuffed: average precision beside BM25.
 
-    python -m tests.benchmarks.selection shop --shop demo/shop --towers demo/towers
-    python -m tests.benchmarks.selection public --shop IMPORTED --name flipkart_1050 --towers TOWERS
+    python -m tests.benchmarks.selection --shop demo/shop --towers demo/towers
 
 The store, which FEAST_FS_YAML_FILE_PATH names, needs `produce index`, and the towers are those of its encoder
 (`produce export`). For `shop`, the words that do not apply are taken out of the titles first. Then a share of them is
@@ -13,8 +12,6 @@ Queries, chosen before anything was measured:
     one, usual     a category (the filter) and one colour, pattern or emblem in its most frequent word
     one, any       the same, in a word drawn from all synonyms
     two, three     a category and two or three attributes of a product of that category, words drawn from all synonyms
-    flipkart_1050  a category path of the second level that has 5 to 100 products; its last level is the sentence
-    grocery        a fine class; its name is the sentence, its photos are relevant, titles of photos are withheld
 """
 
 import argparse
@@ -26,7 +23,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from consumers.report_json import to_json_value
 from consumers.search.evaluation import JudgedQuery
 from consumers.search.report import SearchReport, render_tables, report_search
 from feature_repo import config, console
@@ -36,6 +32,7 @@ from feature_repo.index.product_index import ProductIndex, open_index
 from feature_repo.index.rows import TEXTURES, WORDS, find_folder
 from feature_repo.index.update import IndexedProducts, build_index, gather_products
 from producers.index.word_model import WordModel, fit_word_model
+from tests.benchmarks.selection_record import record_reports
 
 RATES = (0.0, 0.25, 0.5, 0.75)
 ATTRIBUTES = ("colour", "pattern", "emblem")
@@ -153,26 +150,19 @@ def measure_shop(shop: Path, towers: Path, rates: Sequence[float], seed: int) ->
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["shop", "public"])
     parser.add_argument("--shop", type=Path, required=True)
     parser.add_argument("--towers", type=Path, required=True)
-    parser.add_argument("--name", choices=["flipkart_1050", "grocery"])
     parser.add_argument("--rates", type=float, nargs="+", default=RATES)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--record", action="store_true", help="write the figures to SELECTION.md")
     given = parser.parse_args()
-    if given.what == "shop":
-        reports = measure_shop(given.shop, given.towers, given.rates, given.seed)
-    else:
-        from tests.benchmarks.selection_public import measure_public
-
-        reports = {given.name: measure_public(given.name, given.shop, given.towers, given.seed)}
+    reports = measure_shop(given.shop, given.towers, given.rates, given.seed)
     for name, report in reports.items():
         print(f"== {name}")
         console.print_tables(render_tables(report))
-    if given.json:
-        figures = {name: json.loads(report.to_json()) for name, report in reports.items()}
-        given.json.write_text(json.dumps(to_json_value(figures), ensure_ascii=False, indent=1))
+    if given.record:
+        command = f"python -m tests.benchmarks.selection --seed {given.seed}"
+        record_reports({name: json.loads(report.to_json()) for name, report in reports.items()}, command)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ lmdb.py      LMDB, embedded: the default
 redis.py     Redis, for services
 feast_request.py  plans a call of get_online_features
 response.py  its response: columns, converted to protobuf or Python values on request
+documents.py  the nearest products of a vector, by the index of `produce index`
 values.py    protobuf messages to columns and keys, and back
 views.py     Feast's views and services as the catalog's
 """

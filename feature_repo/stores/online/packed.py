@@ -9,7 +9,6 @@ from datetime import datetime
 from typing import Any
 
 from feast import Entity, FeatureService, FeatureStore, FeatureView
-from feast.infra.online_stores.online_store import OnlineStore
 from feast.infra.registry.base_registry import BaseRegistry
 from feast.infra.supported_async_methods import SupportedAsyncMethods
 from feast.online_response import OnlineResponse
@@ -24,6 +23,7 @@ from feature_repo.online.materialize import Packer
 from feature_repo.online.store import Store
 from feature_repo.online.table import OnlineTable, ViewRequest
 from feature_repo.stores.online import values, views
+from feature_repo.stores.online.documents import DocumentStore
 from feature_repo.stores.online.feast_request import EntityRows, FeastPlanCache, convert_entity_rows
 
 REFRESH_SECONDS = 60.0  # age of the catalog at which a call reads it again
@@ -31,7 +31,7 @@ FeastRow = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
 """A row as Feast writes it: entity key, features, event timestamp, created timestamp (None: unknown)."""
 
 
-class PackedOnlineStore(OnlineStore):
+class PackedOnlineStore(DocumentStore):
     """The base of this project's two online stores for Feast; a subclass implements `_open`. Threads may share one."""
 
     def __init__(self) -> None:
