@@ -12,7 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_repo.arrow.take import matrix_to_lists, take_chunks, take_column, to_matrix, to_widest_matrix
+from feature_repo.arrow.take import (
+    matrix_to_lists,
+    take_chunks,
+    take_column,
+    to_matrix,
+    to_matrix_of_width,
+    to_widest_matrix,
+)
 from feature_repo.errors import VitrineError
 
 FLOATS = st.floats(width=32)
@@ -110,3 +117,9 @@ def test_whole_numbers_become_lists_of_their_own_type() -> None:
     assert matrix_to_lists(np.array([[1, -1], [2, 3]], np.int32)).equals(
         pa.array([[1, -1], [2, 3]], pa.list_(pa.int32()))
     )
+
+
+def test_lists_of_another_length_are_missing_rows() -> None:
+    lists = pa.chunked_array([[[1.0, 2.0], None, [3.0], []], [[4.0, 5.0]]], pa.list_(pa.float32()))
+    expected = np.array([[1, 2], [np.nan] * 2, [np.nan] * 2, [np.nan] * 2, [4, 5]], np.float32)
+    np.testing.assert_array_equal(to_matrix_of_width(lists, 2), expected)

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 import pytest
 from deltalake import DeltaTable
 
+from feature_repo import config
 from feature_repo.offline import delta
 from tests.feature_repo.features import world
 from tests.producers.behaviour import test_interests, test_neighbours
@@ -194,3 +195,21 @@ def test_another_number_of_neighbours_takes_effect(tmp_path: Path, top_k: int) -
     first = step.run(log)
     assert step.run(log, top_k=top_k) == first
     assert step.run(log, top_k=top_k) == 0
+
+
+def test_another_scale_of_ages_gives_what_a_first_run_with_it_gives(tmp_path: Path) -> None:
+    scale = "child_age_stages:\n  a: [0, 3]\n  b: [3, 9]\n  c: [9, 30]\n  d: [30, 60]\n  e: [60, 200]\n"
+    step, fresh = Step(tmp_path / "step", "interests"), Step(tmp_path / "fresh", "interests")
+    log = step.make_log()
+    step.run(log)
+    before = step.read_newest()
+    for one in (step, fresh):  # as many stages as before: only the digest shows that they are others
+        one.store.file.write_text(one.store.file.read_text() + scale)
+        one.store = config.load(one.store.file)
+        one.run(log)
+    assert step.read_newest() == fresh.read_newest() != before
+    assert step.run(log) == 0
+    step.store.file.write_text(step.store.file.read_text().replace("  e: [60, 200]\n", ""))
+    step.store = config.load(step.store.file)  # four stages: the stored tags of five count as missing
+    assert step.run(log) > 0
+    assert {row["child_age_mix"] is None for row in step.read_newest().values()} == {True}
