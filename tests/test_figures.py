@@ -4,9 +4,9 @@ How to write a figure that this test checks:
 
 * A table row that names a benchmark command, such as `python -m tests.benchmarks.online redis`, may state only numbers
   of one record of that command. Options may be left out.
-* A sentence that names a record file (RESULTS.md, INCREMENTS.md, SHOPS.md, REAL.md, PRECISION.md or SCREENING.md) may
-  state only decimal, signed or percent figures of that file. A table after a paragraph that names a record file may
-  state, in each row, only numbers of one record of that file.
+* A sentence that names a record file (RESULTS.md, INCREMENTS.md, SHOPS.md, REAL.md, PRECISION.md, SCREENING.md or
+  PHOTOGRAPHS.md) may state only decimal, signed or percent figures of that file. A table after a paragraph that names a
+  record file may state, in each row, only numbers of one record of that file.
 * `<!-- figures: python -m tests.benchmarks.online redis -->` or `<!-- figures: SHOPS.md -->` on the line before a
   paragraph or a table applies the same rules to it. A paragraph may then combine several records.
 
@@ -26,11 +26,21 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "tests" / "benchmarks"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-FILES = ("RESULTS.md", "INCREMENTS.md", "SHOPS.md", "REAL.md", "PRECISION.md", "SCREENING.md", "SELECTION.md")
+FILES = (
+    "RESULTS.md",
+    "INCREMENTS.md",
+    "SHOPS.md",
+    "REAL.md",
+    "PRECISION.md",
+    "SCREENING.md",
+    "SELECTION.md",
+    "PHOTOGRAPHS.md",
+)
 FILE_OF_COMMAND = {
     "python -m tests.benchmarks.increments": "INCREMENTS.md",
     "python -m tests.benchmarks.shops": "SHOPS.md",
     "python -m tests.benchmarks.real": "REAL.md",
+    "python -m tests.benchmarks.photographs": "PHOTOGRAPHS.md",
     "python -m tests.benchmarks.screening": "SCREENING.md",
     "python -m tests.benchmarks.precision": "PRECISION.md",
     "python -m tests.benchmarks.selection": "SELECTION.md",

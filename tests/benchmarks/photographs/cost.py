@@ -31,7 +31,7 @@ from producers.encoders.assembled.assemble import AssembledParts, AssemblySummar
 from producers.encoders.image_loader import decode_images, open_decoding_pool
 from tests.benchmarks.encoding import EncodingCase, run_ours
 from tests.benchmarks.encoding_gpu import NOW, write_jpeg_catalogue
-from tests.benchmarks.harness import RecordOption, RoundsOption, compare_sides, report_figures, take_turns
+from tests.benchmarks.harness import RecordOption, RoundsOption, compare_sides, take_turns
 from tests.benchmarks.photographs import report
 from tests.benchmarks.photographs.encoders import IMAGE_TOWER, TEXT_TOWER
 from tests.benchmarks.photographs.report import PairedFigure
@@ -113,9 +113,18 @@ def lite0(
         case = EncodingCase(folder / "catalogue", parts.make_encoder(), (folder / f"rows{n}" for n in count()))
         sides = {"ours": lambda: run_ours(case, pool), "forward alone": make_forward(case, catalogue, pool)}
         seconds = take_turns(sides, rounds)
-        note = f"{images / np.median(seconds['ours']):.1f} images/s; {run_ours(case, pool)}"
-    what = f"encode {images:,} JPEG of {jpeg} px by EfficientNet-Lite0 at 224 px to rows in Delta"
-    report_figures([compare_sides(what, seconds, "ours", "forward alone", note)], record)
+        stages = run_ours(case, pool)
+    ratio = compare_sides("", seconds, "ours", "forward alone")
+    low, high = ratio.ratio_range
+    show(
+        f"JPEG of {jpeg} px by EfficientNet-Lite0 at 224 px to rows in Delta",
+        f"forward alone {images / ratio.against_seconds:.1f} images/s",
+        f"{images / ratio.seconds:.1f} images/s",
+        f"{ratio.ratio:.2f}x [{low:.2f}, {high:.2f}]",
+        f"{images:,} images, {ratio.rounds} rounds",
+        str(stages),
+        record,
+    )
 
 
 def make_forward(case: EncodingCase, catalogue: pa.Table, pool: ProcessPoolExecutor) -> Callable[[], object]:
