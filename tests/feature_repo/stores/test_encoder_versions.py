@@ -22,6 +22,7 @@ from feature_repo.stores.online import packed
 from tests.consumers.serving.running import materialized
 from tests.feature_repo.features import world
 from tests.feature_repo.features.world import LISTED, RANKED
+from tests.producers.upgrade import shop
 
 SHOP = world.small_shop()
 OLD, NEW = world.ENCODER, "next@2"
@@ -29,14 +30,20 @@ PRODUCTS = SHOP.products
 SERVICE = "ranking_with_affinity"
 
 
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    """The small shop with rows of OLD; those of NEW were created a day later. OLD is in production."""
-    settings = world.deployment(tmp_path / "shop")
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """The small shop with rows of OLD; those of NEW were created a day later. OLD is in production, and online."""
+    settings = world.deployment(tmp_path_factory.mktemp("made") / "shop")
     world.write(SHOP, settings)
     production.record_first_version(settings.offline, "ignored, because there are vectors", LISTED)
     write_again(settings, NEW)
-    return settings
+    with materialized(settings, RANKED):
+        return settings
+
+
+@pytest.fixture
+def settings(made: Settings, tmp_path: Path) -> Settings:
+    return shop.copy(made, tmp_path / "shop")
 
 
 def write_again(settings: Settings, version: str) -> None:
@@ -54,7 +61,7 @@ def write_again(settings: Settings, version: str) -> None:
 
 @pytest.fixture
 def reader(settings: Settings) -> Iterator[OnlineReader]:
-    with materialized(settings, RANKED) as reader:
+    with OnlineReader(f"lmdb://{settings.file.parent / 'online'}", project=settings.project) as reader:
         yield reader
 
 
