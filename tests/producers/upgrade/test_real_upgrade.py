@@ -194,7 +194,7 @@ def test_an_upgrade_that_is_killed_at_many_moments_ends_as_an_undisturbed_one(se
         produce(["upgrade", "advance", "--gate", "gate.json"], settings, kill_after=moment and start_seconds + moment)
     assert production.read_current(settings.offline).state is State.CUT_OVER
     for moment in (0.2, 1, None):
-        produce(["upgrade", "retire", "--grace", "0s"], settings, kill_after=moment and start_seconds + moment)
+        produce(["upgrade", "retire", "--grace", "1s"], settings, kill_after=moment and start_seconds + moment)
     after = production.read_current(settings.offline)
     assert (after.state, after.production_version) == (State.RETIRED, current.candidate_version)
     for table in schema.ENCODER_TABLES:
