@@ -1,6 +1,7 @@
 """Deployments in a folder of a test: configuration, commands, and the deployment that version 0.1.0 wrote."""
 
 import contextlib
+import io
 import os
 import subprocess
 import sys
@@ -69,6 +70,25 @@ def run_in_process(line: str, folder: Path, store: Settings) -> str:
         result = CliRunner().invoke({"produce": produce.app, "consume": consume.app}[program], arguments)
     assert result.exit_code == 0, f"{line}\n{result.output}\n{result.exception!r}"
     return result.stdout
+
+
+def run_main(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `produce` or `consume` in this process as its entry point does; return its exit code and what it printed."""
+    from consumers import cli as consume
+    from feature_repo import console
+    from producers import cli as produce
+
+    before, output, errors = sys.argv, io.StringIO(), io.StringIO()
+    sys.argv = [program, *arguments]
+    try:
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+            console.run_command_line({"produce": produce.app, "consume": consume.app}[program])
+        code = 0
+    except SystemExit as end:
+        code = int(end.code or 0)
+    finally:
+        sys.argv = before
+    return subprocess.CompletedProcess(sys.argv, code, output.getvalue(), errors.getvalue())
 
 
 def run_command(line: str, folder: Path, store: Settings) -> str:

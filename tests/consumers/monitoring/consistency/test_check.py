@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from feature_repo.online.open_store import open_configured_table
 from feature_repo.online.row_format import HEADER_SIZE
 from feature_repo.online.table import OnlineTable
 from tests.arrow_rows import write_arrow
+from tests.deployments import run_main
 from tests.feature_repo.stores import world
 from tests.feature_repo.stores.world import Look, at
 
@@ -248,14 +247,12 @@ def test_the_command_exits_with_1_over_the_budget_and_says_what_to_do_first(shop
     replace(shop, "p07", None)
     file = tmp_path / "check.json"
     command = [
-        sys.executable,
-        "-m",
-        "consumers.cli",
+        "consume",
         "consistency",
         "--store",
         str(folder(shop) / "feature_store.yaml"),
     ]
-    done = subprocess.run([*command, "--json", str(file)], capture_output=True, text=True, check=False)
+    done = run_main(*command, "--json", str(file))
     assert done.returncode == 1
     assert done.stderr.strip() == (
         "looks: 1 of 40 sampled keys differ from the offline store (1 missing), at most 0.00% allowed; "
@@ -265,5 +262,5 @@ def test_the_command_exits_with_1_over_the_budget_and_says_what_to_do_first(shop
     assert "missing p07" in done.stdout
     looks = next(view for view in json.loads(file.read_text())["views"] if view["view"] == "looks")
     assert looks["faults"] == FINE | {"missing": 1}
-    done = subprocess.run([*command, "--budget", "0.03"], capture_output=True, text=True, check=False)
+    done = run_main(*command, "--budget", "0.03")
     assert (done.returncode, done.stderr) == (0, "")

@@ -2,8 +2,6 @@
 
 import json
 import stat
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -32,6 +30,7 @@ from tests.consumers.monitoring.consistency.test_check import (
     row,
     shop,
 )
+from tests.deployments import run_main
 from tests.feature_repo.stores import world
 from tests.small_disk import no_file_longer_than
 
@@ -176,13 +175,13 @@ def test_the_command_checks_a_log(shop: FeatureStore) -> None:
         replace(shop, "p06", whole)
     place = ["--store", str(folder(shop) / "feature_store.yaml"), "--served-log", str(folder(shop) / "served.log")]
     file = folder(shop) / "found.json"
-    command = [sys.executable, "-m", "consumers.cli", "consistency", *place, "--json", str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = ["consume", "consistency", *place, "--json", str(file)]
+    done = run_main(*command)
     assert done.returncode == 1
     assert "looks: 1 of 1 sampled keys differ from the offline store (1 missing)" in done.stderr
     looks = next(view for view in json.loads(file.read_text())["views"] if view["view"] == "looks")
     assert looks["faults"] == FINE | {"missing": 1}
-    both = subprocess.run([*command, "--served", "any.parquet"], capture_output=True, text=True, check=False)
+    both = run_main(*command, "--served", "any.parquet")
     assert (both.returncode, "exclude each other" in both.stderr) == (2, True)
 
 

@@ -1,8 +1,6 @@
 """Every statistic, on tables with one change at a time."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,6 +22,7 @@ from feature_repo import config
 from feature_repo.config import Settings
 from feature_repo.offline import delta
 from feature_repo.schema import PRODUCT_CODES, PRODUCT_EMBEDDING, PRODUCT_TAGS, TAGS
+from tests.deployments import run_main
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 WIDTH, PRODUCTS = 12, 400
@@ -321,9 +320,9 @@ def test_the_command_exits_with_1_on_an_alarm_and_says_what_to_do_first(tmp_path
     rows, last_week = tables(0)
     _of_last_week("product_embedding", "image_vector", lambda old, i: None)(rows, last_week)
     store, file = written(tmp_path, rows), tmp_path / "drift.json"
-    command = [sys.executable, "-m", "consumers.cli", "drift", "--store", str(store.file), "--json", str(file)]
+    command = ["consume", "drift", "--store", str(store.file), "--json", str(file)]
     command += ["--now", "2026-03-01T00:00Z", "--false-alarm-rate", "0.02"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_main(*command)
     assert done.returncode == 1, done.stderr
     assert done.stderr.startswith("product_embedding, image_vector: missing 1.000 is over")
     assert "open some of today's images" in done.stderr

@@ -3,7 +3,6 @@
 import json
 import re
 import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from feature_repo import config, run_log, sources
 from feature_repo.config import Settings
 from feature_repo.offline import delta
 from feature_repo.schema import PRODUCT_ACTIVE, TIMESTAMP
+from tests.deployments import run_main
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -268,8 +268,8 @@ def test_lag_and_coverage_agree_with_a_loop_over_the_rows(
 
 
 def consume(store: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "consumers.cli", "freshness", "--store", str(store.file), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    command = ["consume", "freshness", "--store", str(store.file), *arguments]
+    return run_main(*command)
 
 
 def test_the_command_exits_with_0_if_all_views_are_fresh_and_writes_json(store: Settings, tmp_path: Path) -> None:

@@ -1,8 +1,6 @@
 """Freshness by slice and compared with objectives, on a store with known timestamps."""
 
 import json
-import subprocess
-import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -30,6 +28,7 @@ from producers.catalogue import ingest
 from producers.embeddings import existing_rows
 from producers.streaming import loop
 from tests.consumers.monitoring.freshness.tables import NOW, VIEWS, Row, ago, append, make_store, put_online
+from tests.deployments import run_main
 
 DOCS = Path(__file__).parents[4] / "docs"
 
@@ -303,9 +302,9 @@ def test_the_command_shows_slices_and_exits_with_1_on_a_missed_objective(store: 
     append(store, "product_catalogue", [("c", 3)])
     wanted, figures = tmp_path / "wanted.toml", tmp_path / "figures.json"
     wanted.write_text("[views.product_tags]\ncoverage = 0.9\n")
-    command = [sys.executable, "-m", "consumers.cli", "freshness", "--store", str(store.file), "--json", str(figures)]
+    command = ["consume", "freshness", "--store", str(store.file), "--json", str(figures)]
     command += ["--now", "2026-03-01T12:00Z", "--objectives", str(wanted)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_main(*command)
     assert done.returncode == 1
     assert "new products" in done.stdout
     assert done.stderr.strip() == (
@@ -320,10 +319,8 @@ def test_the_json_is_valid_and_has_every_breach_with_and_without_slices(
 ) -> None:
     append(store, "product_catalogue", [("a", 50)])
     figures = tmp_path / "figures.json"
-    command = [sys.executable, "-m", "consumers.cli", "freshness", "--store", str(store.file), "--json", str(figures)]
-    done = subprocess.run(
-        [*command, "--now", "2026-03-01T12:00Z", *by_slice], capture_output=True, text=True, check=False
-    )
+    command = ["consume", "freshness", "--store", str(store.file), "--json", str(figures)]
+    done = run_main(*command, "--now", "2026-03-01T12:00Z", *by_slice)
     result = json.loads(figures.read_text(), parse_constant=pytest.fail)
     assert len(result["breaches"]) == 4
     assert "the online store has no views: it is new, or it has lost its data; run `feast apply`" in done.stderr
