@@ -12,6 +12,6 @@ tags.py        categories by image, text and words beside TF-IDF alone
 cost.py        the seconds of heads, new heads and images
 report.py      the table PHOTOGRAPHS.md, and paired intervals
 
-Each encoder is trained five times, each time without a fifth of the products (of the classes, on `grocery`), and
-measured on that fifth. Intervals are 95%, by the paired bootstrap over groups of near-duplicate names, or classes.
+Each encoder is trained anew without each fold of the products (of the classes, on `grocery`), and measured on that
+fifth. Intervals are 95%, by the paired bootstrap over groups of near-duplicate names, or classes.
 """
