@@ -112,7 +112,7 @@ def wait_for(clients: list[Client], version: str) -> None:
         time.sleep(0.01)
 
 
-@pytest.fixture(params=["lmdb", "redis"])
+@pytest.fixture(params=["lmdb", pytest.param("redis", marks=pytest.mark.slow)])
 def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Settings]:
     if request.param == "lmdb":
         yield shop.make(tmp_path / "shop")
