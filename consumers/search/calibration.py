@@ -25,6 +25,8 @@ PRECISION = 0.8
 """Wanted precision above a cut-off."""
 MIN_LABELS, MIN_RELEVANT = 100, 20
 """A category with fewer labels, or fewer relevant ones, gets the cut-off of all categories together."""
+MIN_ABOVE = 10
+"""Labels above a cut-off, at least: the precision of fewer is luck."""
 MIN_OF_EACH = 10
 """Labels of each kind that a fit needs."""
 
@@ -114,9 +116,13 @@ def fit_calibration(
 
 
 def find_cutoff(scores: Floats, is_relevant: Bools, weights: Floats, precision: float) -> float:
-    """Return the lowest score such that the labels from it upwards have a precision; infinite if there is none."""
+    """Return the lowest score such that the labels from it upwards have a precision; infinite if there is none.
+
+    At least MIN_ABOVE labels must have it.
+    """
     order = np.argsort(-scores, kind="stable")
     reached = np.cumsum(weights[order] * is_relevant[order]) / np.cumsum(weights[order]) >= precision
+    reached[: MIN_ABOVE - 1] = False
     return float(scores[order[np.flatnonzero(reached)[-1]]]) if reached.any() else float("inf")
 
 

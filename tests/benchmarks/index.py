@@ -4,7 +4,7 @@
 
 Vectors of 128 values are a seeded latent of 32 values, mapped linearly, plus noise; queries are drawn likewise. All
 searches run on one thread. A category holds 1% of the products. 10,000 products are added to an index of --products and
-to one of a tenth of that, in turns; the append alone is measured, without the tables.
+to one of a tenth of that, but at least SMALLEST, in turns; the append alone is measured, without the tables.
 """
 
 import tempfile
@@ -30,6 +30,8 @@ CATEGORIES = 100
 TOP_K = 10
 ADDED = 10_000
 QUERIES = 300
+SMALLEST = 60_000
+"""An index of fewer products has no graph."""
 VECTOR = "image_vector"
 
 
@@ -108,7 +110,7 @@ def measure_append(index: ProductIndex, added: IndexedProducts) -> tuple[float, 
 
 
 def main(
-    products: Annotated[int, typer.Option(min=600_000, help="Products of the larger index.")] = 1_000_000,
+    products: Annotated[int, typer.Option(min=100_000, help="Products of the larger index.")] = 1_000_000,
     rounds: harness.RoundsOption = 7,
     record: harness.RecordOption = False,
     folder: Annotated[Path | None, typer.Option(help="Keep the indexes here, and use those that are there.")] = None,
@@ -118,7 +120,8 @@ def main(
     with tempfile.TemporaryDirectory() as temporary:
         root = folder or Path(temporary)
         indexes = []
-        for count in (products, products // 10):
+        fewer = max(products // 10, SMALLEST)
+        for count in (products, fewer):
             path = root / str(count)
             if not path.exists():
                 start = time.process_time()
@@ -144,7 +147,7 @@ def main(
                 taken,
                 "large",
                 "small",
-                f"CPU seconds, one thread; the other side is an index of {products // 10:,}",
+                f"CPU seconds, one thread; the other side is an index of {fewer:,}",
             )
         )
         harness.report_figures(figures, record)
