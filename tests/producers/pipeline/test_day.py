@@ -19,8 +19,9 @@ from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta
 from producers import cli
+from producers.pipeline.plan import load_pipeline
 from producers.pipeline.run import find_finished
-from tests.deployments import ROOT, clean_environment, configure
+from tests.deployments import ROOT, clean_environment, configure, run_main
 from tests.producers.catalogue.shop import GOOD, write_products
 
 NOW = datetime(2026, 1, 10, tzinfo=UTC)
@@ -159,6 +160,15 @@ def test_options_that_do_not_fit_are_refused_before_anything_runs(tmp_path: Path
         result = CliRunner().invoke(cli.app, ["day", *arguments, "--store", str(store.file)])
         assert isinstance(result.exception, VitrineError)
         assert reason in str(result.exception)
+    assert run_log.read_runs(store) == []
+
+
+def test_init_writes_a_pipeline_and_runs_nothing(tmp_path: Path) -> None:
+    store = configure(tmp_path)
+    done = run_main("produce", "day", "--init", "--encoder", "my encoder", "--store", str(store.file))
+    assert (done.returncode, done.stdout.split(": ")[0]) == (0, str(tmp_path / "vitrine.toml"))
+    steps = load_pipeline(tmp_path / "vitrine.toml", {"products": "p", "impressions": None, "now": "n"}).steps
+    assert steps[1].command == ("produce", "embeddings", "--encoder", str(Path("my encoder").resolve()))
     assert run_log.read_runs(store) == []
 
 
