@@ -94,6 +94,7 @@ def test_a_better_checkpoint_is_saved_with_its_recall_and_a_worse_one_is_not(sho
     assert not list((tmp_path / "worse").glob("*"))
 
 
+@pytest.mark.slow
 def test_a_training_that_no_longer_improves_stops_with_the_best_weights(shop, start: Path, tmp_path: Path) -> None:
     first = tuned(shop, tmp_path / "first", start)
     idle = replace(GENTLE, learning_rate=1e-9)  # changes nothing, so that no measurement is higher than the first
@@ -135,6 +136,7 @@ def test_a_shop_too_small_to_validate_on_and_a_small_batch_on_a_long_schedule_ar
     assert "16 pairs are compared at a time, over 4.0 passes" in caplog.text
 
 
+@pytest.mark.slow
 def test_the_steps_of_a_given_time_stay_the_same_when_the_training_is_continued(shop, tmp_path: Path) -> None:
     titles, images, _ = (part[:128] for part in shop)
     recipe = Recipe(objectives=("contrastive",), batch=4, save_every=2)

@@ -204,7 +204,7 @@ def test_labels_that_are_all_refused_end_in_one_line_with_the_allowed_values(tmp
 
 
 def test_the_stages_of_child_age_are_those_of_the_configuration(tmp_path: Path) -> None:
-    store = world.stocked(tmp_path, designs=60)
+    store = world.stocked(tmp_path, designs=40)
     names = {"0-6m": "newborn", "6-12m": "baby", "1-3y": "toddler", "3-6y": "child", "6-14y": "pupil"}
     months = [(0, 3), (3, 12), (12, 36), (36, 84), (84, 132), (132, 216)]
     with store.file.open("a") as file:
@@ -223,7 +223,7 @@ def test_the_stages_of_child_age_are_those_of_the_configuration(tmp_path: Path) 
 
 
 def test_a_further_tag_is_learned_and_stored_in_one_column(tmp_path: Path) -> None:
-    store = world.stocked(tmp_path, designs=60)
+    store = world.stocked(tmp_path, designs=40)
     # What the category implies, so that it can be learned.
     rows = world.labels(list(range(80)))
     rows += [row | {"tag": "season", "value": f"of {row['value']}"} for row in rows if row["tag"] == "category"]
