@@ -56,9 +56,9 @@ class Runtime:
         return pad_batch(rows, size) if self.is_compiled else rows
 
     def move(self, array: NDArray[Any]) -> torch.Tensor:
-        """Return an array as a tensor on the device. The copy to an accelerator does not wait for its current work."""
+        """Return an array as a tensor on the device. The copy to a GPU does not wait for its current work."""
         tensor = torch.from_numpy(np.ascontiguousarray(array))
-        if self.has_accelerator:
+        if self.device.type == "cuda":
             tensor = tensor.pin_memory()
         return tensor.to(self.device, non_blocking=True)
 
