@@ -74,10 +74,9 @@ class VectorColumn:
             packed = np.packbits(bits, bitorder="little")
             parameters.sel = library.IDSelectorBitmap(packed)
         scores, positions = self.graph.search(query[None], top_k, params=parameters)
-        found = positions[0] >= 0
-        if found.sum() < min(top_k, count):  # the graph has no path through what the filter leaves
+        if positions[0, -1] < 0:  # the graph has no path through what the filter leaves
             return search_exact(self.matrix, query, top_k, allowed)
-        return positions[0][found], scores[0][found]
+        return positions[0], scores[0]
 
 
 def search_exact(matrix: Vectors, query: Vectors, top_k: int, allowed: Ints | None) -> tuple[Ints, Vectors]:

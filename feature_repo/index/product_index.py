@@ -47,6 +47,7 @@ class ProductIndex:
         self.manifest = manifest
         self.segments = tuple(segments)
         self.flags = flags
+        self._has_hidden = bool(flags.any())
         self.starts = np.cumsum([0, *map(len, segments)])
         self._columns = [FilterColumns(segment.rows) for segment in segments]
         self._positions: dict[tuple[int, str], Ints] = {}
@@ -72,7 +73,7 @@ class ProductIndex:
         for number, columns in enumerate(self._columns):
             flags = self.flags[self.starts[number] : self.starts[number + 1]]
             found = columns.select(where)
-            rows.append(found[flags[found] == 0] if flags.any() else found)
+            rows.append(found[flags[found] == 0] if self._has_hidden else found)
         return Selection(tuple(rows))
 
     def list_values(self, column: str) -> list[str]:
@@ -99,7 +100,7 @@ class ProductIndex:
             raise NotFoundError(f"the index has no {vector}; it has {', '.join(self.vectors)}")
         if top_k < 1:
             raise InvalidInputError(f"top_k is {top_k}; expected at least 1")
-        is_all = selection is None and not self.flags.any()
+        is_all = selection is None and not self._has_hidden
         parts = [
             self._search_segment(number, vector, query, top_k, selection, is_all=is_all, exact=exact)
             for number in range(len(self.segments))

@@ -281,13 +281,19 @@ def _flag_gone(segments: Sequence[Segment], gone: Sequence[str]) -> NDArray[np.u
 
 
 def _draw_queries(segment: Segment, vector: str) -> Vectors:
-    """Return vectors to search with: those of another kind of some products where there are any, else their own."""
+    """Return vectors to search with: those of another kind of some products where there are any, else sums of two.
+
+    A product's own vector would be too easy: a search that reaches the product is beside its nearest ones.
+    """
     column = segment.vectors[vector]
     width = column.matrix.shape[1]
     others = [one for name, one in segment.vectors.items() if name != vector and one.matrix.shape[1] == width]
     source = (others or [column])[0].matrix
-    rows = np.random.default_rng(0).choice(len(source), min(recall.QUERIES, len(source)), replace=False)
-    return np.asarray(source[np.sort(rows)])
+    drawn = np.random.default_rng(0).integers(0, len(source), (2, min(recall.QUERIES, len(source))))
+    if others:
+        return np.asarray(source[drawn[0]])
+    sums = source[drawn[0]] + source[drawn[1]]
+    return sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-9)
 
 
 def _next_generation(folder: Path) -> int:
