@@ -219,7 +219,7 @@ RESULT = (
         ("| a | b | c | d |\n| --- | --- | --- | --- |\n" + RESULT.format(ratio="1.10x [1.03, 1.17]"), True),
         ("| a | b | c | d |\n| --- | --- | --- | --- |\n" + RESULT.format(ratio="1.12x [1.03, 1.17]"), False),
         ("| a | b | c | d |\n| --- | --- | --- | --- |\n" + RESULT.format(ratio="1.10x (goal: 9.9)"), True),
-        ("On shop 1 the lift is +0.0199 [+0.0173, +0.0224] (SHOPS.md).", True),
+        ("On shop 1 the lift is +0.0209 [+0.0165, +0.0253] (SHOPS.md).", True),
         ("On shop 1 the lift is +0.0198 [+0.0173, +0.0224] (SHOPS.md).", False),
         ("On shop 1 the lift is +0.0198. The file is SHOPS.md.", True),
         ("<!-- figures: SHOPS.md -->\nOn shop 1 the lift is +0.0198.", False),
