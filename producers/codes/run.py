@@ -114,7 +114,7 @@ def code_products(
 
     Args:
         settings: The deployment.
-        encoder_version: Version of the vectors; None for the newest.
+        encoder_version: Version of the vectors; None for the one in production.
         levels: Number of codes of an ID. Used only if a codebook is trained.
         size: Number of codes that can occur at each level. Used only if a codebook is trained; None chooses one from
             the number of products.

@@ -42,7 +42,7 @@ def codes(
         ),
     ] = None,
     encoder_version: Annotated[
-        str | None, typer.Option(help="The encoder version whose vectors to use.", show_default="the newest")
+        str | None, typer.Option(help="The encoder version whose vectors to use.", show_default="the one in production")
     ] = None,
     seed: Annotated[int, typer.Option(help="Random seed of the training.")] = 0,
     store: StoreOption = None,

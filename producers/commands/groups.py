@@ -25,7 +25,7 @@ def groups(
         int, typer.Option(min=1, max=1_000, help="Candidates of a product in each space of vectors.")
     ] = 30,
     encoder_version: Annotated[
-        str | None, typer.Option(help="The encoder version whose vectors to use.", show_default="the newest")
+        str | None, typer.Option(help="The encoder version whose vectors to use.", show_default="the one in production")
     ] = None,
     seed: Annotated[int, typer.Option(help="Random seed of the training.")] = 0,
     store: StoreOption = None,

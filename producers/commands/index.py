@@ -11,7 +11,7 @@ from feature_repo.console import StoreOption
 
 def index(
     encoder_version: Annotated[
-        str | None, typer.Option(help="The encoder version whose vectors to use.", show_default="the newest")
+        str | None, typer.Option(help="The encoder version whose vectors to use.", show_default="the one in production")
     ] = None,
     vector: Annotated[
         list[str] | None,

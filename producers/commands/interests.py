@@ -23,7 +23,7 @@ def interests(
         ),
     ],
     encoder_version: Annotated[
-        str | None, typer.Option(help="The encoder version whose vectors to use.", show_default="the newest")
+        str | None, typer.Option(help="The encoder version whose vectors to use.", show_default="the one in production")
     ] = None,
     recompute: Annotated[
         bool,

@@ -29,7 +29,7 @@ def neighbours(
         int, typer.Option("--top-k", "--nearest", min=1, max=1000, help="Number of nearest products to use.")
     ] = 20,
     encoder_version: Annotated[
-        str | None, typer.Option(help="The encoder version whose vectors to use.", show_default="the newest")
+        str | None, typer.Option(help="The encoder version whose vectors to use.", show_default="the one in production")
     ] = None,
     recompute: Annotated[
         bool, typer.Option("--recompute", help="Write all rows again, those that are up to date too.")

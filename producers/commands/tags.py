@@ -21,7 +21,7 @@ def tags(
         typer.Option(help="Parquet or CSV: product_id, tag, value, and optionally group (one for each design)."),
     ],
     encoder_version: Annotated[
-        str | None, typer.Option(help="The encoder version whose vectors to use.", show_default="the newest")
+        str | None, typer.Option(help="The encoder version whose vectors to use.", show_default="the one in production")
     ] = None,
     abstain: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Store a label with a lower probability than this as unknown.")

@@ -96,7 +96,7 @@ def group_products(
     Args:
         settings: the deployment.
         judgements: CSV of judged pairs from which to train a new verifier; None uses the newest one.
-        encoder_version: version of the vectors; None for the newest.
+        encoder_version: version of the vectors; None for the one in production.
         one_per_seller: never put two products of one seller into one group. Products without a seller are free.
         top_k: candidates of a product in each space.
         seed: of a training.

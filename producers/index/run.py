@@ -80,7 +80,7 @@ def index_products(
 
     Args:
         settings: the deployment.
-        encoder_version: the encoder of the vectors; None takes the newest.
+        encoder_version: the encoder of the vectors; None takes the one in production.
         vectors: columns of schema.PRODUCT_EMBEDDING. An index that has others is built anew.
         rebuild: build the index from the tables, whatever is there.
         progress: called with the number of pictures whose texture was described, and their total.

@@ -70,7 +70,7 @@ def tag_products(
         settings: The deployment.
         labels: Parquet or CSV with product_id, tag and value, and optionally `group`. Products of one group are the
             same design.
-        encoder_version: Version of the vectors; None for the newest.
+        encoder_version: Version of the vectors; None for the one in production.
         abstain: A label that is less probable than this is stored as null, in [0, 1].
         recompute: Write the rows of all product versions and the predictions again, those that are up to date too.
         now: The created timestamp of the rows, with a time zone.
