@@ -8,6 +8,7 @@
 sets.py        products of a public set, with groups of near-duplicate names and folds
 encoders.py    encoders trained without one fold, and their vectors
 retrieval.py   text to image on products that the encoder has not seen
+quality.py     the measures of each set, by both encoders
 tags.py        categories by image, text and words beside TF-IDF alone
 cost.py        the seconds of heads, new heads and images
 report.py      the table PHOTOGRAPHS.md, and paired intervals
