@@ -107,13 +107,13 @@ def _check_tables(settings: Settings, version: str, candidate: str, limits: Limi
             gates.append(Gate(f"coverage of {table}", share >= limits.min_coverage, share, limits.min_coverage, detail))
     overlap = measures.measure_overlap(settings, version, candidate, top_k=TOP_K, seed=seed)
     gates.append(
-        _gate_of_mean("neighbour overlap", overlap, limits.min_overlap, f"of the {TOP_K} nearest products agree")
+        _make_mean_gate("neighbour overlap", overlap, limits.min_overlap, f"of the {TOP_K} nearest products agree")
     )
     for tag in schema.TAGS:
         agreement = measures.measure_tag_agreement(settings, tag, version, candidate)
         if agreement.count:
             name = f"agreement of {tag}"
-            gates.append(_gate_of_mean(name, agreement, limits.min_tag_agreement, "of the products keep the value"))
+            gates.append(_make_mean_gate(name, agreement, limits.min_tag_agreement, "of the products keep the value"))
     return gates
 
 
@@ -133,25 +133,30 @@ def _check_log(
         table_format=log.table_format,
     )
     before, after = found.hit_rate
-    passed = not after < before - limits.max_hit_rate_loss
-    detail = f"{before:.3f} in production, {after:.3f} with the candidate"
-    gates = [Gate("next-click hit rate", passed, _defined(after - before), -limits.max_hit_rate_loss, detail)]
+    gates = [_make_hit_rate_gate(before, after, limits.max_hit_rate_loss)]
     for name, auc in found.auc.items():
         detail = f"{auc.value:+.4f} [{auc.low:+.4f}, {auc.high:+.4f}] on {auc.rows:,} test rows"
         is_gate = name == ALL_ROWS  # a slice of few rows has a wide interval: it is shown, not judged
         passed = not is_gate or auc.low >= -limits.max_auc_loss
         limit = -limits.max_auc_loss if is_gate else None
-        gates.append(Gate(f"AUC, {name}", passed, _defined(auc.value), limit, detail))
+        gates.append(Gate(f"AUC, {name}", passed, _to_finite(auc.value), limit, detail))
     return gates
 
 
-def _gate_of_mean(name: str, mean: Mean, limit: float, meaning: str) -> Gate:
+def _make_hit_rate_gate(before: float, after: float, max_loss: float) -> Gate:
+    """Return the gate of the next-click hit rate in production and with the candidate; it fails if one is NaN."""
+    detail = f"{before:.3f} in production, {after:.3f} with the candidate"
+    return Gate("next-click hit rate", after >= before - max_loss, _to_finite(after - before), -max_loss, detail)
+
+
+def _make_mean_gate(name: str, mean: Mean, limit: float, meaning: str) -> Gate:
     """Return the gate of a mean, which passes if its value is at least the limit; without observations it fails."""
     detail = f"{mean.value:.1%} [{mean.low:.1%}, {mean.high:.1%}] {meaning}, of {mean.count:,}"
-    return Gate(name, mean.value >= limit, _defined(mean.value), limit, detail)
+    return Gate(name, mean.value >= limit, _to_finite(mean.value), limit, detail)
 
 
-def _defined(value: float) -> float | None:
+def _to_finite(value: float) -> float | None:
+    """Return the value; None for NaN, which JSON lacks."""
     return None if math.isnan(value) else value
 
 

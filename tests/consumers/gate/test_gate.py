@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from consumers import cli
 from consumers.gate import measures
-from consumers.gate.check import Limits, check_candidate, format_html
+from consumers.gate.check import Limits, _make_hit_rate_gate, check_candidate, format_html
 from consumers.gate.measures import Mean
 from feature_repo import schema
 from feature_repo.config import Settings
@@ -136,3 +136,13 @@ def test_the_command_writes_a_report_that_reads_back_and_exits_with_1_if_a_gate_
     output.write_text("{}")
     with pytest.raises(InvalidInputError, match="is not a report of `consume gate`: 'gates'"):
         read_report(output)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "passed"),
+    [(0.5, 0.49, True), (0.5, 0.47, False), (0.5, np.nan, False), (np.nan, 0.5, False), (np.nan, np.nan, False)],
+)
+def test_a_hit_rate_that_fell_too_far_or_is_undefined_fails(before: float, after: float, passed: bool) -> None:
+    gate = _make_hit_rate_gate(before, after, 0.02)
+    assert gate.passed is passed
+    assert (gate.value is None) == bool(np.isnan(before) or np.isnan(after))
