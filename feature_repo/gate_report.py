@@ -41,7 +41,7 @@ class GateReport:
     production_version: str
     """Encoder version that it was compared with."""
     created: datetime
-    """When, with a time zone."""
+    """Time of the measurement, with a time zone."""
     gates: Sequence[Gate]
     """Every gate, in the order in which they are shown."""
 
@@ -64,8 +64,8 @@ def read_report(file: Path) -> GateReport:
     """Read a report.
 
     Raises:
-        NotFoundError: there is no such file.
-        InvalidInputError: it is not such a report.
+        NotFoundError: the file does not exist.
+        InvalidInputError: the file is not a report of `consume gate`.
     """
     try:
         content = json.loads(file.read_text())
@@ -73,6 +73,6 @@ def read_report(file: Path) -> GateReport:
         created = datetime.fromisoformat(content["created"])
         return GateReport(content["candidate_version"], content["production_version"], created, gates)
     except FileNotFoundError as error:
-        raise NotFoundError(f"no report of `consume gate` at {file}") from error
+        raise NotFoundError(f"no report of `consume gate` at {file}; run `consume gate --output {file}`") from error
     except (ValueError, KeyError, TypeError) as error:
         raise InvalidInputError(f"{file} is not a report of `consume gate`: {error}") from error

@@ -13,7 +13,7 @@ ground_truth.py       the truth of a generated shop: the ceiling, and the oracle
 lightgbm_ranker.py    gradient-boosted trees
 din_ranker.py         a deep interest network, in torch
 plan.py               how much is trained, and the names of the rankers
-screening.py          which groups the rankers with all features take
+screening.py          which groups the rankers with all features use
 prepared_features.py  every group's features, checked for leaks and binned once
 ablation.py           trains every ranker: main, leave-one-in and leave-one-out, oracle, learning curve
 metrics.py            AUC, GAUC, log loss and calibration under bootstrap weights
@@ -21,7 +21,7 @@ bootstrap.py          the paired bootstrap of users and products; DeLong's inter
 slices.py             the parts of the test rows that are reported separately
 lift.py               differences between rankers, with intervals
 verdict.py            keep, drop or not proven, by one rule
-power.py              what effect a verdict could have seen
+power.py              the probability that the rule keeps a group of a given worth
 costs.py              bytes, milliseconds and seconds of each group
 proxies.py            quality figures of an encoder that need no ranker
 run.py                one measurement from the log to the result

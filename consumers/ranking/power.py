@@ -1,4 +1,4 @@
-"""What a verdict could have seen: the probability that the rule keeps a group whose features are worth a given effect.
+"""The power of a verdict: the probability that the rule keeps a group whose features are worth a given effect.
 
 The effect is chosen beforehand and is not the measured one: the power at the measured effect says no more than its p
 does (Hoenig and Heisey 2001, The Abuse of Power). The standard errors are those of the bootstrap on the validation

@@ -1,10 +1,10 @@
-"""Screening: which groups of features a ranker takes, decided on the validation days.
+"""Screening: which groups of features the rankers with all features use, decided on the validation days.
 
 A group without information costs a ranker AUC, because trees split on its noise too, and the fewer the rows, the more.
-The rankers with all features therefore take only the groups that lift the baseline on the validation days by more than
+The rankers with all features therefore use only the groups that lift the baseline on the validation days by more than
 one standard error, after the rule of Breiman et al. 1984 (Classification and Regression Trees, 3.4.3) that prefers the
 smaller of two models whose errors differ by less. Real and permuted content are screened in the same way, so that a
-group that says nothing costs neither of them anything. The test days decide nothing.
+group without information costs neither of them AUC. The test days decide nothing.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from consumers.ranking.bootstrap import BootstrapWeights
 
 ERRORS = 1.0
-"""Number of standard errors that a group must lift the baseline to be taken."""
+"""Number of standard errors that the lift of a group must exceed."""
 REPLICATES = 100
 """Bootstrap draws for a standard error."""
 

@@ -13,7 +13,7 @@ from consumers.ranking.training_set import RankingTrainingSet
 from feature_repo.errors import InvalidInputError
 
 DAY = 86_400_000_000
-"""In microseconds."""
+"""A day in microseconds."""
 SHARES = (1 / 6, 1 / 5, 1 / 4, 1 / 3, 1 / 2)
 """Shares of the rows to test on, tried in this order until both sides have clicked and unclicked rows."""
 VALIDATION_DAYS = 7.0
@@ -23,7 +23,7 @@ VALIDATION_ROWS = 20_000
 VALIDATION_CLICKS = 2_000
 """Minimum number of clicked, and of unclicked, validation rows."""
 VALIDATION_SHARE = 1 / 3
-"""Maximum number of validation rows, as a share of the rows before the test. It goes before the minima."""
+"""Maximum number of validation rows, as a share of the rows before the test. It takes precedence over the minima."""
 VALIDATION_RULE = (
     f"the last {VALIDATION_DAYS:.0f} days before the test, or as many more as have {VALIDATION_ROWS:,} impressions, "
     f"{VALIDATION_CLICKS:,} clicks and {VALIDATION_CLICKS:,} non-clicks, but at most a third of the impressions before "
@@ -90,7 +90,7 @@ def find_validation_start(data: RankingTrainingSet, test_start: int) -> int:
     It lasts VALIDATION_DAYS, or longer until it has VALIDATION_ROWS rows and VALIDATION_CLICKS clicked and as many
     unclicked ones: a sparse log needs more days for the same power. It has at most VALIDATION_SHARE of the rows before
     the test. If the validation or the rows before it then are all clicked or all unclicked, it is the last quarter,
-    third or half of the rows before the test. Rows of one time stay on one side. Rows of the test are not looked at.
+    third or half of the rows before the test. Rows of one time stay on one side. Rows of the test are not read.
 
     Args:
         data: the joined log, in time order.
@@ -103,7 +103,7 @@ def find_validation_start(data: RankingTrainingSet, test_start: int) -> int:
     timestamp_us, clicked = data.timestamp_us[before], data.clicked[before]
     rows = len(timestamp_us)
     by_days = test_start - int(VALIDATION_DAYS * DAY)
-    required = [VALIDATION_ROWS, *(_rows_with(clicked == value, VALIDATION_CLICKS) for value in (0, 1))]
+    required = [VALIDATION_ROWS, *(_count_last_rows(clicked == value, VALIDATION_CLICKS) for value in (0, 1))]
     wanted = min(by_days, int(timestamp_us[max(0, rows - max(required))]))
     earliest = int(timestamp_us[max(0, rows - int(VALIDATION_SHARE * rows) - 1)]) + 1
     chosen = max(wanted, earliest)
@@ -118,8 +118,8 @@ def find_validation_start(data: RankingTrainingSet, test_start: int) -> int:
     )
 
 
-def _rows_with(is_counted: NDArray[np.bool_], count: int) -> int:
-    """The number of last rows of which `count` are counted; all rows if fewer are."""
+def _count_last_rows(is_counted: NDArray[np.bool_], count: int) -> int:
+    """Return how many of the last rows hold `count` rows of a mask [n]; n if the mask has fewer."""
     positions = np.flatnonzero(is_counted)
     return len(is_counted) - int(positions[-count]) if len(positions) >= count else len(is_counted)
 
@@ -147,5 +147,5 @@ def split_rows(data: RankingTrainingSet, validation_start: int, test_start: int,
 
 
 def _has_both_classes(clicked: NDArray[np.integer]) -> bool:
-    """Whether there are both clicked and unclicked rows; False for no rows."""
+    """Return whether there are both clicked and unclicked rows; False for no rows."""
     return len(clicked) > 0 and clicked.min() != clicked.max()

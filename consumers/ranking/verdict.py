@@ -76,15 +76,15 @@ def decide_verdicts(evidence: Mapping[str, Evidence]) -> dict[str, Verdict]:
     Returns:
         Group to its verdict, in the same order; empty without groups.
     """
-    p = {name: max(_p_above(each, 0) for each in _lower_tests(e)) for name, e in evidence.items()}
+    p = {name: max(_compute_p_above(each, 0) for each in _list_lower_tests(e)) for name, e in evidence.items()}
     corrected = holm_correction(p)
     share = LEVEL / max(len(evidence), 1)
     return {
         name: Verdict(
-            _decide(corrected[name], [upper_bound(each, share) for each in _upper_tests(e)]),
+            _decide(corrected[name], [upper_bound(each, share) for each in _list_upper_tests(e)]),
             corrected[name],
-            compute_power(_lower_tests(e), EFFECT, share),
-            find_detectable_effect(_lower_tests(e), share),
+            compute_power(_list_lower_tests(e), EFFECT, share),
+            find_detectable_effect(_list_lower_tests(e), share),
         )
         for name, e in evidence.items()
     }
@@ -124,26 +124,26 @@ def upper_bound(difference: Floats, level: float) -> float:
     return float(difference[0] + norm.ppf(1 - level) * error) if error else float("nan")
 
 
-def _p_above(difference: Floats, value: float) -> float:
-    """One-sided p of `difference` > `value`; 1 where it is undefined or does not vary."""
+def _compute_p_above(difference: Floats, value: float) -> float:
+    """Return the one-sided p of `difference` > `value`; 1 where it is undefined or does not vary."""
     error = difference[1:].std(ddof=1)
     if not np.isfinite(difference[0]) or not np.isfinite(error) or error == 0:
         return 1.0
     return float(norm.sf((difference[0] - value) / error))
 
 
-def _lower_tests(evidence: Evidence) -> list[Floats]:
-    """The differences that must be above zero for KEEP."""
+def _list_lower_tests(evidence: Evidence) -> list[Floats]:
+    """Return the differences that must be above zero for KEEP."""
     return [evidence.added] if evidence.over_placebo is None else [evidence.added, evidence.over_placebo]
 
 
-def _upper_tests(evidence: Evidence) -> list[Floats]:
-    """The differences that must be below MIN_WORTH for DROP."""
+def _list_upper_tests(evidence: Evidence) -> list[Floats]:
+    """Return the differences that must be below MIN_WORTH for DROP."""
     return [evidence.added if evidence.over_placebo is None else evidence.over_placebo, evidence.removed]
 
 
 def _decide(p: float, uppers: list[float]) -> str:
-    """KEEP if `p` is below LEVEL, else DROP if all upper bounds are below MIN_WORTH, else NOT_PROVEN."""
+    """Return KEEP if `p` is below LEVEL, else DROP if all upper bounds are below MIN_WORTH, else NOT_PROVEN."""
     if p < LEVEL:
         return KEEP
     return DROP if all(bound < MIN_WORTH for bound in uppers) else NOT_PROVEN

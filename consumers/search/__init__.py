@@ -1,4 +1,4 @@
-"""Products for a sentence: keywords, the looks of pictures, and vectors, summed; `consume search`.
+"""`consume search`: products for a sentence, by a weighted sum of keywords, looks of pictures, and vectors.
 
 sentence.py       a sentence, checked and cut into words
 scoring.py        the scores of products for a sentence, part by part, and their weighted sum

@@ -1,8 +1,8 @@
 """Weights of the parts and a cut-off for each category, fitted on labels.
 
 A label says whether a product fits a sentence. A logistic regression of the labels on the standardised parts gives the
-weights; a part with a negative weight is left out. The cut-off of a category is the lowest score above which the
-labelled products have the wanted precision. What is not labelled takes no part: it is not taken for wrong.
+weights; a part with a negative weight is left out. The cut-off of a category is the lowest score such that the labelled
+products from it upwards have the wanted precision. Products without a label are ignored, not counted as wrong.
 """
 
 import json
@@ -26,7 +26,7 @@ PRECISION = 0.8
 MIN_LABELS, MIN_RELEVANT = 100, 20
 """A category with fewer labels, or fewer relevant ones, gets the cut-off of all categories together."""
 MIN_ABOVE = 10
-"""Labels above a cut-off, at least: the precision of fewer is luck."""
+"""Minimum number of labels above a cut-off: the precision of fewer is chance."""
 MIN_OF_EACH = 10
 """Labels of each kind that a fit needs."""
 
@@ -37,7 +37,7 @@ class SearchCalibration:
 
     encoder_version: str
     weights: Mapping[str, float]
-    """By part, at least 0."""
+    """By part of scoring.PARTS, at least 0."""
     intercept: float
     """Added to the weighted sum, so that its logistic function is the probability that a product fits."""
     cutoff: float
@@ -50,7 +50,7 @@ class SearchCalibration:
     """Labels that it was fitted on."""
 
     def find_cutoff(self, category: str | None) -> float:
-        """Return the lowest score of a product of a category; None is one that is not known."""
+        """Return the cut-off of a category path; None, an unknown category, has the general one."""
         return self.cutoffs.get(category or "", self.cutoff)
 
     def compute_probability(self, scores: NDArray[np.float32]) -> Floats:
@@ -116,9 +116,15 @@ def fit_calibration(
 
 
 def find_cutoff(scores: Floats, is_relevant: Bools, weights: Floats, precision: float) -> float:
-    """Return the lowest score such that the labels from it upwards have a precision; infinite if there is none.
+    """Return the lowest score such that the labels from it upwards have at least a precision.
 
-    At least MIN_ABOVE labels must have it.
+    Infinite if there is none with at least MIN_ABOVE labels from it upwards.
+
+    Args:
+        scores: [n].
+        is_relevant: [n].
+        weights: [n], weight of each label in the precision.
+        precision: wanted precision, in (0, 1).
     """
     order = np.argsort(-scores, kind="stable")
     reached = np.cumsum(weights[order] * is_relevant[order]) / np.cumsum(weights[order]) >= precision
@@ -143,11 +149,12 @@ def read_calibration(file: Path) -> SearchCalibration:
         raise NotFoundError(f"{file}: no such file; run: consume calibrate-search")
     try:
         values = json.loads(file.read_text())
-        cutoffs = {category: _or_infinite(cutoff) for category, cutoff in values["cutoffs"].items()}
-        return SearchCalibration(**values | {"cutoff": _or_infinite(values["cutoff"]), "cutoffs": cutoffs})
+        cutoffs = {category: _parse_cutoff(cutoff) for category, cutoff in values["cutoffs"].items()}
+        return SearchCalibration(**values | {"cutoff": _parse_cutoff(values["cutoff"]), "cutoffs": cutoffs})
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise CorruptDataError(f"{file}: not a calibration ({error}); run: consume calibrate-search") from error
 
 
-def _or_infinite(cutoff: float | None) -> float:
+def _parse_cutoff(cutoff: float | None) -> float:
+    """Return a cut-off of the JSON file; null stands for infinity."""
     return float("inf") if cutoff is None else cutoff

@@ -1,7 +1,7 @@
-"""How well searches find what fits: average precision, and precision and recall at the cut-off.
+"""Quality of searches: average precision, and precision and recall at the cut-off.
 
-A query is a sentence with a filter and the products that fit it. Products that nobody judged are left out of a ranking
-before it is measured, so what is unjudged is not taken for wrong.
+A query is a sentence with a filter and the products that fit it. Products that nobody judged are removed from a ranking
+before it is measured, so they do not count as wrong.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 CUT = 50
-"""Places of a ranking that average precision looks at."""
+"""First places of a ranking that average precision counts."""
 OTHERS = "others"
 """Name of the categories without a cut-off of their own, together."""
 FOLDS = 2
@@ -41,9 +41,9 @@ class JudgedQuery:
     relevant: Ints
     """Rows of the index, ascending, also of products that the filter leaves out."""
     judged: Ints | None = None
-    """Rows that were judged, ascending; None: all, so that what is not relevant is wrong."""
+    """Rows that were judged, ascending; None: every row, so that rows that are not relevant count as wrong."""
     kind: str = ""
-    """What queries are grouped by in a report."""
+    """Name of a group of queries that a report shows separately."""
 
 
 @dataclass(frozen=True)
@@ -184,14 +184,15 @@ def fit_by_halves(encoder_version: str, queries: Sequence[ScoredQuery], seed: in
 
 @dataclass(frozen=True)
 class CutoffQuality:
-    """Precision and recall of what scores above the cut-off, over all queries of one category."""
+    """Precision and recall of the products at or above the cut-off of one category, over all queries."""
 
     category: str
     returned: int
-    """Products above the cut-off."""
+    """Products that score at least the cut-off."""
     precision: float
     """NaN if nothing was returned."""
     recall: float
+    """NaN if no product of the category fits."""
 
 
 def measure_cutoffs(queries: Sequence[ScoredQuery], calibrations: Sequence[SearchCalibration]) -> list[CutoffQuality]:
@@ -236,7 +237,7 @@ def tune_keywords(
 ) -> tuple[tuple[float, float], Floats]:
     """Return the k1 and b of BM25 with the highest mean average precision on these queries, and its values.
 
-    The choice on the queries themselves favours the baseline.
+    The parameters are chosen on the queries that are measured, which favours the baseline.
     """
     from feature_repo.index.keywords import build_keywords
     from feature_repo.index.segmentation import segment_text

@@ -1,4 +1,4 @@
-"""Each part of a search alone, their sum, and tuned BM25, on judged queries."""
+"""The report of `consume search-report`: each part of a search alone, their sum, and tuned BM25, on judged queries."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from feature_repo.exported_encoder import ExportedTextTower
 from feature_repo.index.product_index import ProductIndex
 
 TUNED, SUM, CALIBRATED = "BM25, tuned", "sum", "sum, calibrated"
+"""Names of rows; CALIBRATED has the weights of a calibration, SUM the default ones."""
 GRID = tuple((k1, b) for k1 in (0.3, 0.8, 1.2, 2.0) for b in (0.0, 0.2, 0.4, 0.6, 0.75))
 
 
@@ -95,7 +96,7 @@ def report_search(
             name,
             float(np.nanmean(one)),
             intervals[name],
-            {kind: _mean(one[kinds == kind]) for kind in sorted(set(kinds.tolist()))},
+            {kind: _mean_or_nan(one[kinds == kind]) for kind in sorted(set(kinds.tolist()))},
             float(np.nanmean(one - baseline)),
             gains[name],
         )
@@ -142,5 +143,5 @@ def render_tables(report: SearchReport) -> Group:
     return Group(*parts)
 
 
-def _mean(values: NDArray[np.float64]) -> float:
+def _mean_or_nan(values: NDArray[np.float64]) -> float:
     return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")

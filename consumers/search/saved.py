@@ -1,4 +1,4 @@
-"""Selections that are run again, and what came and went since."""
+"""Saved selections: run them again, and list the products that came and went since the last run."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -26,7 +26,7 @@ class SelectionChanges:
     """Product ids, best first at the earlier run."""
 
     def __str__(self) -> str:
-        """Return one line, and one line each of the first ids that came and went."""
+        """Return a line with both counts, then one with up to 20 ids that came and one with up to 20 that went."""
         lines = [f"since {self.since}: {len(self.came):,} came, {len(self.went):,} went"]
         for name, ids in (("came", self.came), ("went", self.went)):
             if ids:
@@ -37,7 +37,7 @@ class SelectionChanges:
 def save_selection(
     settings: Settings, name: str, result: SearchResult, options: Mapping[str, Any], now: datetime
 ) -> SelectionChanges | None:
-    """Keep a selection under a name; return what changed since the run before, None if there was none.
+    """Save a selection under a name. Return what changed since the last run; None if there was none.
 
     Args:
         settings: the deployment.
@@ -70,7 +70,13 @@ def save_selection(
 
 
 def read_selection(settings: Settings, name: str) -> tuple[str, ProductFilter, dict[str, Any]]:
-    """Return sentence, filter and further options of a saved selection."""
+    """Return sentence, filter and further options of a saved selection.
+
+    Raises:
+        UsageError: the name has other characters than letters, digits, `.`, `_` and `-`.
+        NotFoundError: no selection is saved under this name.
+        CorruptDataError: its file is damaged.
+    """
     search = saved_searches.read_search(settings.offline, name)
     options = dict(search.options)
     where = options.pop("where")

@@ -29,10 +29,11 @@ PARTS = ("keywords", "words", "image", "text")
 DEFAULT_WEIGHTS: Mapping[str, float] = MappingProxyType({"keywords": 1.0, "words": 2.0, "image": 1.0, "text": 0.25})
 """Weights without labels, chosen on the demo shop; docs/how-to/search.md has the figures."""
 MAX_SCORED = 100_000
-"""Up to so many products are all scored; of more, only the best POOL of each part."""
+"""Up to this number of products, each is scored; of more, only the best POOL of each part."""
 POOL = 2_000
+"""Products that each part nominates if not all are scored."""
 SAMPLE = 10_000
-"""Products that mean and deviation are taken from if not all are scored."""
+"""Random products from which mean and deviation are computed if not all are scored."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class SentenceScorer:
 
     @cached_property
     def _word_columns(self) -> dict[str, int]:
-        """Word -> its line in the array WORDS; empty without a word model."""
+        """Each word of the word model with its line in the array WORDS; empty without a word model."""
         name = self.index.manifest.word_model
         if name is None:
             return {}
@@ -76,7 +77,7 @@ class SentenceScorer:
             ) from error
 
     def score(self, sentence: Sentence, vector: Vectors, selection: Selection) -> ScoredProducts:
-        """Return the scored products, in the order of their rows.
+        """Return the scored products, rows ascending: all selected ones; of more than MAX_SCORED, the best of each part.
 
         Args:
             sentence: the sentence.

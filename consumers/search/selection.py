@@ -1,4 +1,4 @@
-"""The best products for a sentence, with the reasons, near-duplicates collapsed."""
+"""The best products for a sentence, with the reasons; near-duplicates are collapsed on request."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,8 +19,10 @@ from feature_repo.index.segmentation import segment_text
 DEFAULT_TOP_K = 200
 DUPLICATE_COSINE = 0.97
 """Products whose image vectors have at least this cosine are near-duplicates; without pictures the text vectors."""
+COLLAPSE_DEPTH = 5
+"""Products, as a multiple of `top_k`, among which near-duplicates are collapsed."""
 CLEARLY = 0.5
-"""Deviations above (below) the mean picture from which a picture is said (not) to look like a word."""
+"""Standard deviations from the mean picture at which a reason says that a picture looks like a word, or does not."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class SearchResult:
     allowed: int
     """Number of products that the filter leaves."""
     below_cutoff: int
-    """Products of the first `top_k` that were left out because they score below the cut-off of their category."""
+    """Products of the best `top_k` that were left out because they score below the cut-off of their category."""
 
 
 def search_products(
@@ -60,7 +62,8 @@ def search_products(
         top_k: most products to return; fewer if fewer pass the filter, or end at the cut-off. At most DEFAULT_TOP_K,
             or as many as the index has.
         calibration: weights and cut-offs; None takes DEFAULT_WEIGHTS and no cut-off.
-        collapse: of near-duplicates, return the best only and name the others.
+        collapse: of near-duplicates, return the best only and name the others. They are searched for among the best
+            COLLAPSE_DEPTH * `top_k` products, so the result may be shorter than `top_k`.
         ends_at_cutoff: leave out products below the cut-off of their category, if there is a calibration.
 
     Raises:
@@ -120,7 +123,7 @@ def _collapse(index: ProductIndex, rows: Ints, order: Ints, top_k: int) -> tuple
     """Return the best of each set of near-duplicates, in order, at most `top_k`, and those collapsed into each."""
     kept: list[int] = []
     members: dict[int, list[int]] = {}
-    considered = order[: 5 * top_k]
+    considered = order[: COLLAPSE_DEPTH * top_k]
     vectors = [
         np.nan_to_num(index.take_vectors(name, rows[considered]))
         for name in ("image_vector", "text_vector")
@@ -183,7 +186,17 @@ def _build_products(
 
 
 def list_reasons(sentence: Sentence, titles: Sequence[str | None], scored: ScoredProducts, order: Ints) -> list[str]:
-    """Return for each product in one line why it was found: words of its title, and what its picture looks like."""
+    """Return one line for each product in `order` that says why it was found.
+
+    It names the sentence's words in the title, and those that the picture looks like or does not look like; without
+    either, the part with the highest score.
+
+    Args:
+        sentence: the sentence.
+        titles: [m], titles of the products in `order`.
+        scored: n scored products.
+        order: [m], numbers from 0 to n - 1.
+    """
     reasons = []
     for title, number in zip(titles, order.tolist(), strict=True):
         said = [word for word in sentence.words if word in set(segment_text(title or ""))]

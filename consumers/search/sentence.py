@@ -1,4 +1,4 @@
-"""A sentence that products are looked for with, checked and cut into words."""
+"""The sentence of a search: checked, and split into words."""
 
 from dataclasses import dataclass
 
@@ -8,6 +8,7 @@ from feature_repo.index.product_index import ProductIndex
 from feature_repo.index.segmentation import segment_text
 
 MAX_CHARACTERS = 1_000
+"""Longest sentence that is accepted."""
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,7 @@ class Sentence:
     """A sentence that the index or the encoder understands."""
 
     text: str
-    """Without white space at both ends."""
+    """Without white space at both ends; inner white space is one blank."""
     words: tuple[str, ...]
     """Its words, each once, in their order."""
 

@@ -5,11 +5,11 @@ segment.py        a part of an index on disk: written once, opened by mmap
 manifest.py       which segments an index has; replaced atomically
 filters.py        which products a search may return
 nearest.py        the nearest vectors of one segment, exact or over a graph
-product_index.py  an open index: filters, nearest products, rows
+product_index.py  an open index: filter products, find the nearest, read rows
 update.py         adds, replaces, hides and forgets products; merges segments
 recall.py         recall against exact search, also under filters
 keywords.py       BM25 over the words of titles
-saved_searches.py searches that are kept under a name
+saved_searches.py searches saved under a name, with what they last returned
 segmentation.py   the words of a title, Chinese or English
 
 An index is a folder `index/ENCODER` beside the Delta tables. It has a main segment, which is never changed, and a small

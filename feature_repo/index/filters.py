@@ -56,7 +56,7 @@ class ProductFilter:
 
 
 class FilterColumns:
-    """The columns of n rows as arrays that a filter reads fast; each is made when it is first needed."""
+    """The columns of n rows as arrays on which filters are fast; each array is made at its first use."""
 
     def __init__(self, rows: pa.Table) -> None:
         """Wrap n rows of INDEX_ROWS."""
@@ -89,7 +89,7 @@ class FilterColumns:
         return self._read_codes(name)[1]
 
     def _narrow(self, rows: NDArray[np.int64] | None, name: str, values: set[str]) -> NDArray[np.int64]:
-        """Return the rows, of some or of all, whose text is one of some."""
+        """Return those of `rows` whose text is one of `values`, ascending; None as `rows` stands for all rows."""
         if rows is None:
             return self._find_values(name, lambda value: value in values)
         codes, texts, _, _ = self._read_codes(name)
@@ -97,7 +97,7 @@ class FilterColumns:
         return rows[np.isin(codes[rows], wanted)]
 
     def _find_values(self, name: str, is_wanted: Callable[[str], bool]) -> NDArray[np.int64]:
-        """Return the rows whose text is wanted, ascending, without looking at the others."""
+        """Return the rows whose text `is_wanted`, ascending; it is called once for each distinct text."""
         _, texts, order, starts = self._read_codes(name)
         parts = [order[starts[code] : starts[code + 1]] for code, text in enumerate(texts) if is_wanted(text)]
         return parts[0] if len(parts) == 1 else np.sort(np.concatenate([np.empty(0, np.int64), *parts]))
@@ -124,7 +124,7 @@ class FilterColumns:
 
 
 def _is_in(path: str, category: str) -> bool:
-    """Return whether a category path is a category or below it; the latter is a path, or the name of a level."""
+    """Return whether `path` is `category` or below it; `category` is a path, or the name of one level."""
     return (
         path == category or path.startswith(category + CATEGORY_SEPARATOR) or category in path.split(CATEGORY_SEPARATOR)
     )

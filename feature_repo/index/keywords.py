@@ -29,7 +29,7 @@ Scores = NDArray[np.float32]
 
 
 class KeywordIndex:
-    """BM25 scores of the titles of a segment."""
+    """BM25 of the n titles of a segment."""
 
     def __init__(self, model: bm25s.BM25, average_length: float) -> None:
         """Wrap an index of bm25s and the mean number of words of its titles; `open_keywords` reads both."""
@@ -74,7 +74,7 @@ def build_keywords(titles: Sequence[str | None], *, k1: float = K1, b: float = B
     """Return the index of some titles, at least one; a null title has no words."""
     words = [segment_text(title or "") for title in titles]
     model = bm25s.BM25(k1=k1, b=b)
-    # A word of its own keeps bm25s from an index without words, which it refuses.
+    # bm25s refuses an index without words; this word is in no query.
     model.index([*words[:-1], words[-1] or ["\0"]], show_progress=False)
     return KeywordIndex(model, float(np.mean([len(one) for one in words])))
 

@@ -21,7 +21,7 @@ CONSTRUCTION_SEARCH = 80
 DEFAULT_SEARCH = 64
 """Candidates that are kept while the graph is searched, where no other number was measured."""
 EXACT_ROWS = 20_000
-"""Up to so many allowed vectors are compared one by one: exact, and faster than a graph under a narrow filter."""
+"""Up to this number of allowed vectors, each is compared: exact, and faster than a graph under a narrow filter."""
 BLOCK_ROWS = 65_536
 """Vectors compared at a time."""
 
@@ -74,13 +74,16 @@ class VectorColumn:
             packed = np.packbits(bits, bitorder="little")
             parameters.sel = library.IDSelectorBitmap(packed)
         scores, positions = self.graph.search(query[None], top_k, params=parameters)
-        if positions[0, -1] < 0:  # the graph has no path through what the filter leaves
+        if positions[0, -1] < 0:  # the graph search found fewer than top_k allowed vectors
             return search_exact(self.matrix, query, top_k, allowed)
         return positions[0], scores[0]
 
 
 def search_exact(matrix: Vectors, query: Vectors, top_k: int, allowed: Ints | None) -> tuple[Ints, Vectors]:
-    """Do what `VectorColumn.search` does by comparing every allowed vector. Of equal ones the first comes first."""
+    """Return what `VectorColumn.search` returns, by comparing every allowed vector; ties are in the order of `matrix`.
+
+    If vectors tie at the last place, any of them may be returned.
+    """
     count = len(matrix) if allowed is None else len(allowed)
     scores = np.empty(count, np.float32)
     for start in range(0, count, BLOCK_ROWS):

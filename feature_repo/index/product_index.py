@@ -150,7 +150,12 @@ class ProductIndex:
         return positions[positions >= 0]
 
     def take_vectors(self, vector: str, rows: Ints) -> Vectors:
-        """Return the vectors of some rows, float32 [rows, d]; NaN where a row has none."""
+        """Return the vectors of some rows, float32 [rows, d]; NaN where a row has none.
+
+        Args:
+            vector: one of `vectors`.
+            rows: rows of the index, in any order.
+        """
         width = max(one.vectors[vector].matrix.shape[1] for one in self.segments if vector in one.vectors)
         taken = np.full((len(rows), width), np.nan, np.float32)
         for number, segment in enumerate(self.segments):
@@ -160,9 +165,14 @@ class ProductIndex:
         return taken
 
     def take_lines(self, array: str, columns: Sequence[int], rows: Ints) -> NDArray[np.float32]:
-        """Return some lines of an array [lines, rows] of the segments for some rows, float32 [lines, rows].
+        """Return part of a segment array that has one line for each word, such as WORDS: float32 [columns, rows].
 
         NaN where a segment has no such array.
+
+        Args:
+            array: name of an array [lines, rows of the segment].
+            columns: numbers of the lines to return.
+            rows: rows of the index, in any order.
         """
         taken = np.full((len(columns), len(rows)), np.nan, np.float32)
         for number, segment in enumerate(self.segments):
@@ -173,7 +183,7 @@ class ProductIndex:
         return taken
 
     def take_array(self, name: str, row: int) -> NDArray[Any] | None:
-        """Return the values of an array [rows, ...] of the segments for one row; None if its segment has none."""
+        """Return the values of one row in an array [rows, ...] of its segment; None if the segment lacks the array."""
         number = int(np.searchsorted(self.starts, row, side="right")) - 1
         values = self.segments[number].arrays.get(name)
         return None if values is None else values[row - self.starts[number]]
@@ -188,7 +198,7 @@ class ProductIndex:
         return np.concatenate(scores)
 
     def has_word(self, word: str) -> bool:
-        """Return whether the title of a row has a word."""
+        """Return whether any title of the index has a word; hidden rows count."""
         return any(segment.keywords.has_word(word) for segment in self.segments)
 
     def take(self, rows: Ints, columns: Sequence[str] | None = None) -> pa.Table:

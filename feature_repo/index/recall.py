@@ -10,8 +10,11 @@ from feature_repo.index.nearest import DEFAULT_SEARCH, Ints, VectorColumn, Vecto
 SHARES = (1.0, 0.1, 0.01, 0.001)
 """Shares of the products that the measured filters leave; 1 is no filter."""
 TOP_K = 10
+"""Results that are compared for each query."""
 QUERIES = 100
+"""Most queries of a measurement."""
 TARGET = 0.95
+"""Recall that the number of candidates must reach."""
 CANDIDATES = (16, 32, 64, 128, 256, 512, 1024)
 """Numbers of candidates that are tried until the recall reaches TARGET."""
 
@@ -26,7 +29,8 @@ def measure_recall(column: VectorColumn, queries: Vectors, seed: int = 0) -> dic
 
     Returns:
         `queries`, and `shares`: for each of SHARES a mapping with `share`, `candidates` and `recall`. A filter that
-        leaves fewer than TOP_K products is left out. Without a graph every recall is 1.
+        leaves fewer than TOP_K products is left out. Without a graph every recall is 1. If no number of CANDIDATES
+        reaches TARGET, the largest one and its recall are returned.
     """
     rng = np.random.default_rng(seed)
     measured = []
@@ -52,7 +56,9 @@ def compute_recall(found: list[Ints], truth: list[Ints]) -> float:
 
 
 def choose_candidates(measured: Mapping[str, Any] | None, share: float) -> int:
-    """Return the candidates that were measured for the next smaller share; DEFAULT_SEARCH where none was measured.
+    """Return how many candidates a search keeps: the most that any measured share of at least half of `share` needed.
+
+    A narrower filter needs more candidates. DEFAULT_SEARCH where no such share was measured.
 
     Args:
         measured: from `measure_recall`; None if nothing was measured.

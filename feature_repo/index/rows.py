@@ -38,5 +38,5 @@ picture."""
 
 
 def find_folder(settings: Settings, encoder_version: str) -> Path:
-    """Return the folder of the index of an encoder version, which need not exist."""
+    """Return the folder of the index of an encoder version; it may not exist yet."""
     return settings.offline / FOLDER / encoder_version.replace("/", "-")

@@ -1,6 +1,6 @@
-"""Searches that are kept under a name, with the products that they last returned.
+"""Searches that are saved under a name, with the products that they last returned.
 
-searches/NAME.json   in the folder of the Delta tables
+One JSON file for each search, `searches/NAME.json` in the folder of the Delta tables.
 """
 
 import json
@@ -32,7 +32,7 @@ class SavedSearch:
 
 
 def write_search(offline: Path, search: SavedSearch) -> None:
-    """Keep a search; an earlier one of its name is replaced."""
+    """Save a search; an earlier one of the same name is replaced."""
     with replace_atomically(_find_file(offline, search.name)) as unfinished:
         unfinished.write_text(json.dumps(asdict(search), ensure_ascii=False, indent=1))
 
@@ -59,7 +59,7 @@ def read_search(offline: Path, name: str) -> SavedSearch:
 def check_name(name: str) -> None:
     """Raise UsageError if a name has other characters than letters, digits, `.`, `_` and `-`, or begins with `.`."""
     if not re.fullmatch(r"[\w.-]{1,100}", name) or name.startswith("."):
-        raise UsageError(f"{name!r} is no name of a search; expected letters, digits, `.`, `_` and `-`")
+        raise UsageError(f"{name!r} is not a name of a search; expected letters, digits, `.`, `_` and `-`")
 
 
 def make_run_time(now: datetime) -> str:
@@ -80,6 +80,6 @@ def forget_found(offline: Path, product_ids: Sequence[str], *, dry_run: bool = F
 
 
 def _find_file(offline: Path, name: str) -> Path:
-    """Return the file of a search, which need not exist."""
+    """Return the file of a search; it may not exist yet. Raise UsageError for a name that is not allowed."""
     check_name(name)
     return offline / FOLDER / f"{name}.json"

@@ -37,7 +37,7 @@ _FUNCTION_WORDS = frozenset(
 
 
 def segment_text(text: str) -> list[str]:
-    """Return the words of a text, in their order, with repeats; none of a text without letters and digits."""
+    """Return the words of a text, in their order, with repeats; empty for a text without letters and digits."""
     words = []
     for piece in rjieba.cut(unicodedata.normalize("NFKC", text).lower()):
         if not piece.isascii():

@@ -27,7 +27,7 @@ from feature_repo.index.segment import Segment, open_segment, write_segment
 from feature_repo.schema import PRODUCT_ID
 
 FLAT_ROWS = 50_000
-"""Up to so many products there is one segment without graphs, written anew by each change."""
+"""Up to this number of products there is one segment without graphs, which each change writes anew."""
 MAX_APPENDED = 20_000
 MAX_APPENDED_SHARE = 0.1
 """The segments are merged when more rows than MAX_APPENDED, and than this share of the main segment, were added or
@@ -58,7 +58,7 @@ class IndexedProducts:
 
 
 def needs_merge(index: ProductIndex, added: int) -> bool:
-    """Return whether an index must be built anew to take so many added or replaced products."""
+    """Return whether an index must be built anew to take `added` products, new and replaced ones together."""
     main = len(index.segments[0])
     if len(index.flags) + added <= FLAT_ROWS or main <= FLAT_ROWS:
         return True
@@ -281,9 +281,11 @@ def _flag_gone(segments: Sequence[Segment], gone: Sequence[str]) -> NDArray[np.u
 
 
 def _draw_queries(segment: Segment, vector: str) -> Vectors:
-    """Return vectors to search with: those of another kind of some products where there are any, else sums of two.
+    """Return the vectors that recall is measured with, float32 [at most QUERIES, d]; the same in each call.
 
-    A product's own vector would be too easy: a search that reaches the product is beside its nearest ones.
+    They are vectors of another kind, such as text vectors for image vectors, where the segment has any of this width;
+    else normalised sums of two random vectors. A product's own vector is too easy: a search that finds the product has
+    its nearest ones beside it.
     """
     column = segment.vectors[vector]
     width = column.matrix.shape[1]

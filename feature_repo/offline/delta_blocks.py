@@ -1,4 +1,4 @@
-"""Append rows to a Delta table block by block: one commit, for rows that do not fit in memory, such as images.
+"""Append rows that do not fit in memory, such as images, to a Delta table: block by block, in one commit.
 
 `deltalake.write_deltalake` takes a stream of rows too, but reads it faster than it writes, so that all rows are in
 memory at once. Here Arrow writes the Parquet files, and Delta Lake gets the commit that names them.
@@ -22,10 +22,10 @@ from feature_repo.offline import delta
 from feature_repo.offline.delta_files import make_parent, to_uri
 
 FILE_BYTES = 1 << 30
-"""A file that has reached this size is closed, and the next block begins another."""
+"""Size in bytes at which a file is closed; the next block begins another."""
 VALUES_PER_CHECK = 16
-"""Values that Arrow writes between two looks at the size of a page. Its default, 1,024, makes pages of 100 MB of
-images, and a reader holds whole pages."""
+"""Values that Arrow writes before it checks the size of a page. Its default, 1,024, makes pages of 100 MB of images,
+and a reader holds whole pages in memory."""
 
 
 def append_blocks_if_version(

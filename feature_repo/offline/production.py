@@ -129,7 +129,7 @@ def record_step(folder: Path, before: Upgrade | None, **changes: Any) -> Upgrade
 
     Args:
         folder: folder of the offline tables.
-        before: the state on which the step is based; None if none is recorded.
+        before: the state that the step follows; None if none is recorded.
         changes: new values of fields of `Upgrade`; `created` must be among them, and without `before` all but
             `sequence`.
 
@@ -196,7 +196,7 @@ def count_products(folder: Path) -> dict[str, tuple[int, datetime]]:
 
 
 def rows_filter(path: Path) -> pyarrow.dataset.Expression | None:
-    """Return the filter for the rows of a table that readers get; None if they get all.
+    """Return the filter that keeps the rows of the version in production; None if readers get every row.
 
     Args:
         path: the table's folder, in the folder of the offline tables.

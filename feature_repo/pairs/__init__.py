@@ -4,10 +4,10 @@
     title_statistics.py  how rare words are, hashed
     measures.py          pack size, stage, volume and other measures that a title states
     picture.py           edges and colours of a picture
-    metric.py            spaces that pairs of the same product teach
-    prepared.py          products taken apart once
+    metric.py            learned spaces in which the same products are near
+    prepared.py          words, numbers, vectors and measures of each product, extracted once
     features.py          the features of a pair
-    labels.py            pairs that people judged, as CSV
+    labels.py            judged pairs, read from CSV
     verifier.py          the classifier, its calibration and its reasons; one file
 
 Functions on Arrow tables and NumPy arrays; nothing here reads a store. Needs SciPy, scikit-learn and

@@ -1,7 +1,8 @@
-"""What two products have in common, as numbers: the features from which the verifier decides whether they are the same.
+"""The features of a pair of products, from which the verifier decides whether they are the same.
 
-All features are symmetric: a pair and its mirror image have the same. NaN means unknown: one of the products lacks the
-column, the vector or the word. So a pair of products without images is not a pair of products with different images.
+All features are symmetric: exchanging the two products does not change them. NaN means unknown: one of the products
+lacks the column, the vector or the word. Two products without images are therefore not two products with different
+images.
 """
 
 import numpy as np
@@ -121,7 +122,7 @@ def _compare_weights(prefix: str, weights: sp.csr_matrix, left: Int64, right: In
 
 def _compare_words(products: PreparedProducts, a: int, b: int) -> dict[str, float]:
     """Return the features of one pair that are not sums over words."""
-    found = _share_found(products, a, b), _share_found(products, b, a)
+    found = _compute_found_share(products, a, b), _compute_found_share(products, b, a)
     models = sorted((len(products.models[a]), len(products.models[b])))
     words = sorted((len(products.words[a]), len(products.words[b])))
     numbers = products.numbers[a] | products.numbers[b]
@@ -140,7 +141,7 @@ def _compare_words(products: PreparedProducts, a: int, b: int) -> dict[str, floa
         "words_high": words[1],
         "brand_equal": float(products.brand[a] == products.brand[b]) if both_brands else nan,
         "brand_in_title": _find_brand(products, a, b),
-        "category_shared": _share_levels(products.category[a], products.category[b]),
+        "category_shared": _compute_shared_levels(products.category[a], products.category[b]),
     }
     for name in MEASURES:
         x, y = products.measures[a].get(name), products.measures[b].get(name)
@@ -148,7 +149,7 @@ def _compare_words(products: PreparedProducts, a: int, b: int) -> dict[str, floa
     return row
 
 
-def _share_found(products: PreparedProducts, a: int, b: int) -> float:
+def _compute_found_share(products: PreparedProducts, a: int, b: int) -> float:
     """Return the weight share of the words of title `a` that occur in the joined text of `b`; NaN without words."""
     words = products.word_weights[a]
     total = sum(words.values())
@@ -169,7 +170,7 @@ def _find_brand(products: PreparedProducts, a: int, b: int) -> float:
     return float(any(brand in products.joined[other] for brand, other in stated)) if stated else float("nan")
 
 
-def _share_levels(left: list[str], right: list[str]) -> float:
+def _compute_shared_levels(left: list[str], right: list[str]) -> float:
     """Return the number of first levels that are equal, as a share of the longer path; NaN if one is unknown."""
     if not left or not right:
         return float("nan")

@@ -1,10 +1,10 @@
-"""Pairs that people judged: a CSV with one judgement a row.
+"""Pairs of products that people judged, from a CSV with one judgement in each row.
 
     pair_id,product_id_l,product_id_r,label,labeller,labelled_at,inclusion_probability
 
 `label` is one of PAIR_LABELS; `labelled_at` and `labeller` may be empty. `inclusion_probability` is the probability
-with which the pair was drawn for labelling, in (0, 1]; empty counts as 1. It makes figures and training weights right
-although rare pairs were drawn more often.
+with which the pair was drawn for labelling, in (0, 1]; empty counts as 1. Training weighs a pair by its inverse, so
+that pairs that were drawn more often do not count more.
 """
 
 import csv
@@ -41,21 +41,23 @@ class LabelledPairs:
     left: NDArray[np.int64]
     """[m], rows of the products."""
     right: NDArray[np.int64]
+    """[m], likewise."""
     is_same: NDArray[np.bool_]
-    """[m]; a similar product is not the same."""
+    """[m]; false for the label `similar`."""
     weight: NDArray[np.float64]
     """[m], 1 / inclusion probability, scaled to a mean of 1."""
 
 
 def read_judgements(file: Path) -> pa.Table:
-    """Return the judged rows of a CSV as schema PAIR_JUDGEMENTS, in the order of the file. UTF-8.
+    """Return the judged rows of a CSV in UTF-8 as schema PAIR_JUDGEMENTS, in the order of the file.
 
-    Rows without a label are not judged yet, and are left out.
+    Rows without a label are not judged yet and are left out.
 
     Raises:
         NotFoundError: there is no such file.
-        InvalidInputError: a column is missing, or a row has an unknown label, no pair of two different products, or a
-            probability or time that is none; the message names the line.
+        InvalidInputError: a column is missing; or a row has an unknown label, an empty id, twice the same id, a
+            probability that is not in (0, 1], or a time that cannot be read or has no time zone. The message names
+            the line.
     """
     if not file.is_file():
         raise NotFoundError(f"{file}: no such file; expected a CSV of judged pairs")
@@ -73,7 +75,7 @@ def read_judgements(file: Path) -> pa.Table:
 def select_pairs(judgements: pa.Table, product_ids: pa.Array) -> LabelledPairs:
     """Return the judged pairs as rows of a catalogue; `unsure` pairs are left out.
 
-    Of a pair that was asked several times, under several numbers, the answer of most counts; a tie is left out.
+    If a pair has several judgements under several `pair_id`, the majority counts; a tie is left out.
 
     Args:
         judgements: of PAIR_JUDGEMENTS.
@@ -120,14 +122,19 @@ def _parse_row(row: dict[str, str | None], place: str) -> dict[str, object]:
     values = {name: (row.get(name) or "").strip() for name in PAIR_JUDGEMENTS.names}
     left, right = values["product_id_l"], values["product_id_r"]
     if not left or not right or left == right:
-        raise InvalidInputError(f"{place}: {left or 'no id'} and {right or 'no id'} are no pair of two products")
+        raise InvalidInputError(
+            f"{place}: {left or 'no id'} and {right or 'no id'} are not two different products; correct the ids"
+        )
     if values["label"] not in PAIR_LABELS:
         raise InvalidInputError(f"{place}: label is {values['label']!r}; use one of {', '.join(PAIR_LABELS)}")
     try:
         probability = float(values["inclusion_probability"] or 1)
         labelled_at = datetime.fromisoformat(values["labelled_at"]) if values["labelled_at"] else None
     except ValueError:
-        raise InvalidInputError(f"{place}: inclusion_probability or labelled_at is no number or no time") from None
+        raise InvalidInputError(
+            f"{place}: inclusion_probability or labelled_at cannot be read; expected a number in (0, 1] and a time "
+            "such as 2026-03-01T12:00:00Z"
+        ) from None
     if not 0 < probability <= 1:
         raise InvalidInputError(f"{place}: inclusion_probability is {probability}; expected a number in (0, 1]")
     if labelled_at is not None and labelled_at.tzinfo is None:

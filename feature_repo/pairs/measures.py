@@ -1,8 +1,8 @@
 """Measures that a title states: pack size, stage, volume, weight, storage, length and age.
 
-Two products that state one measure differently are not the same product, however alike they look and read: 6 bottles
-are not 12. `find_conflicts` names such measures. Those of VETO_MEASURES are a veto; ages and lengths are only features
-of the verifier, because sellers add ages that do not apply to be found by more words.
+Two products that state one measure differently are not the same product, even if everything else is equal: 6 bottles
+are not 12. `find_conflicts` names such measures. A conflict in VETO_MEASURES decides alone; ages and lengths are only
+features of the verifier, because sellers add ages that do not apply, to be found by more words.
 """
 
 import re

@@ -1,8 +1,8 @@
-"""Spaces in which two products of one kind are near: projections that pairs of the same product teach.
+"""Learned spaces in which two offers of the same product are near: linear projections, fitted on pairs.
 
-A direction in which two photographs of one product differ, such as the light, says little; one in which products
-differ and photographs of one do not says much. The projection divides by the former and keeps the largest of the
-latter: within-class covariance normalisation, then linear discriminant analysis (Hatch and others, 2006).
+Two photographs of one product differ in some directions, such as the light; other directions differ between products
+only. The projection divides by the standard deviation within pairs and keeps the directions of the largest remaining
+variance: within-class covariance normalisation (Hatch, Kajarekar and Stolcke, 2006), then linear discriminant analysis.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ SPACES: dict[str, tuple[str, ...]] = {
     "picture": ("image", "edges", "colours"),
     "product": ("image", "edges", "colours", "text"),
 }
-"""Columns that each learned space is made of."""
+"""Learned space -> the columns that it is made of."""
 WIDTH = 64
 """Dimensions that are kept at most."""
 SHRINKAGE = 0.1

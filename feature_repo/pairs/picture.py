@@ -1,7 +1,7 @@
-"""A picture in 176 numbers that the encoder's vector does not hold: the edges and colours of each part of it.
+"""A description of a picture in 176 numbers: the edges and the mean colours of each of its parts.
 
 Encoders that are trained on titles keep what titles say. Two photographs of one striped shirt also have the same
-stripes, which gradients show and a small encoder forgets.
+stripes, which a small encoder loses and gradients keep.
 """
 
 from pathlib import Path
@@ -14,13 +14,15 @@ from feature_repo.errors import InvalidInputError
 Floats = NDArray[np.float32]
 
 SIDE = 64
-"""Pixels of a side that a picture is scaled to."""
+"""Height and width in pixels to which a picture is scaled."""
 CELLS = 4
 """Cells along a side."""
 ORIENTATIONS = 8
 """Bins of the angle of an edge, over half a turn."""
 EDGES = CELLS * CELLS * ORIENTATIONS
+"""Numbers that describe the edges; they come first."""
 WIDTH = EDGES + CELLS * CELLS * 3
+"""Numbers of a description: edges, then colours."""
 
 
 def describe_picture(source: Path | bytes) -> Floats | None:

@@ -1,4 +1,4 @@
-"""Products taken apart once, so that each pair of them is only a comparison."""
+"""What products are compared by, extracted once for each product instead of once for each pair."""
 
 import re
 from dataclasses import dataclass, replace
@@ -39,31 +39,37 @@ class PreparedProducts:
     title: sp.csr_matrix
     """TF-IDF of the words of the titles."""
     grams: sp.csr_matrix
+    """TF-IDF of the runs of 3 to 5 characters of the titles."""
     text: sp.csr_matrix
     """TF-IDF of the words of title and description; the same as `title` without descriptions."""
     title_weights: sp.csr_matrix
     """Inverse document frequency of each distinct word of the titles."""
     text_weights: sp.csr_matrix
+    """The same of title and description."""
     words: list[list[str]]
-    """Of the titles."""
+    """Words of each title, in their order, with repeats."""
     word_weights: list[dict[str, float]]
     """Inverse document frequency by distinct word of the titles."""
     joined: list[str]
     """Title and description without spaces."""
     models: list[set[str]]
+    """Model numbers of each title."""
     text_models: list[set[str]]
+    """Model numbers of title and description."""
     numbers: list[set[str]]
+    """Numbers of each title, as texts."""
     brand: list[str]
     """Without spaces and in lower case; "" if unknown."""
     category: list[list[str]]
-    """Levels from the top; none if unknown."""
+    """Levels from the top; empty if unknown."""
     price: Floats
     """NaN if unknown or not positive."""
     measures: list[dict[str, Values]]
+    """Of title and description, by name of measures.MEASURES."""
 
     @staticmethod
     def prepare(products: pa.Table, statistics: TitleStatistics) -> "PreparedProducts":
-        """Take products apart once, so that each pair is only a comparison.
+        """Extract words, model numbers, measures and vectors of n products.
 
         Args:
             products: n products with any of the columns `title`, `description`, `brand`, `category`, `price`,
@@ -103,7 +109,7 @@ class PreparedProducts:
         )
 
     def list_metric_columns(self) -> dict[str, Floats]:
-        """Return the columns that `metric.SPACES` are made of, as far as there are any."""
+        """Return the columns that `metric.SPACES` are made of, float32 [n, d] by name; missing ones are left out."""
         columns: dict[str, Floats] = {}
         for name in ("image", "text"):
             if name in self.vectors:

@@ -1,4 +1,4 @@
-"""How rare each word of the titles of a catalogue is: what overlap of two titles is weighted by.
+"""How rare each word in the titles of a catalogue is: the weight of a word that two titles share.
 
 Words are hashed into a fixed number of columns, so the statistics need no vocabulary and have one size for every
 catalogue. Two words in one column count as one; at 2^18 columns that is rare and harmless.
@@ -41,11 +41,11 @@ class TitleStatistics:
 
 
 def count_columns(texts: Sequence[str | None], split: Callable[[str | None], list[str]]) -> sp.csr_matrix:
-    """Return which columns the tokens of each text hash to: float32 CSR [n, COLUMNS], number of the tokens.
+    """Return how many tokens of each text hash to each column: float32 CSR [n, COLUMNS].
 
     Args:
         texts: n texts.
-        split: the tokens of a text, such as `split_words`.
+        split: returns the tokens of a text, such as `split_words`.
     """
     from sklearn.feature_extraction import FeatureHasher
 

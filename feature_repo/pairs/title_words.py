@@ -1,22 +1,22 @@
-"""Titles as words: the tokens that pairs of products are compared by, in Chinese and in languages with spaces.
+"""The words of titles, in Chinese and in languages with spaces, for the comparison of two products.
 
 Text is NFKC-normalised and lower case. A run of ASCII letters and digits is one word, with inner hyphens, dots and
-slashes removed: `DMW-BLB13` and `dmwblb13` are one word, and so is `10.1`, as `101`. A run of any other letters, such
-as Chinese ones, is its overlapping pairs of characters.
+slashes removed: `DMW-BLB13` and `dmwblb13` are the same word, and `10.1` becomes `101`. A run of any other letters,
+such as Chinese ones, gives its overlapping pairs of characters.
 """
 
 import re
 import unicodedata
 
 MODEL_LENGTH = 4
-"""Characters that a model number has at least."""
+"""Minimum length of a model number in characters."""
 
 _RUN = re.compile(r"[a-z0-9](?:[a-z0-9./-]*[a-z0-9])?|[^\W_a-z0-9]+")
 _SEPARATOR = re.compile(r"[./-]")
 
 
 def split_words(text: str | None) -> list[str]:
-    """Return the words of a text in their order, with repeats; none for None."""
+    """Return the words of a text in their order, with repeats; empty for None."""
     if not text:
         return []
     words = []

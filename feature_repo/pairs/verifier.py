@@ -6,9 +6,9 @@ beside the offline tables in `pair_verifiers/VERSION.npz`, and needs neither tor
     word_idf, gram_idf             how rare words are
     mean_NAME, projection_NAME     learned spaces
     model                          the classifier as LightGBM's own text, UTF-8
-    calibration, threshold         slope and intercept on the log-odds; from which probability on a pair is the same
+    calibration, threshold         slope and intercept on the log-odds; lowest probability of the same product
     encoder_version, trained       of the vectors; microseconds since 1970 UTC
-    context, group_threshold       the classifier of `produce groups`, and from which probability on it groups
+    context, group_threshold       the second classifier, as `model`; its lowest probability of one group
 """
 
 import zipfile
@@ -53,15 +53,16 @@ class PairVerifier:
     """The calibrated log-odds are slope * the classifier's log-odds + intercept (Platt, 1999)."""
     intercept: float
     threshold: float
-    """The probability from which on a pair counts as the same; chosen for the largest F1."""
+    """Lowest probability at which a pair counts as the same; chosen for the largest F1."""
     encoder_version: str
     """"" if it was trained without vectors."""
     trained_us: int
+    """Time of the training, microseconds since 1970 UTC."""
     context_text: str = ""
     """LightGBM's text of the classifier that decides a pair of a catalogue from its context, which only
     `produce groups` knows; "" if it was not trained."""
     group_threshold: float = 1.0
-    """The probability of that classifier from which on a pair may be in one group."""
+    """Lowest probability of that classifier at which a pair may be in one group."""
 
     @cached_property
     def booster(self) -> "lightgbm.Booster":
@@ -103,10 +104,10 @@ class PairVerifier:
         return np.where(has_veto(features), 0, probability).astype(np.float32)
 
     def explain_pairs(self, features: Floats) -> Floats:
-        """Return how much each of REASONS adds to the log-odds, float32 [m, len(REASONS)].
+        """Return how much each of REASONS adds to the log-odds of m pairs, float32 [m, len(REASONS)].
 
-        Positive values speak for the same product. They are SHAP values of the trees (Lundberg and others, 2020),
-        summed over the features of each reason; a vetoed measure is minus infinity.
+        Positive values are evidence for the same product. They are SHAP values of the trees (Lundberg and others,
+        2020), summed over the features of each reason; after a veto, `measures` is minus infinity.
         """
         shares = np.asarray(self.booster.predict(features, pred_contrib=True, num_threads=1))[:, :-1] * self.slope
         reasons = np.zeros((len(features), len(REASONS)), np.float32)

@@ -39,7 +39,7 @@ def test_one_pair_judged_twice_with_one_answer_counts_once(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("1,a,a,same,,,1", "line 2: a and a are no pair"),
+        ("1,a,a,same,,,1", "line 2: a and a are not two different products"),
         ("1,a,b,equal,,,1", "line 2: label is 'equal'"),
         ("1,a,b,same,,,0", r"line 2: inclusion_probability is 0"),
         ("1,a,b,same,,yesterday,1", "line 2: inclusion_probability or labelled_at"),
