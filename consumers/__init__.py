@@ -1,4 +1,4 @@
-"""Reads features: training sets and their lift, tag quality, monitoring, serving.
+"""Reads features: training sets and their lift, search, tag and group quality, encoder gates, monitoring, serving.
 
     cli.py       the command line; commands/ has one file per subcommand
     online/      the online reader for ranking services
@@ -7,7 +7,7 @@
     search/      products for a sentence
     tagging/     quality of the predicted tags
     captions/    quality of the written captions
-    labels/      pairs for people to judge, and what their answers say
+    labels/      samples of product pairs for people to judge, and precision and recall from their answers
     report_json.py  reports as JSON
     gate/        whether the candidate of an encoder upgrade may go into production
     monitoring/  freshness, consistency and drift checks; metrics and the status page

@@ -11,11 +11,11 @@
     codes/          vectors to `product_codes`: semantic IDs
     groups/         vectors and judged pairs to `product_group`: offers of the same product
     behaviour/      the impression log to `user_interest` and `product_neighbours`
-    index/          vectors, titles and pictures as an index to search
+    index/          vectors, titles, prices and tags to an index for search
     captions/       images to `product_caption`
     streaming/      products and clicks as they arrive
-    upgrade/        from one encoder to the next while readers are served
-    pipeline/       one command a day: the steps in order
+    upgrade/        replaces the encoder in production while readers are served
+    pipeline/       `produce day`: the steps of a deployment in order
     maintenance.py  forget products and users, drop corrected rows, remove files
     input_digest.py what a derived row was made from, as 64 bits
     stored_rows.py  the rows that a derived table has, and which of them are up to date

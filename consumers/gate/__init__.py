@@ -1,4 +1,4 @@
-"""Whether the candidate of an encoder upgrade may go into production.
+"""`consume gate`: whether the candidate of an encoder upgrade may go into production.
 
 measures.py  coverage, neighbour overlap, tag agreement: candidate and production, from the offline tables
 clicks.py    next-click hit rate and the AUC of a ranker on a log, for both versions

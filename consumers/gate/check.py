@@ -1,4 +1,4 @@
-"""All gates of one candidate: what is measured, which value passes, and the report."""
+"""All gates of one candidate: their limits, their values, and the report."""
 
 import math
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class Limits:
     max_hit_rate_loss: float = 0.02
     """How much lower the next-click hit rate may be."""
     max_auc_loss: float = 0.002
-    """How much lower the AUC may be: the lower bound of the interval counts."""
+    """How much lower the AUC may be, at the lower bound of its interval."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class ClickLogOptions:
     replicates: int = 200
     """Bootstrap draws."""
     table_format: TableFormat = DEFAULT_FORMAT
-    """What the user says about the file."""
+    """How the file is written: encoding, separator, names of columns, time zone."""
 
 
 def check_candidate(

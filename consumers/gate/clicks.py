@@ -1,4 +1,4 @@
-"""What both encoder versions are worth on a log: next-click hit rate, and the AUC of a ranker that has all features.
+"""Both encoder versions on a log: next-click hit rate, and the AUC of a ranker that has all features.
 
 Both versions are joined to the same impressions, as of their own times, and both rankers train on the same rows with
 the same seeds. The difference has an interval over drawn users and products.
@@ -45,7 +45,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class ClickMeasures:
-    """What a log says of both versions."""
+    """Measures of both versions on a log."""
 
     hit_rate: tuple[float, float]
     """Next-click hit rate in production and of the candidate (consumers/ranking/proxies.py)."""

@@ -16,7 +16,7 @@ from feature_repo.schema import CREATED_TIMESTAMP, ENCODER_VERSION, EVENT_TIMEST
 
 Floats = NDArray[np.float64]
 MAX_PRODUCTS = 20_000
-"""Products among which neighbours are searched; of more, a sample."""
+"""Products among which neighbours are searched; of more, a random sample."""
 MAX_QUERIES = 1_000
 """Products whose neighbours are compared."""
 
@@ -45,7 +45,7 @@ class Mean:
 
 
 def measure_coverage(settings: Settings, table: str, production: str, candidate: str) -> tuple[float, int] | None:
-    """Return which share of the entities and event times of one version another one has too, and their number.
+    """Return the share of one version's rows, by entity and event time, that another has too, and the number of rows.
 
     Args:
         settings: the deployment.
@@ -76,7 +76,7 @@ def measure_overlap(settings: Settings, production: str, candidate: str, *, top_
         settings: the deployment.
         production: the version in production.
         candidate: the other version.
-        top_k: how many nearest products.
+        top_k: number of nearest products; fewer if fewer products have both vectors.
         seed: of the samples of MAX_PRODUCTS and MAX_QUERIES.
 
     Returns:
@@ -101,7 +101,7 @@ def measure_overlap(settings: Settings, production: str, candidate: str, *, top_
 
 
 def measure_tag_agreement(settings: Settings, tag: str, production: str, candidate: str) -> Mean:
-    """Return which share of the products has the same value of a tag in both versions, of those with one in both.
+    """Return the share of products with the same value of a tag in both versions, of those with a value in both.
 
     Args:
         settings: the deployment.

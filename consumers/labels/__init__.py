@@ -1,8 +1,8 @@
-"""Pairs to be judged by people, and what their judgements say about the groups.
+"""`consume labels`: samples of product pairs for people to judge, and the quality of groups from their judgements.
 
-frame.py      what can be drawn: each product and what was recalled for it
+frame.py      the pairs that can be drawn: each product with its candidates
 sample.py     draw pairs with known inclusion probabilities; the same products from week to week
-files.py      CSV and Label Studio's JSON, out and in
+files.py      write and read CSV and Label Studio's JSON
 estimates.py  precision, recall and mean average precision from unequal probabilities
 changes.py    which categories got worse
 report.py     the report of `consume labels score`

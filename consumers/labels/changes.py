@@ -1,8 +1,8 @@
 """Which categories got worse between two weeks.
 
-The weeks share anchors, so the difference is taken anchor by anchor. Its sign is as likely one way as the other if
-nothing changed: a category's p-value is the share of random signs under which precision falls as much (a randomization
-test; Fisher, 1935). Holm's correction bounds the probability of any false alarm over all categories.
+The weeks share anchors, so the difference is computed for each anchor. If nothing changed, both signs of a difference
+are equally likely: a category's p-value is the share of random signs with which precision falls at least as much (a
+randomization test; Fisher, 1935). Holm's correction bounds the probability of any false alarm over all categories.
 """
 
 import numpy as np
@@ -14,6 +14,7 @@ Floats = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 
 DRAWS = 10_000
+"""Random signs of each anchor."""
 
 
 def find_worse(
@@ -37,7 +38,13 @@ def find_worse(
 
 
 def measure_fall(before: tuple[Floats, Floats, Int64], after: tuple[Floats, Floats, Int64], seed: int) -> float:
-    """Return the p-value of the hypothesis that the weighted mean did not fall, one-sided."""
+    """Return the one-sided p-value, in (0, 1], of the hypothesis that the weighted mean did not fall; 1 if it did not.
+
+    Args:
+        before: [n] hits, [n] weights and [n] anchors of the earlier week, as in `find_worse`.
+        after: the same of the later week.
+        seed: of the signs.
+    """
     fall = np.average(before[0], weights=before[1]) - np.average(after[0], weights=after[1])
     if fall <= 0:
         return 1.0

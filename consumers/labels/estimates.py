@@ -1,9 +1,9 @@
 """Figures of a population from pairs that were drawn with unequal probabilities.
 
 A judged pair stands for 1 / inclusion probability pairs (Horvitz and Thompson, 1952). A share is a ratio of two such
-sums (Hajek, 1971), its variance that of the linearised ratio with anchors as clusters (Sarndal, Swensson and Wretman,
-"Model Assisted Survey Sampling", 1992, 5.6 and 5.7): pairs of one anchor are not independent. Pairs without a
-judgement, and unsure ones, are not counted as wrong: they take no part.
+sums (Hajek, 1971). Its variance is that of the linearised ratio with anchors as clusters (Sarndal, Swensson and
+Wretman, "Model Assisted Survey Sampling", 1992, 5.6 and 5.7): pairs of one anchor are not independent. Pairs without a
+judgement and unsure ones are left out, not counted as wrong.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class ShareEstimate:
     """Lower end of the 95% interval."""
     high: float
     judged: int
-    """Judged pairs, or anchors, that it comes from."""
+    """Number of judged pairs, or of anchors, that were averaged."""
 
     def __str__(self) -> str:
         if not self.judged:
@@ -36,7 +36,7 @@ class ShareEstimate:
 def estimate_share(hit: Bools | Floats, weight: Floats, anchor: Int64) -> ShareEstimate:
     """Return the weighted mean of n values in [0, 1] with its 95% interval.
 
-    The interval is Wilson's, with the number of independent values that the variance implies.
+    The interval is Wilson's, for the number of independent values that would have the same variance.
 
     Args:
         hit: [n].
@@ -56,14 +56,14 @@ def estimate_share(hit: Bools | Floats, weight: Floats, anchor: Int64) -> ShareE
 
 
 def sum_influence(hit: Floats, weight: Floats, anchor: Int64) -> Floats:
-    """Return the part of each anchor, in ascending order, in the error of the weighted mean."""
+    """Return what each anchor adds to the linearised error of the weighted mean, float64 [anchors], by ascending id."""
     influence = weight * (hit - np.average(hit, weights=weight)) / weight.sum()
     _, cluster = np.unique(anchor, return_inverse=True)
     return np.bincount(cluster, influence).astype(np.float64)
 
 
 def wilson_interval(share: float, values: float) -> tuple[float, float]:
-    """Return Wilson's 95% interval of a share of so many independent values."""
+    """Return the 95% interval of a share of `values` independent values (Wilson, 1927)."""
     z = 1.959964
     centre = (share + z * z / (2 * values)) / (1 + z * z / values)
     half = z / (1 + z * z / values) * float(np.sqrt(share * (1 - share) / values + z * z / (4 * values**2)))

@@ -23,7 +23,7 @@ from feature_repo.pairs.labels import PAIR_JUDGEMENTS, PAIR_LABELS
 from feature_repo.schema import CREATED_TIMESTAMP, PAIR_LABEL
 
 HIDDEN = ("is_repeat", CREATED_TIMESTAMP)
-"""Not in the files: a labeller must not know which pairs are repeats. `pair_id` tells it again at the import."""
+"""Columns that the files lack: a labeller must not know which pairs are repeats. The import finds it by `pair_id`."""
 
 
 def write_sample(sample: pa.Table, frame: SamplingFrame, file: Path) -> None:
@@ -31,8 +31,8 @@ def write_sample(sample: pa.Table, frame: SamplingFrame, file: Path) -> None:
 
     Args:
         sample: of schema.PAIR_LABEL.
-        frame: it was drawn from.
-        file: it is replaced when all of it is written.
+        frame: the frame from which it was drawn.
+        file: the file; an earlier one is replaced once all rows are written.
     """
     row = {name: number for number, name in enumerate(frame.product_ids)}
     table = sample.drop_columns(list(HIDDEN))
@@ -76,7 +76,7 @@ def read_judged(file: Path) -> pa.Table:
 
 
 def _mark_repeats(rows: Sequence[dict[str, Any]]) -> None:
-    """Set `is_repeat`: a pair whose number is that of another pair's repeat."""
+    """Set `is_repeat`: whether the `pair_id` is that of another pair's repeat."""
     from consumers.labels.sample import make_pair_id
 
     repeats = {make_pair_id(f"repeat {row['pair_id']}") for row in rows}

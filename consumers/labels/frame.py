@@ -1,4 +1,4 @@
-"""What can be drawn for judging: each product as an anchor, with the products that were recalled for it."""
+"""The pairs that can be drawn for judging: each product as an anchor, with the products that were recalled for it."""
 
 from dataclasses import dataclass
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""What the judged pairs say, week by week: the report of `consume labels score`."""
+"""The report of `consume labels score`: quality of the groups, week by week, from judged pairs."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,13 +27,13 @@ class CategoryScore:
 
     category: str
     precision: ShareEstimate
-    """Pairs of one group that are the same product."""
+    """Share of the pairs in one group that are the same product."""
     recall: ShareEstimate
-    """Same pairs, of those that were recalled, that are in one group. What was never recalled is not seen."""
+    """Share of the recalled pairs of the same product that are in one group. Others do not count."""
     precision_at_k: ShareEstimate
-    """The same of the first k recalled products of an anchor."""
+    """Share of the first `top_k` recalled products of an anchor that are the same product."""
     mean_average_precision: ShareEstimate
-    """Over anchors with at least one same product among the judged."""
+    """Mean over anchors with at least one judged pair of the same product."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class WeekScore:
     judged: int
     unsure: int
     kappa: float
-    """Cohen's kappa of the first and the repeated answers; NaN without repeats."""
+    """Cohen's kappa of the first and the repeated answers; NaN without repeats, 1 if all answers are equal."""
     repeats: int
     categories: tuple[CategoryScore, ...]
     """ALL first, then by name."""
@@ -52,12 +52,12 @@ class WeekScore:
 
 @dataclass(frozen=True)
 class LabelReport:
-    """The weeks in their order, and what got worse in the last of them."""
+    """The weeks in the order of their names, and which categories got worse in the last one."""
 
     top_k: int
     weeks: tuple[WeekScore, ...]
     worse: dict[str, float]
-    """Corrected p-value of each category whose precision fell from the last week but one to the last."""
+    """Corrected p-value of each category whose precision fell significantly from the last week but one to the last."""
 
     def __str__(self) -> str:
         lines = []
@@ -104,7 +104,7 @@ def import_labels(settings: Settings, rows: pa.Table, now: datetime) -> int:
 
 
 def score_labels(settings: Settings, *, top_k: int) -> LabelReport:
-    """Return the figures of all weeks whose names sort in their order.
+    """Return the figures of all weeks, in the alphabetical order of their names.
 
     Raises:
         NotFoundError: nothing was imported yet.
@@ -148,7 +148,7 @@ def _score_category(name: str, rows: pa.Table, top_k: int) -> CategoryScore:
 
     of_anchor = [np.flatnonzero(anchor == one) for one in np.unique(anchor)]
     average = np.array([average_precision(is_same[rows], rank[rows]) for rows in of_anchor])
-    # An anchor stands for as many anchors as its surest pair, which is drawn whenever the anchor is, stands for pairs.
+    # The weight of an anchor is that of its pair with the largest probability, which is drawn whenever the anchor is.
     anchor_weight = np.array([weight[rows].min() for rows in of_anchor])
     has_same = ~np.isnan(average)
     return CategoryScore(
@@ -201,7 +201,7 @@ def _measure_agreement(rows: pa.Table) -> tuple[float, int]:
 
 
 def _read_labels(settings: Settings) -> pa.Table:
-    """Return the newest row of each pair and labeller."""
+    """Return the newest row of each `pair_id`."""
     return versions.read_newest(
         delta.open_dataset(settings.table(schema.PAIR_LABEL_TABLE)),
         PAIR_LABEL.names,

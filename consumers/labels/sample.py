@@ -1,10 +1,10 @@
 """Draws pairs to be judged, each with the probability with which it was drawn.
 
-Anchors are drawn by category, so that small categories have figures too; then each anchor's recalled products: all
-those in its group and the first ones of its list, and a share of the others by score. A product has one random number
-for all weeks (permanent random numbers: Ohlsson, 1995): as long as the rates are alike, the same anchors are drawn each
-week, and weeks are compared on the same products. Some pairs are asked a second time, mirrored and under another
-number, to measure how far labellers agree with themselves and each other.
+Anchors are drawn by category, so that small categories have figures too. Then the recalled products of each anchor are
+drawn: all in its group, the first ones of its list, and a share of the others by score. A product has one random number
+for all weeks (permanent random numbers: Ohlsson, 1995): with the same rates the same anchors are drawn each week, and
+weeks are compared on the same products. Some pairs are asked a second time, with the sides exchanged and another id, to
+measure how far labellers agree with themselves and each other.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class SamplingRates:
-    """How much is drawn."""
+    """The sizes of a sample."""
 
     anchors: int
     """Expected anchors of each category, all of them if it has fewer."""
@@ -94,7 +94,7 @@ def draw_number(name: str) -> float:
 
 
 def make_pair_id(name: str) -> str:
-    """Return a number that does not tell a labeller which pairs are repeats."""
+    """Return an id of 12 hex digits that does not tell a labeller which pairs are repeats."""
     return blake2b(name.encode(), digest_size=6).hexdigest()
 
 

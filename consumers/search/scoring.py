@@ -77,7 +77,7 @@ class SentenceScorer:
             ) from error
 
     def score(self, sentence: Sentence, vector: Vectors, selection: Selection) -> ScoredProducts:
-        """Return the scored products, rows ascending: all selected ones; of more than MAX_SCORED, the best of each part.
+        """Return the scored products, rows ascending: all selected ones, or the best of each part beyond MAX_SCORED.
 
         Args:
             sentence: the sentence.

@@ -1,8 +1,8 @@
-"""Pairs to groups of bounded diameter: every two members of a group are a probable pair.
+"""Groups from pairs, such that every two members of a group are a probable pair.
 
-Connected components alone chain: A is like B, B is like C, and A and C end in one group although they differ. So each
-component is divided by complete linkage: two parts are joined only while their least probable pair reaches the
-threshold. A pair without a probability counts as 0.
+Connected components alone form chains: A is like B, B is like C, and A and C are in one group although they differ.
+Each component is therefore divided by complete linkage: two parts are joined only if their least probable pair reaches
+the threshold. A pair without a probability counts as 0.
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ Floats = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 
 LARGEST_COMPONENT = 2_000
-"""Products of a component that complete linkage takes at once. A larger one is first divided by higher thresholds."""
+"""Largest component, in products, for complete linkage. A larger one is first divided by higher thresholds."""
 
 
 def cluster_products(
@@ -67,7 +67,11 @@ def list_components(left: Int64, right: Int64, products: int) -> Int64:
 
 
 def _split_components(left: Int64, right: Int64, probability: Floats, products: int) -> list[tuple[Int64, Int64]]:
-    """Return the products and the pairs of each component of at least 2 products, none above LARGEST_COMPONENT."""
+    """Return products and positions of the pairs of each component of at least 2 products.
+
+    A component of more than LARGEST_COMPONENT products is divided: its pairs up to the median probability are dropped,
+    and again until no part is too large. Pairs of one probability are all dropped at once.
+    """
     component = list_components(left, right, products)
     by_component = np.argsort(component[left], kind="stable")
     found = []

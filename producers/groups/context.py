@@ -1,8 +1,8 @@
-"""What the other candidates of two products say about the pair.
+"""The context of a pair: features from the other candidates of its two products.
 
-A pair that looks the same on its own is less likely so if each of the two has a better partner, and more likely so if
-both are probably the same as a third product. A second, small classifier decides each pair from its own probability and
-its context. It uses no label of another pair.
+A pair is less likely the same product if either of the two has a more probable partner, and more likely if both are
+probably the same as a third product. A second, small classifier decides each pair from its own probability and its
+context. It uses no label of another pair.
 """
 
 import numpy as np
@@ -24,7 +24,7 @@ CONTEXT_FEATURES = (
     "best_shared",  # the largest of those products
 )
 WORTH_COUNTING = 0.01
-"""Probability from which a pair counts for others, so that improbable pairs need not be stored."""
+"""Lowest probability at which a pair counts in the context of others; less probable pairs need not be stored."""
 
 
 def compute_context(left: Int64, right: Int64, probability: Floats, products: int) -> Floats:

@@ -1,4 +1,4 @@
-"""Ids of groups that stay as products come and go.
+"""Ids that groups keep while products come and go.
 
 An id belongs to the group, not to a member: a group keeps its id as long as it has a member that was in it. When groups
 are divided or joined, the id goes to the part with which the old group shares most members.
@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from hashlib import blake2b
 
 CHANGES = ("joined", "merged", "split", "gone", "returned")
-"""How a product's group changes. `joined`: its first group. `merged`: none of its former group's other products is
-left behind. `split`: some are. `gone`: it left the catalogue. `returned`: it is back in the group it was in."""
+"""How a product's group changes. `joined`: it is in its first group. `merged`: it moved to another group, and none
+stays in its former one. `split`: it moved, and other products stay in its former group. `gone`: it left the catalogue.
+`returned`: it is back in the catalogue, and in the same group as before."""
 
 
 def assign_group_ids(

@@ -37,9 +37,9 @@ class FormerGroups:
     digest: pa.Array
     """[n], int64, null without a row."""
     is_returned: Bools
-    """[n], whether the journal says that the product is gone."""
+    """[n], whether the journal's last change of the product is `gone`: an active product has returned."""
     gone: dict[str, str]
-    """Group by id of each product that has a row, is not active, and of which the journal does not say so yet."""
+    """Product id -> group id of each product that has a row, is not active, and is not `gone` in the journal yet."""
 
     @staticmethod
     def read(settings: Settings, product_ids: pa.Array) -> "FormerGroups":
@@ -74,7 +74,7 @@ class FormerGroups:
         return pc.equal(self.digest, input_digest.to_arrow(digests)).fill_null(False).to_numpy(zero_copy_only=False)
 
     def list_links(self) -> tuple[Int64, Int64]:
-        """Return, for each product that shares its group with earlier ones, its row and that of the first."""
+        """Return the links of each former group: for each member but the first, the row of the first and its own."""
         first: dict[str, int] = {}
         links = [(first.setdefault(group, row), row) for row, group in enumerate(self.group_id) if group is not None]
         pairs = np.array([link for link in links if link[0] != link[1]], np.int64).reshape(-1, 2)
@@ -107,7 +107,8 @@ def assign(
         product_ids: [n].
         cluster: [n], equal for products of one group.
         former: of the same products.
-        is_chosen: [n], products whose group may change; the others keep theirs. Groups are chosen as a whole.
+        is_chosen: [n], products whose group may change; the others keep theirs. All members of a group are chosen, or
+            none.
         now: the created timestamp, with a time zone.
     """
     rows = np.flatnonzero(is_chosen)

@@ -1,6 +1,7 @@
-"""Which products of a catalogue are the same, in memory: candidates, the verifier, the context of each pair.
+"""Trains the pair verifier and scores pairs, in memory.
 
-`train_matcher` learns a verifier from judged pairs; `score_products` scores the pairs of some products of a catalogue.
+`train_matcher` trains a verifier on judged pairs; `score_candidates` scores each pair on its own, and `score_context`
+scores it again with the other pairs of its products.
 """
 
 from collections.abc import Callable
@@ -31,7 +32,7 @@ CANDIDATE_SPACES = ("picture", "fused", "similar", "text")
 
 @dataclass(frozen=True)
 class MatcherSummary:
-    """What judged pairs taught."""
+    """A trained verifier and its quality."""
 
     verifier: PairVerifier
     pair_f1: float
@@ -81,14 +82,14 @@ def score_candidates(
     verifier: PairVerifier,
     progress: Callable[[int], None] = lambda pairs: None,
 ) -> Floats:
-    """Return the probability of each of m pairs on its own, float32 [m]. Only products of the pairs are taken apart.
+    """Return the probability of each of m pairs on its own, float32 [m]. Only products of the pairs are prepared.
 
     Args:
         products: n products with the columns of `PreparedProducts.prepare`.
         left: [m], rows of the products.
         right: [m], likewise.
         verifier: of the encoder version of the vectors.
-        progress: called with the number of pairs that are done.
+        progress: called with the number of scored pairs.
     """
     involved = np.unique(np.concatenate([left, right]))
     prepared = PreparedProducts.prepare(products.take(pa.array(involved)), verifier.statistics)

@@ -23,11 +23,13 @@ class ScoredPairs:
     """m pairs of n products; each once, with left < right, sorted by both."""
 
     left: Int64
+    """[m], rows of products."""
     right: Int64
+    """[m], likewise."""
     alone: Floats
-    """[m], probability of the pair alone."""
+    """[m], probability of the pair on its own."""
     probability: Floats
-    """[m], with the context; NaN where it is not known yet."""
+    """[m], probability with the context; NaN where it is not computed yet."""
 
     def touches(self, is_chosen: Bools) -> Bools:
         """Return whether a pair has a chosen product, bool [m]."""

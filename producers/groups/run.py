@@ -1,8 +1,8 @@
-"""`produce groups`: the increment of a day to `product_pair`, `product_group` and its journal.
+"""`produce groups`: adds rows to `product_pair`, `product_group` and its journal for what changed since the last run.
 
-Only products are compared whose inputs differ from those of their newest row in `product_group`: new and changed ones,
-and all of them after a training. Of the other pairs the stored probabilities are used. Only groups that a changed, gone
-or returned product can reach are divided again.
+A product is compared only if its inputs differ from those of its newest row in `product_group`: new and changed
+products, and all of them after a training. The other pairs keep their stored probabilities. Only groups that are linked
+to a changed or returned product are formed again.
 """
 
 from collections.abc import Callable
@@ -35,7 +35,7 @@ Bools = NDArray[np.bool_]
 Int64 = NDArray[np.int64]
 
 LARGEST_COMPLETED = 50
-"""Products of a connected component of which all pairs are scored, also those that were no candidates."""
+"""Largest connected component, in products, of which all pairs are scored, also those that were not candidates."""
 
 
 @dataclass(frozen=True)
@@ -97,11 +97,11 @@ def group_products(
         settings: the deployment.
         judgements: CSV of judged pairs from which to train a new verifier; None uses the newest one.
         encoder_version: version of the vectors; None for the one in production.
-        one_per_seller: never put two products of one seller into one group. Products without a seller are free.
+        one_per_seller: never put two products of one seller into one group. Products without a seller have no limit.
         top_k: candidates of a product in each space.
         seed: of a training.
         now: the created timestamp, with a time zone.
-        progress: called with what is done, and how many of how many.
+        progress: called with the name of the work, the number that is done, and the total.
 
     Raises:
         NotFoundError: there are no vectors, no such file, or no verifier of the encoder version.

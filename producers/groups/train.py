@@ -1,4 +1,4 @@
-"""Trains the pair verifier on judged pairs, with predictions of every pair by models that did not see its products."""
+"""Trains the pair verifier on judged pairs, with out-of-fold predictions of every pair."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -45,13 +45,13 @@ ROUNDS = 300
 
 @dataclass(frozen=True)
 class TrainedVerifier:
-    """A verifier, and what it is worth."""
+    """A verifier and its quality."""
 
     verifier: PairVerifier
     out_of_fold: Floats
     """[m], calibrated probability of each judged pair by a model that saw neither of its products' pairs."""
     f1: float
-    """Of those probabilities at the threshold, weighted by inclusion."""
+    """F1 of those probabilities at the threshold, each pair weighted by 1 / inclusion probability."""
 
 
 def train_verifier(
@@ -129,7 +129,7 @@ def train_context(context: Floats, pairs: LabelledPairs, products: int, *, seed:
 
 
 def choose_threshold(probability: Floats, is_same: Bools, weight: NDArray[np.float64]) -> tuple[float, float]:
-    """Return the probability from which on pairs count as the same so that the weighted F1 is largest, and that F1.
+    """Return the threshold with the largest weighted F1, and that F1. Pairs at or above it count as the same.
 
     The threshold lies midway between two neighbouring probabilities.
     """
@@ -144,7 +144,7 @@ def choose_threshold(probability: Floats, is_same: Bools, weight: NDArray[np.flo
 
 
 def fit_calibration(odds: NDArray[np.float64], is_same: Bools, weight: NDArray[np.float64]) -> tuple[float, float]:
-    """Return slope and intercept of Platt's calibration of log-odds."""
+    """Return slope and intercept of the calibration of log-odds [m] (Platt, 1999)."""
     from sklearn.linear_model import LogisticRegression
 
     model = LogisticRegression(C=1e6).fit(odds[:, None], is_same, sample_weight=weight)

@@ -58,7 +58,7 @@ def read_changes(
         settings: the deployment.
         encoder_version: the encoder of the vectors.
         vectors: their columns.
-        index: None: every product.
+        index: the open index; None: every product is new.
 
     Raises:
         NotFoundError: there is no catalogue, or there are no vectors.
@@ -139,8 +139,8 @@ def _join(
     for name, time in _TIMES.items():
         table = added[name]
         row = pc.index_in(ids, value_set=table[PRODUCT_ID].combine_chunks()).fill_null(-1).to_numpy()
-        new_us = _take_or(table[EVENT_TIMESTAMP].cast(pa.int64()), row, None).fill_null(-(2**62)).to_numpy()
-        old_us = _take_or(stored[time], old_position, None).fill_null(-(2**62)).to_numpy()
+        new_us = _take_or_null(table[EVENT_TIMESTAMP].cast(pa.int64()), row, None).fill_null(-(2**62)).to_numpy()
+        old_us = _take_or_null(stored[time], old_position, None).fill_null(-(2**62)).to_numpy()
         is_newer[name] = (row >= 0) & (new_us >= old_us)
         row_of[name] = row
     columns: dict[str, pa.Array] = {PRODUCT_ID: ids}
@@ -152,10 +152,10 @@ def _join(
     }
     for column, name in sources.items():
         origin = EVENT_TIMESTAMP if column in _TIMES.values() else column.removeprefix("tag_")
-        new = _take_or(added[name][origin], row_of[name], None)
+        new = _take_or_null(added[name][origin], row_of[name], None)
         new = new.cast(INDEX_ROWS.field(column).type)
         columns[column] = pc.if_else(
-            pa.array(is_newer[name]), new, _take_or(stored[column], old_position, INDEX_ROWS.field(column).type)
+            pa.array(is_newer[name]), new, _take_or_null(stored[column], old_position, INDEX_ROWS.field(column).type)
         )
     rows = pa.table(columns).select(INDEX_ROWS.names).cast(INDEX_ROWS)
     matrices = {}
@@ -174,7 +174,9 @@ def _join(
     if not len(kept):
         return None
     catalogue = added[schema.CATALOGUE_TABLE]
-    contents = _take_or(catalogue["image_bytes"], row_of[schema.CATALOGUE_TABLE], None).take(pa.array(kept)).to_pylist()
+    contents = (
+        _take_or_null(catalogue["image_bytes"], row_of[schema.CATALOGUE_TABLE], None).take(pa.array(kept)).to_pylist()
+    )
     rows = rows.take(pa.array(kept))
     pictures = [
         path if content is None else content for content, path in zip(contents, rows["image"].to_pylist(), strict=True)
@@ -182,7 +184,7 @@ def _join(
     return IndexChanges(rows, {name: matrix[kept] for name, matrix in matrices.items()}, pictures)
 
 
-def _take_or(column: pa.ChunkedArray, rows: np.ndarray, type_: pa.DataType | None) -> pa.Array:
+def _take_or_null(column: pa.ChunkedArray, rows: np.ndarray, type_: pa.DataType | None) -> pa.Array:
     """Return values by row; null for -1."""
     values = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if isinstance(values, pa.ChunkedArray):  # no chunks

@@ -1,4 +1,4 @@
-"""`produce index`: builds the index of an encoder version, or follows the tables that it is made from."""
+"""`produce index`: builds the index of an encoder version, or brings it up to date with its tables."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
-"""Describes the texture of pictures, such as stripes and dots, which small image towers lose.
+"""Describes the texture of pictures, such as stripes and dots, which vectors of small image towers lack.
 
 A picture is compared with a dictionary of small grey patches (Coates, Lee and Ng 2011): each patch of the picture is
-described by how much closer than the mean each patch of the dictionary is, and the picture by mean and maximum over its
-patches. The dictionary is learnt from the shop's own pictures by k-means.
+described by how much closer than their mean distance each patch of the dictionary is, and the picture by mean and
+maximum over its patches. The dictionary is learnt from the shop's own pictures by k-means.
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,7 +29,9 @@ STRIDE = 2
 ENTRIES = 400
 """Patches of a dictionary."""
 TRAINING_PICTURES = 2_000
+"""About how many pictures a dictionary is learnt from."""
 TRAINING_PATCHES = 40_000
+"""About how many patches of them."""
 NOISE = 10.0
 """Added to the variance of a patch, in squared grey levels, so that flat patches are not enlarged to noise."""
 DAMPING = 0.05

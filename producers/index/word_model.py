@@ -1,9 +1,9 @@
-"""Learns from titles how much a picture looks like each word: no label is needed, and no title is believed alone.
+"""Scores how much a picture looks like each word, learned from titles without labels.
 
-Of each frequent word a ridge regression predicts, from image vector and texture, whether the title has it. A product's
-own title never teaches the model that scores its picture: products are divided into FOLDS, and each fold is scored by
-the model of the others. So a title that is stuffed with a word does not make its picture look like it. Words that
-mean the same share few titles but the same pictures; keeping only RANK directions of the scores joins them.
+For each frequent word a ridge regression predicts, from image vector and texture, whether the title has the word. No
+product is scored by a model that was fitted on its own title: products are divided into FOLDS, and each fold is scored
+by the model of the others. A word that a title is stuffed with therefore does not raise the score of its picture.
+Synonyms occur in different titles of similar pictures; keeping only RANK directions of the scores joins them.
 """
 
 import hashlib
@@ -21,6 +21,7 @@ from producers.index.texture import TextureDictionary
 Floats = NDArray[np.float32]
 
 FOLDS = 5
+"""Parts of the products; each is scored by the model of the others."""
 RANK = 64
 """Directions of the scores that are kept; on a generated shop 48 to 96 gave the same results within 0.02 AP."""
 PENALTY = 1 / 8
@@ -29,10 +30,11 @@ MIN_TITLES = 10
 MIN_SHARE, MAX_SHARE = 0.002, 0.5
 """Words of fewer titles than MIN_TITLES or MIN_SHARE, or of more than MAX_SHARE, are left out."""
 MAX_WORDS = 2_000
+"""Words that are scored at most, the most frequent ones."""
 MAX_TRAINING = 50_000
-"""Products that the model learns from."""
+"""About the number of products that the model is fitted on at most."""
 MIN_PRODUCTS = 200
-"""With fewer pictures nothing is learnt."""
+"""Minimum number of products with a picture; with fewer there is no model."""
 
 
 @dataclass(frozen=True)

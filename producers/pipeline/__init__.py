@@ -1,4 +1,4 @@
-"""One command a day: the steps of a deployment in order, resumable, with one summary.
+"""`produce day`: the steps of a deployment in order, resumable, with one summary.
 
 plan.py     the steps, from the section `pipeline` of a TOML file
 run.py      runs the steps, each as a run of its own in the run log

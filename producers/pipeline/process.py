@@ -28,7 +28,8 @@ def run_process(
         on_line: called with each line that the command prints, on either stream.
 
     Returns:
-        The exit code, negative for a signal; and what the last line that begins with "error: " says, or the last line.
+        The exit code, negative for a signal; and the text of the last line that begins with "error: ", else the last
+        line that is not blank; None without output.
     """
     program, *arguments = command
     path = Path(sys.executable).parent / program
@@ -56,9 +57,9 @@ def run_process(
 
 
 def _end_with_parent(parent: int) -> Callable[[], None] | None:
-    """Return what makes a new process end with its parent, also if that is killed; None where Linux is not there.
+    """Return a function that makes the process that calls it end with its parent; None on other systems than Linux.
 
-    A step that outlived a killed `produce day` would hold its lock against the next one.
+    A step that ran on after `produce day` was killed would hold its lock, and the next day would be refused.
     """
     if sys.platform != "linux":
         return None

@@ -1,7 +1,7 @@
-"""Runs the steps of a day. Each is a run `day/NAME` in the run log, within a run `day`, beside the step's own run.
+"""Runs the steps of a day. The run log has a run `day`, a run `day/NAME` for each step, and each step's own run.
 
-A day that did not end well goes on from the first step that did not, if it is called again with the same files and the
-same pipeline. Otherwise all steps run: each writes only what is new, so a day that is run twice costs little.
+After a day that did not end well, a call with the same files and the same pipeline continues with the first step that
+did not end well. Otherwise all steps run: each writes only what is new, so a second run of a day costs little.
 """
 
 import time
@@ -79,9 +79,10 @@ def run_day(
 
 
 def find_finished(settings: Settings, inputs: dict[str, int | None]) -> set[str]:
-    """Return the names of the steps whose last run since a day with these inputs began ended well.
+    """Return the names of the steps that an unfinished day with these inputs has completed.
 
-    None if the last day has other inputs, or ended well itself.
+    These are the steps whose last run ended well, in the latest days of the run log that have these inputs and did not
+    end well. Empty if the latest day has other inputs or ended well.
 
     Args:
         settings: the deployment.
@@ -102,7 +103,7 @@ def find_finished(settings: Settings, inputs: dict[str, int | None]) -> set[str]
 def _run_step(
     settings: Settings, pipeline: DayPipeline, step: PipelineStep, on_line: Callable[[str], None]
 ) -> StepOutcome:
-    """Run a step or check, and return what became of it."""
+    """Run a step or check, and return its outcome."""
     start, now = time.monotonic(), datetime.now(UTC)
     on_line(f"{step.name}: {' '.join(step.command)}")
     error, run_id = None, 0
@@ -127,7 +128,10 @@ def _run_step(
 
 
 def _identify_inputs(pipeline: DayPipeline, files: Mapping[str, Path]) -> dict[str, int | None]:
-    """Return numbers that are equal for two calls of one day: of the pipeline, and of each file's size and time."""
+    """Return 48-bit hashes of the pipeline and of each input's path, size and modification time, by name.
+
+    Two calls are of the same day if they have the same hashes.
+    """
     texts = {"pipeline": pipeline.text}
     for name, file in files.items():
         parts = sorted(part for part in file.rglob("*") if part.is_file()) if file.is_dir() else [file]

@@ -13,19 +13,19 @@ DONE_BEFORE = "done before"
 
 @dataclass(frozen=True)
 class StepOutcome:
-    """What became of one step or check."""
+    """The outcome of one step or check."""
 
     name: str
     ending: str
     """An ending of `run_log.RunRecord`, or DONE_BEFORE."""
     seconds: float
-    """How long it took; 0 if it was done before."""
+    """Duration; 0 if it was done before."""
     counts: Mapping[str, int] = field(default_factory=dict)
     """Row counts of the step, as its own run in the run log has them."""
     quarantined: Mapping[str, int] = field(default_factory=dict)
     """Refused, dropped and unusable values by reason."""
     error: str | None = None
-    """Why it failed."""
+    """Why it failed; None if it did not."""
 
     def __str__(self) -> str:
         parts = [
@@ -46,7 +46,7 @@ class DaySummary:
     checks: tuple[StepOutcome, ...]
     """The checks; none if a step failed."""
     seconds: float
-    """How long all of it took."""
+    """Duration of the call."""
     remaining: tuple[str, ...]
     """The names of the steps that were not reached."""
     inputs_written: datetime | None

@@ -1,4 +1,4 @@
-"""What an upgrade would write, and how long it would take at the rates of earlier runs."""
+"""The cost of an upgrade: rows and bytes to write, and the seconds at the rates of earlier runs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ ROW_COUNTS = {"embeddings": "rows", "tags": "tagged", "codes": "added", "interes
 
 @dataclass(frozen=True)
 class StepCost:
-    """What one step would write."""
+    """The cost of one step."""
 
     step: str
     """The command."""
@@ -61,7 +61,7 @@ def estimate(
             step,
             count,
             None if step not in rates else rates[step] * count,
-            _bytes_of_rows(settings.table(table), count),
+            _estimate_bytes(settings.table(table), count),
         )
         for step, (table, count) in rows.items()
         if count
@@ -71,8 +71,8 @@ def estimate(
 def read_rates(runs: list[RunRecord]) -> Mapping[str, float]:
     """Return the seconds per row of each step: the median of its latest runs that have written rows.
 
-    A run that also encoded counts as a whole, so the rate is that of contents like those of these runs. Runs that did
-    not end well are left out.
+    The time of a run includes encoding, so the rate holds for runs that encode as large a share of their rows. Runs
+    that did not end well are left out.
 
     Args:
         runs: records of the run log, newest first.
@@ -85,7 +85,7 @@ def read_rates(runs: list[RunRecord]) -> Mapping[str, float]:
     return {step: median(values[:RUNS_PER_RATE]) for step, values in seconds.items()}
 
 
-def _bytes_of_rows(path: Path, rows: int) -> int:
+def _estimate_bytes(path: Path, rows: int) -> int:
     """Return the bytes of some rows at a table's bytes per row; 0 if it has no rows."""
     if not delta.exists(path):
         return 0

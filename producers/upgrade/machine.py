@@ -1,8 +1,8 @@
 """The states of an encoder upgrade. Every function can be killed at any moment: the same call then does the rest.
 
-A state is recorded after what it stands for is done (feature_repo/offline/production.py), and everything that leads to
-it changes nothing when it is done again. Only two changes concern readers: the one of the online catalog and the one of
-the record. `advance` and `rollback` make both, the online one first.
+A state is recorded (feature_repo/offline/production.py) after its work is done, and that work changes nothing if it is
+repeated. Two changes concern readers: that of the online catalog, and the recorded version in production. `advance` and
+`rollback` make both, the online one first.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from producers.upgrade import versions
 from producers.upgrade.versions import RunStep, UpgradeOptions
 
 RETIRE_GRACE = timedelta(minutes=10)
-"""How long after a switch the other version is kept at least: readers may use the old catalog for some time."""
+"""Minimum time after a switch before the other version can be deleted: readers may still use the old catalog."""
 _PREPARED = (State.STAGED, State.BACKFILLING, State.SHADOW, State.GATED)
 
 
@@ -70,9 +70,12 @@ def advance(
 ) -> Upgrade:
     """Bring the upgrade to its next state, or keep the version that is not in production up to date.
 
-    staged, backfilling: the candidate's rows are written offline, then online. shadow: if `gate` has passed, gated.
-    gated: the candidate is put into production. Each of these first writes what came since the last call. cut over: the
-    rows of the former version are written for what came since, so that a rollback loses nothing.
+    Each call first writes the rows that the version that is not in production lacks. Then, by state:
+
+        staged, backfilling  the next state is shadow
+        shadow               if the report `gate` has passed, the next state is gated; without a report nothing changes
+        gated                the candidate is put into production; the next state is cut over
+        cut over             nothing more: the former version is up to date, so that a rollback loses nothing
 
     Args:
         settings: the deployment.
@@ -142,7 +145,7 @@ def retire(settings: Settings, *, grace: timedelta = RETIRE_GRACE, clock: Callab
 
     Args:
         settings: the deployment.
-        grace: how long ago the switch must be at least: readers may still use the catalog that names the other version.
+        grace: minimum time since the switch: readers may still use the catalog that names the other version.
         clock: returns the current time, with a time zone.
 
     Raises:
@@ -179,7 +182,7 @@ def require_version(settings: Settings, now: datetime) -> Upgrade:
     if current is None:
         if not production.count_products(settings.offline):
             raise NotFoundError("there are no vectors yet; run `produce embeddings`")
-        production.record_first_version(settings.offline, "", now)
+        production.record_find_first_version(settings.offline, "", now)
         current = production.read_current(settings.offline)
         assert current is not None
     return current
@@ -208,7 +211,7 @@ def _require_running(settings: Settings) -> Upgrade:
     return current
 
 
-def _first_version(upgrade: Upgrade) -> str:
+def _find_first_version(upgrade: Upgrade) -> str:
     """Return the version in production when the upgrade was started."""
     is_cut_over = upgrade.state is State.CUT_OVER
     version = upgrade.candidate_version if is_cut_over else upgrade.production_version
@@ -228,15 +231,15 @@ def _catch_up(
     assert version is not None
     encoder = options.former_encoder if upgrade.state is State.CUT_OVER else options.encoder
     if encoder is None:
-        report(f"products that came since are not encoded with {version}: `start` got no --former-encoder")
+        report(f"new products are not encoded with {version}, because `produce upgrade start` had no --former-encoder")
     else:
         versions.write_offline(options, encoder, version, run_step)
-    versions.write_online(settings, version, _first_version(upgrade), clock())
+    versions.write_online(settings, version, _find_first_version(upgrade), clock())
     report(f"{version} is up to date, offline and online")
 
 
 def _require_passed(upgrade: Upgrade, file: Path) -> None:
-    """Raise if the report is not of this upgrade, or a gate failed."""
+    """Raise InvalidInputError if the report is not of this upgrade, or a gate failed."""
     gate = read_report(file)
     expected = (upgrade.candidate_version, upgrade.production_version)
     if (gate.candidate_version, gate.production_version) != expected:
@@ -256,7 +259,7 @@ def _switch(
     other = (
         upgrade.candidate_version if production_version == upgrade.production_version else upgrade.production_version
     )
-    versions.switch_online(settings, production_version, _first_version(upgrade))
+    versions.switch_online(settings, production_version, _find_first_version(upgrade))
     return production.record_step(
         settings.offline,
         upgrade,
