@@ -24,7 +24,6 @@ from feature_repo import schema
 from feature_repo.cores import limit_thread_pools
 from feature_repo.errors import InvalidInputError, VitrineError
 from producers.encoders import load, shards
-from producers.encoders.checkpoint import TRAINING_PRODUCTS_FILE
 from producers.encoders.image_loader import open_decoding_pool
 from producers.encoders.pipeline import HASH_COLUMNS, EmbeddingRows, Unusable, build_embedding_rows, encode_chunks
 from producers.encoders.stage_seconds import StageSeconds
@@ -105,6 +104,8 @@ def encode(
 
 def _copy_training_products(encoder: Path, out: Path) -> None:
     """Copy the list of products that the encoder was trained on, if it has one, so that `produce commit` stores it."""
+    from producers.encoders.checkpoint import TRAINING_PRODUCTS_FILE  # imports torch, before which threads are limited
+
     if (encoder / TRAINING_PRODUCTS_FILE).is_file():
         shutil.copyfile(encoder / TRAINING_PRODUCTS_FILE, out / TRAINING_PRODUCTS_FILE)
 

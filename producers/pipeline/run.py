@@ -12,7 +12,7 @@ from pathlib import Path
 from feature_repo import run_log
 from feature_repo.config import Settings
 from feature_repo.content_hash import content_hash
-from feature_repo.errors import VitrineError
+from feature_repo.errors import UnavailableError
 from producers.pipeline.plan import DayPipeline, PipelineStep
 from producers.pipeline.process import run_process
 from producers.pipeline.summary import DONE_BEFORE, DaySummary, StepOutcome
@@ -20,8 +20,8 @@ from producers.pipeline.summary import DONE_BEFORE, DaySummary, StepOutcome
 DAY = "day"
 
 
-class StepFailedError(VitrineError):
-    """A step of the day ended with another exit code than 0."""
+class StepFailedError(UnavailableError):
+    """A step of the day ended with another exit code than 0. Running the day again starts at this step."""
 
 
 def run_day(

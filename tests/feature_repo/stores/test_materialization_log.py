@@ -57,7 +57,7 @@ class DictionaryRuns:
 
         view = self.online.catalog.register_view(VIEW)
         materialize.materialize(
-            materialize.OfflineSource(table, names, ["product_id"], "event_timestamp"),
+            materialize.OfflineSource(table, names, ["product_id"], "event_timestamp", "created_timestamp"),
             MaterializationLog(self.online, view, window if rewrite else None),
             window,
             write=materialize.make_writer(_packed, put),
