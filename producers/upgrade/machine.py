@@ -182,7 +182,7 @@ def require_version(settings: Settings, now: datetime) -> Upgrade:
     if current is None:
         if not production.count_products(settings.offline):
             raise NotFoundError("there are no vectors yet; run `produce embeddings`")
-        production.record_find_first_version(settings.offline, "", now)
+        production.record_first_version(settings.offline, "", now)
         current = production.read_current(settings.offline)
         assert current is not None
     return current
