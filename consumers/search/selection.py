@@ -67,8 +67,9 @@ def search_products(
         ends_at_cutoff: leave out products below the cut-off of their category, if there is a calibration.
 
     Raises:
-        InvalidInputError: the sentence is blank, too long or not understood; or `top_k` is less than 1 or
-            beyond the catalogue.
+        InvalidInputError: the sentence is blank, too long or not understood; `top_k` is less than 1, or more than
+            DEFAULT_TOP_K and the number of products; or `collapse` is set and the index has neither image nor text
+            vectors.
         NotFoundError: no product passes the filter.
         EncoderMismatchError: index, tower or calibration are of different encoder versions.
     """
@@ -77,6 +78,11 @@ def search_products(
     if top_k > max(len(index.all), DEFAULT_TOP_K):
         raise InvalidInputError(
             f"top_k is {top_k:,}, and the index has {len(index.all):,} products; ask for at most as many"
+        )
+    if collapse and not {"image_vector", "text_vector"} & set(index.vectors):
+        raise InvalidInputError(
+            f"near-duplicates are found by image_vector or text_vector, and the index has {', '.join(index.vectors)}; "
+            "run produce index with one of them, or search without --collapse"
         )
     check_versions(index, tower, calibration)
     sentence = parse_sentence(text, index, tower)

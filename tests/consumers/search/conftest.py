@@ -34,8 +34,13 @@ class SearchWorld:
     def index(self) -> ProductIndex:
         return open_index(find_folder(self.settings, self.tower.encoder_version))
 
-    def write_index(self, titles: list[str | None], *, version: str | None = None) -> None:
-        """Write an index of products p0, p1, ... of these titles; p0 has a picture, and p1 the same vectors as p0."""
+    def write_index(
+        self, titles: list[str | None], *, version: str | None = None, text_vector: str = "text_vector"
+    ) -> None:
+        """Write an index of products p0, p1, ... of these titles; p0 has a picture, and p1 the same vectors as p0.
+
+        If `text_vector` is another name, the index has vectors of this name only.
+        """
         tower = self.tower
         rows = [
             {
@@ -55,7 +60,11 @@ class SearchWorld:
         build_index(
             find_folder(self.settings, tower.encoder_version),
             version or tower.encoder_version,
-            IndexedProducts(pa.Table.from_pylist(rows, INDEX_ROWS), {"image_vector": image, "text_vector": text}, {}),
+            IndexedProducts(
+                pa.Table.from_pylist(rows, INDEX_ROWS),
+                {text_vector: text} | ({"image_vector": image} if text_vector == "text_vector" else {}),
+                {},
+            ),
         )
 
 

@@ -81,6 +81,13 @@ def test_collapses_near_duplicates_into_the_best_of_them(world: SearchWorld) -> 
     assert "p1" not in found
 
 
+def test_collapsing_needs_image_or_text_vectors(world: SearchWorld) -> None:
+    world.write_index([*TITLES], text_vector="fused_vector")
+    assert select(world, "红色")
+    with pytest.raises(InvalidInputError, match="the index has fused_vector"):
+        select(world, "红色", collapse=True)
+
+
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [
