@@ -9,16 +9,17 @@ import typer
 from feature_repo import config
 from feature_repo.console import StoreOption
 
-app = typer.Typer(no_args_is_help=True, help="Pairs for people to judge, and what their answers say about the groups.")
+app = typer.Typer(no_args_is_help=True, help="Draw pairs for people to judge, and measure the groups by their answers.")
 
 
 @app.command()
 def sample(
     output: Annotated[Path, typer.Option(help="The CSV to write, or JSON for Label Studio if the name ends in .json.")],
-    anchors: Annotated[int, typer.Option(min=1, help="Products of each category that are looked at.")] = 50,
-    depth: Annotated[int, typer.Option(min=0, help="First recalled products of each that are always drawn.")] = 3,
+    anchors: Annotated[int, typer.Option(min=1, help="Products to draw from each category: the anchors.")] = 50,
+    depth: Annotated[int, typer.Option(min=0, help="Most probable candidates of an anchor that are always drawn.")] = 3,
     tail: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Share of the other recalled products that are drawn, by score.")
+        float,
+        typer.Option(min=0.0, max=1.0, help="Share of the other candidates in the rarest score stratum."),
     ] = 0.1,
     repeats: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Share of the pairs that are asked a second time.")
@@ -56,11 +57,11 @@ def import_(
 
 @app.command()
 def score(
-    top_k: Annotated[int, typer.Option(min=1, help="First recalled products of precision@k.")] = 3,
+    top_k: Annotated[int, typer.Option(min=1, help="Most probable candidates that precision@k counts.")] = 3,
     json: Annotated[Path | None, typer.Option(help="Also write the report as JSON.")] = None,
     store: StoreOption = None,
 ) -> None:
-    """Estimate precision, recall and mean average precision by category and week, and name what got worse."""
+    """Estimate precision, recall and mean average precision by category and week; name categories that got worse."""
     from consumers.labels.report import score_labels
     from consumers.report_json import report_to_json
     from feature_repo.atomic_write import replace_atomically

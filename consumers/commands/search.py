@@ -32,12 +32,12 @@ def search(
         Path | None, typer.Option(help="Weights and cut-offs that `consume calibrate-search` wrote.")
     ] = None,
     no_cutoff: Annotated[
-        bool, typer.Option("--no-cutoff", help="Do not end where the calibration says that the answers end.")
+        bool, typer.Option("--no-cutoff", help="Keep products below the cut-offs of the calibration.")
     ] = False,
     collapse: Annotated[bool, typer.Option("--collapse", help="Show one of each set of near-duplicates.")] = False,
-    save: Annotated[str | None, typer.Option(help="Keep the search under this name.")] = None,
+    save: Annotated[str | None, typer.Option(help="Save the search under this name.")] = None,
     again: Annotated[
-        str | None, typer.Option(help="Run a saved search again, and say what came and went since.")
+        str | None, typer.Option(help="Run a saved search again, and list the products that came and went since.")
     ] = None,
     page: Annotated[int, typer.Option(min=1, help="Page of the results to print.")] = 1,
     page_size: Annotated[int, typer.Option(min=1, max=1000, help="Products of a printed page.")] = 20,

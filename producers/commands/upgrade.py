@@ -1,4 +1,4 @@
-"""`produce upgrade`: from one encoder to the next while readers are served."""
+"""`produce upgrade`: replaces the encoder in production while readers are served."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -38,7 +38,7 @@ def start(
     ] = None,
     store: StoreOption = None,
 ) -> None:
-    """Choose the next encoder and print what the upgrade will cost. Only this choice is written."""
+    """Record the next encoder and print the cost of the upgrade. Nothing else is written."""
     from feature_repo import run_log
     from producers.embeddings.run import estimate_embeddings
     from producers.upgrade import cost, machine, versions
@@ -67,7 +67,7 @@ def start(
 
 @app.command()
 def status(store: StoreOption = None) -> None:
-    """Print which encoder is in production, where the upgrade is, and what comes next."""
+    """Print the encoder in production, the state of the upgrade, and the next command."""
     from feature_repo.offline import production
     from producers.upgrade import versions
 
@@ -92,7 +92,7 @@ def advance(
     ] = None,
     store: StoreOption = None,
 ) -> None:
-    """Bring the upgrade to its next state, and write what came since the last call. Run it again after a kill."""
+    """Write the rows that the other version lacks, and go to the next state. Run it again if it was killed."""
     from feature_repo import run_log
     from producers.upgrade import machine
 
@@ -128,7 +128,7 @@ def rollback(store: StoreOption = None) -> None:
 @app.command()
 def retire(
     grace: Annotated[
-        str, typer.Option(help="How long ago the switch must be at least: longer than any reader keeps its catalog.")
+        str, typer.Option(help="Minimum time since the switch; choose it longer than any reader keeps its catalog.")
     ] = "10m",
     store: StoreOption = None,
 ) -> None:

@@ -1,4 +1,4 @@
-"""Where and how a model runs: device, type of its numbers, compiled or not. Nothing else depends on the device.
+"""Where and how a model runs: device, dtype, compiled or not. No other module depends on the kind of device.
 
 A compiled model takes batches of one shape: rows are padded to the batch size, and texts to a multiple of LENGTH_STEP.
 """
@@ -31,7 +31,9 @@ class Runtime:
 
     device: torch.device
     dtype: torch.dtype
+    """Of weights and activations."""
     is_compiled: bool
+    """Whether `compile` compiles."""
 
     @property
     def has_accelerator(self) -> bool:
@@ -40,11 +42,11 @@ class Runtime:
 
     @property
     def threads(self) -> int:
-        """How many batches run at once: on a CPU one for each of torch's threads."""
+        """Number of batches that run at once: on a CPU one for each of torch's threads, else 1."""
         return 1 if self.has_accelerator else torch.get_num_threads()
 
     def batch_size(self, on_cpu: int) -> int:
-        """Return the rows of a batch: `on_cpu` on a CPU, GPU_BATCH elsewhere."""
+        """Return the number of rows of a batch: `on_cpu` on a CPU, GPU_BATCH elsewhere."""
         return GPU_BATCH if self.has_accelerator else on_cpu
 
     def compile(self, tower: Tower) -> Tower:
@@ -72,7 +74,8 @@ def choose_runtime(device: str | None = None, dtype: str | None = None, is_compi
         is_compiled: whether the model is compiled; the default is True on a GPU and False on a CPU.
 
     Raises:
-        UsageError: `dtype` is none of DTYPES.
+        UsageError: `dtype` is not a key of DTYPES.
+        RuntimeError: torch does not know the device.
     """
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     on_gpu = target.type == "cuda"
