@@ -166,7 +166,7 @@ def run_command_line(app: typer.Typer) -> None:
         _print_error(str(error))
         sys.exit(2 if isinstance(error, UsageError) else 1)
     except OSError as error:  # no permission, a full disk, a folder instead of a file
-        _print_error(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        _print_error(f"{error.filename2 or error.filename}: {error.strerror}" if error.filename else str(error))
         sys.exit(1)
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @with_table_options
 def consistency(
     sample: Annotated[int, typer.Option(min=1, help="Number of keys of each view to compare.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Seed of the sample. Another seed selects other keys.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the sample. Another seed selects other keys.")] = 0,
     budget: Annotated[float, typer.Option(min=0, max=1, help="Share of the keys that may be faulty.")] = 0.0,
     grace: Annotated[
         str, typer.Option(help="How long a streamed row may be online before its version is offline: 2m.")

@@ -25,7 +25,7 @@ def sample(
         float, typer.Option(min=0.0, max=1.0, help="Share of the pairs that are asked a second time.")
     ] = 0.05,
     week: Annotated[str | None, typer.Option(help="Name of the sample.", show_default="the ISO week, 2026-W10")] = None,
-    seed: Annotated[int, typer.Option(help="One seed for all weeks that are to be compared.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="One seed for all weeks that are to be compared.")] = 0,
     store: StoreOption = None,
 ) -> None:
     """Draw pairs to be judged, stratified by category and score, with their inclusion probabilities."""

@@ -19,7 +19,7 @@ from consumers.labels.frame import SamplingFrame
 from feature_repo.atomic_write import replace_atomically
 from feature_repo.csv_export import write_csv
 from feature_repo.errors import InvalidInputError, NotFoundError
-from feature_repo.pairs.labels import PAIR_JUDGEMENTS, PAIR_LABELS
+from feature_repo.pairs.labels import PAIR_JUDGEMENTS, PAIR_LABELS, check_judgement
 from feature_repo.schema import CREATED_TIMESTAMP, PAIR_LABEL
 
 HIDDEN = ("is_repeat", CREATED_TIMESTAMP)
@@ -56,8 +56,8 @@ def read_judged(file: Path) -> pa.Table:
 
     Raises:
         NotFoundError: there is no such file.
-        InvalidInputError: it cannot be read; a column is missing; a label is unknown; a probability is not in (0, 1];
-            or one pair_id has two answers.
+        InvalidInputError: it cannot be read; a column or a value of the sample is missing; a label is unknown; a
+            rank, a probability or a time is impossible; or one pair_id has two answers.
     """
     if not file.is_file():
         raise NotFoundError(f"{file}: no such file; expected judged pairs, as `consume labels sample` writes them")
@@ -107,7 +107,7 @@ def _read_tasks(file: Path) -> list[dict[str, Any]]:
         tasks = json.loads(file.read_text(encoding="utf-8"))
         return [
             {
-                **{name: str(value) for name, value in task["data"].items()},
+                **{name: str(value) for name, value in task["data"].items() if value is not None},
                 "label": _read_choice(annotation),
                 "labeller": str(annotation.get("completed_by", "")) or None,
                 "labelled_at": annotation.get("created_at"),
@@ -115,7 +115,7 @@ def _read_tasks(file: Path) -> list[dict[str, Any]]:
             for task in tasks
             for annotation in [one for one in task.get("annotations", []) if not one.get("was_cancelled")] or [{}]
         ]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InvalidInputError(
             f"{file}: not Label Studio's JSON of tasks with `data` and `annotations` ({type(error).__name__}: {error})"
         ) from None
@@ -138,10 +138,13 @@ def _parse(row: dict[str, Any], place: str) -> dict[str, Any]:
         values["in_one_group"] = {"true": True, "false": False}[str(values["in_one_group"]).lower()]
         moment = datetime.fromisoformat(values["labelled_at"]) if values["labelled_at"] else None
         values["labelled_at"] = None if moment is None else moment.replace(tzinfo=moment.tzinfo or UTC)
-    except (TypeError, ValueError, KeyError) as error:
+    except (TypeError, ValueError, KeyError, OverflowError) as error:
         raise InvalidInputError(
             f"{place}: a number or a time cannot be read ({error}); keep the sample's columns"
         ) from None
-    if not 0 < probability <= 1:
-        raise InvalidInputError(f"{place}: inclusion_probability is {probability}; expected a number in (0, 1]")
+    if missing := [name for name in ("pair_id", "week", "category") if not values[name]]:
+        raise InvalidInputError(f"{place}: no {', '.join(missing)}; keep the sample's columns as they were")
+    if not 1 <= values["rank"] < 2**31:
+        raise InvalidInputError(f"{place}: rank is {values['rank']}; expected the sample's, from 1")
+    check_judgement(values, place)
     return values

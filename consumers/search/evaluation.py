@@ -67,20 +67,20 @@ def read_labels(table: pa.Table, index: ProductIndex) -> list[JudgedQuery]:
         index: unknown products are left out.
 
     Raises:
-        InvalidInputError: a column is missing, a value is not 0 or 1, a query has two categories, a product has two
-            labels for one query, or no product is in the index.
+        InvalidInputError: a column is missing or has another type, a value is not 0 or 1, a query has two categories, a
+            product has two labels for one query, or no product is in the index.
     """
     if missing := sorted({"query", "product_id", "relevant"} - set(table.column_names)):
         raise InvalidInputError(f"the labels have no column {', '.join(missing)}; expected query, product_id, relevant")
-    relevant = table["relevant"].cast(pa.float64()).fill_null(np.nan).to_numpy()
+    relevant = _read_column(table, "relevant", pa.float64()).fill_null(np.nan).to_numpy()
     if not np.isin(relevant, (0, 1)).all():
         raise InvalidInputError(
             f"row {int(np.flatnonzero(~np.isin(relevant, (0, 1)))[0]) + 1} of the labels: `relevant` is neither 0 nor 1"
         )
-    rows = index.find_rows(table["product_id"].cast(pa.string()).to_pylist())
-    texts = table["query"].cast(pa.string()).to_pylist()
+    rows = index.find_rows(_read_column(table, "product_id", pa.string()).to_pylist())
+    texts = _read_column(table, "query", pa.string()).to_pylist()
     extra = {
-        name: table[name].to_pylist() if name in table.column_names else [None] * len(table)
+        name: _read_column(table, name, pa.string()).to_pylist() if name in table.column_names else [None] * len(table)
         for name in ("category", "kind")
     }
     members: dict[str, list[int]] = {}
@@ -109,6 +109,15 @@ def read_labels(table: pa.Table, index: ProductIndex) -> list[JudgedQuery]:
             )
         )
     return queries
+
+
+def _read_column(table: pa.Table, name: str, wanted: pa.DataType) -> pa.ChunkedArray:
+    """Return a column of the labels in a type; raise InvalidInputError if a value has none."""
+    try:
+        return table[name].cast(wanted)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        expected = "0 or 1" if wanted == pa.float64() else "text"
+        raise InvalidInputError(f"column `{name}` of the labels: {error}; expected {expected}") from None
 
 
 def score_queries(index: ProductIndex, tower: ExportedTextTower, queries: Sequence[JudgedQuery]) -> list[ScoredQuery]:

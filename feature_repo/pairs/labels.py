@@ -8,18 +8,25 @@ that pairs that were drawn more often do not count more.
 """
 
 import csv
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from feature_repo.durations import EARLIEST, LATEST
 from feature_repo.errors import InvalidInputError, NotFoundError
 from feature_repo.schema import TIMESTAMP
 
 PAIR_LABELS = ("same", "similar", "different", "unsure")
+
+MIN_PROBABILITY = 1e-9
+"""Least inclusion probability: what is drawn more rarely would outweigh all other pairs, or overflow."""
 
 PAIR_JUDGEMENTS = pa.schema(
     [
@@ -55,21 +62,50 @@ def read_judgements(file: Path) -> pa.Table:
 
     Raises:
         NotFoundError: there is no such file.
-        InvalidInputError: a column is missing; or a row has an unknown label, an empty id, twice the same id, a
-            probability that is not in (0, 1], or a time that cannot be read or has no time zone. The message names
-            the line.
+        InvalidInputError: the file is not CSV in UTF-8; a column is missing; or a row has more fields than the header,
+            an unknown label, an empty id, twice the same id, a probability that is not in (0, 1], or a time that cannot
+            be read, has no time zone or is not in the years 1970 to 2999. The message names the line.
     """
     if not file.is_file():
         raise NotFoundError(f"{file}: no such file; expected a CSV of judged pairs")
     required = {"product_id_l", "product_id_r", "label"}
-    with file.open(encoding="utf-8-sig", newline="") as stream:
-        reader = csv.DictReader(stream)
+    with file.open(encoding="utf-8-sig", newline="") as stream, explain_unreadable(file):
+        reader = csv.DictReader(stream, strict=True)
         if missing := sorted(required - set(reader.fieldnames or ())):
             raise InvalidInputError(
                 f"{file}: no column {', '.join(missing)}; expected {','.join(PAIR_JUDGEMENTS.names)}"
             )
         rows = [_parse_row(row, f"{file} line {reader.line_num}") for row in reader if (row.get("label") or "").strip()]
     return pa.Table.from_pylist(rows, schema=PAIR_JUDGEMENTS)
+
+
+@contextmanager
+def explain_unreadable(file: Path) -> Iterator[None]:
+    """Raise InvalidInputError, which names the file, if reading it as UTF-8 or as CSV fails."""
+    try:
+        yield
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InvalidInputError(f"{file}: not a CSV in UTF-8 ({error}); save it as one") from None
+
+
+def check_judgement(row: Mapping[str, Any], place: str) -> None:
+    """Raise InvalidInputError if a parsed row of PAIR_JUDGEMENTS is no pair, or its probability or time is impossible.
+
+    Args:
+        row: `product_id_l`, `product_id_r`, `inclusion_probability`, and `labelled_at`, None or with a time zone.
+        place: where the row is, for the message.
+    """
+    left, right, probability = row["product_id_l"], row["product_id_r"], row["inclusion_probability"]
+    if not left or not right or left == right:
+        raise InvalidInputError(
+            f"{place}: {left or 'no id'} and {right or 'no id'} are not two different products; correct the ids"
+        )
+    if not MIN_PROBABILITY <= probability <= 1:
+        raise InvalidInputError(
+            f"{place}: inclusion_probability is {probability}; expected a number in (0, 1], at least {MIN_PROBABILITY}"
+        )
+    if row["labelled_at"] is not None and not EARLIEST <= row["labelled_at"] < LATEST:
+        raise InvalidInputError(f"{place}: labelled_at is {row['labelled_at']}; expected a time in 1970 to 2999")
 
 
 def select_pairs(judgements: pa.Table, product_ids: pa.Array) -> LabelledPairs:
@@ -120,11 +156,8 @@ def select_pairs(judgements: pa.Table, product_ids: pa.Array) -> LabelledPairs:
 def _parse_row(row: dict[str, str | None], place: str) -> dict[str, object]:
     """Return a row of the CSV with parsed values."""
     values = {name: (row.get(name) or "").strip() for name in PAIR_JUDGEMENTS.names}
-    left, right = values["product_id_l"], values["product_id_r"]
-    if not left or not right or left == right:
-        raise InvalidInputError(
-            f"{place}: {left or 'no id'} and {right or 'no id'} are not two different products; correct the ids"
-        )
+    if None in row:  # where csv puts what is beyond the header
+        raise InvalidInputError(f"{place}: more fields than the header has; quote fields that have commas")
     if values["label"] not in PAIR_LABELS:
         raise InvalidInputError(f"{place}: label is {values['label']!r}; use one of {', '.join(PAIR_LABELS)}")
     try:
@@ -135,13 +168,9 @@ def _parse_row(row: dict[str, str | None], place: str) -> dict[str, object]:
             f"{place}: inclusion_probability or labelled_at cannot be read; expected a number in (0, 1] and a time "
             "such as 2026-03-01T12:00:00Z"
         ) from None
-    if not 0 < probability <= 1:
-        raise InvalidInputError(f"{place}: inclusion_probability is {probability}; expected a number in (0, 1]")
     if labelled_at is not None and labelled_at.tzinfo is None:
         raise InvalidInputError(f"{place}: labelled_at has no time zone; write 2026-03-01T12:00:00Z")
-    return {
-        **values,
-        "pair_id": values["pair_id"] or "-".join(sorted((left, right))),
-        "labelled_at": labelled_at,
-        "inclusion_probability": probability,
-    }
+    parsed = {**values, "labelled_at": labelled_at, "inclusion_probability": probability}
+    check_judgement(parsed, place)
+    pair = sorted((values["product_id_l"], values["product_id_r"]))
+    return parsed | {"pair_id": values["pair_id"] or "-".join(pair)}

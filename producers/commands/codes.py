@@ -44,7 +44,7 @@ def codes(
     encoder_version: Annotated[
         str | None, typer.Option(help="The encoder version whose vectors to use.", show_default="the one in production")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Random seed of the training.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the training.")] = 0,
     store: StoreOption = None,
 ) -> None:
     """Give every product a semantic ID: codes of its fused vector, coarse to fine, for rankers to use as categories.

@@ -27,7 +27,7 @@ def export(
             show_default="random ones",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Random seed of the random probes.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the random probes.")] = 0,
 ) -> None:
     """Export both towers as ONNX in a Triton model repository; their outputs have unit length.
 

@@ -27,7 +27,7 @@ def groups(
     encoder_version: Annotated[
         str | None, typer.Option(help="The encoder version whose vectors to use.", show_default="the one in production")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Random seed of the training.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the training.")] = 0,
     store: StoreOption = None,
 ) -> None:
     """Find the same product across sellers: compare new and changed products, and give each a group.

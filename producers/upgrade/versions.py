@@ -71,7 +71,7 @@ def parse_steps(settings: Settings, steps: Sequence[str], production_version: st
         InvalidInputError: a command does not derive rows from vectors; or a table has rows of the version in production
             and no command writes those of the candidate.
     """
-    parsed = [tuple(map(_to_absolute, shlex.split(step))) for step in steps]
+    parsed = [tuple(map(_to_absolute, _split_step(step))) for step in steps]
     known = [EMBEDDINGS, *STEP_OF_TABLE.values(), *OTHER_STEPS]
     for step in parsed:
         if not step or step[0] not in known:
@@ -84,6 +84,14 @@ def parse_steps(settings: Settings, steps: Sequence[str], production_version: st
                 f'--step "{command} ..." with the options of your `produce {command}`'
             )
     return tuple(parsed)
+
+
+def _split_step(step: str) -> list[str]:
+    """Split a command line as a shell does; raise InvalidInputError if a quote is open."""
+    try:
+        return shlex.split(step)
+    except ValueError as error:
+        raise InvalidInputError(f"--step {step!r}: not a command line ({error}); close its quotes") from None
 
 
 def write_offline(options: UpgradeOptions, encoder: str, encoder_version: str, run_step: RunStep) -> None:

@@ -214,6 +214,32 @@ def test_bad_input_is_refused_with_one_line_and_nothing_is_written(
     assert not delta.exists(store.table(schema.PAIR_LABEL_TABLE))
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("w1", ""), "row 1: no week"),
+        (("toys", ""), "row 1: no category"),
+        ((",1,true", f",{10**30},true"), "row 1: rank is 1000"),
+        (("same,,", "same,,0001-01-01T00:00:00+23:00"), "row 1: labelled_at is 0001"),
+        (("a,b", "a,a"), "row 1: a and a are not two"),
+    ],
+)
+def test_values_that_a_report_could_not_use_are_refused(tmp_path: Path, change: tuple[str, str], message: str) -> None:
+    file = tmp_path / "judged.csv"
+    known = "labeller,labelled_at,inclusion_probability,week,category,rank,in_one_group"
+    header = f"pair_id,product_id_l,product_id_r,label,{known}"
+    file.write_text(f"{header}\n" + "1,a,b,same,,,0.5,w1,toys,1,true".replace(*change) + "\n")
+    with pytest.raises(InvalidInputError, match=message):
+        read_judged(file)
+
+
+def test_deeply_nested_json_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "export.json"
+    file.write_text("[" * 100_000)
+    with pytest.raises(InvalidInputError, match="not Label Studio's JSON"):
+        read_judged(file)
+
+
 def test_two_answers_for_one_pair_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "judged.csv"
     known = "labeller,labelled_at,inclusion_probability,week,category,rank,in_one_group"

@@ -106,3 +106,10 @@ def test_reads_labels_and_leaves_unjudged_products_out(world: SearchWorld) -> No
 def test_labels_that_contradict_or_name_nothing_are_refused(world: SearchWorld, rows: list, message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         evaluation.read_labels(make_table(rows), world.index)
+
+
+@pytest.mark.parametrize(("name", "value"), [("relevant", "yes"), ("product_id", ["p0"]), ("category", ["toys"])])
+def test_a_column_of_another_type_is_named(world: SearchWorld, name: str, value: object) -> None:
+    row = {"query": "红色", "product_id": "p0", "relevant": 1, name: value}
+    with pytest.raises(InvalidInputError, match=f"column `{name}` of the labels"):
+        evaluation.read_labels(pa.Table.from_pylist([row]), world.index)

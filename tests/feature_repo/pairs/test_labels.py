@@ -44,11 +44,23 @@ def test_one_pair_judged_twice_with_one_answer_counts_once(tmp_path: Path) -> No
         ("1,a,b,same,,,0", r"line 2: inclusion_probability is 0"),
         ("1,a,b,same,,yesterday,1", "line 2: inclusion_probability or labelled_at"),
         ("1,a,b,same,,2026-03-01T12:00:00,1", "line 2: labelled_at has no time zone"),
+        ("1,a,b,same,,0001-01-01T00:00:00+23:00,1", "line 2: labelled_at is 0001"),
+        ("1,a,b,same,,,1e-320", "line 2: inclusion_probability is 1e-320"),
+        ("1,a,b,same,,,1,7", "line 2: more fields"),
+        ('1,"a,b,same,,,1', "not a CSV in UTF-8"),
+        (f"1,{'x' * 200_000},b,same,,,1", "not a CSV in UTF-8"),
     ],
 )
 def test_a_bad_row_is_refused_with_its_line(tmp_path: Path, line: str, message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         read_judgements(write(tmp_path, line))
+
+
+def test_a_file_that_is_not_utf_8_is_refused_with_its_name(tmp_path: Path) -> None:
+    file = tmp_path / "pairs.csv"
+    file.write_bytes((HEADER + "1,a,b,same,安,,1\n").encode("gbk"))
+    with pytest.raises(InvalidInputError, match=r"pairs\.csv: not a CSV in UTF-8"):
+        read_judgements(file)
 
 
 def test_unknown_ids_and_two_answers_for_one_pair_are_refused(tmp_path: Path) -> None:

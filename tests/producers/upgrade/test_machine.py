@@ -157,6 +157,8 @@ def test_an_upgrade_needs_a_step_for_each_table_of_the_version_in_production(set
         versions.parse_steps(settings, ["codes"], OLD)
     with pytest.raises(InvalidInputError, match="--step 'catalogue': expected a command among embeddings, tags"):
         versions.parse_steps(settings, ["catalogue"], OLD)
+    with pytest.raises(InvalidInputError, match="not a command line"):
+        versions.parse_steps(settings, ['tags --labels "open'], OLD)
     steps = versions.parse_steps(settings, ['tags --labels "my labels.csv"', "codes", "interests"], OLD)
     assert steps == (("tags", "--labels", "my labels.csv"), ("codes",), ("interests",))
 
