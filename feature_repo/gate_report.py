@@ -70,9 +70,11 @@ def read_report(file: Path) -> GateReport:
     try:
         content = json.loads(file.read_text())
         gates = tuple(Gate(**gate) for gate in content["gates"])
+        if not gates or not all(isinstance(gate.passed, bool) for gate in gates):
+            raise ValueError("expected one gate or more, each with `passed` true or false")
         created = datetime.fromisoformat(content["created"])
         return GateReport(content["candidate_version"], content["production_version"], created, gates)
     except FileNotFoundError as error:
         raise NotFoundError(f"no report of `consume gate` at {file}; run `consume gate --output {file}`") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise InvalidInputError(f"{file} is not a report of `consume gate`: {error}") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InvalidInputError(f"{file} is not a report of `consume gate`: {error}; run it again") from error

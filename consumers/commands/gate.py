@@ -8,6 +8,7 @@ import typer
 
 from feature_repo import config, console
 from feature_repo.console import StoreOption
+from feature_repo.errors import UsageError
 from feature_repo.table_options import with_table_options
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ def gate(
 
     from consumers.gate.check import ClickLogOptions, Limits, check_candidate, format_html
 
+    if output.suffix.lower() == ".html":
+        raise UsageError(f"--output {output}: the page is written beside the JSON; name a file that ends in .json")
     report = check_candidate(
         config.load(store),
         candidate,

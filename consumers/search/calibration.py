@@ -149,12 +149,17 @@ def read_calibration(file: Path) -> SearchCalibration:
         raise NotFoundError(f"{file}: no such file; run: consume calibrate-search")
     try:
         values = json.loads(file.read_text())
+        numbers = [values["intercept"], *values["weights"].values()]
+        if not np.isfinite(numbers).all():
+            raise ValueError("a weight or the intercept is not finite")
         cutoffs = {category: _parse_cutoff(cutoff) for category, cutoff in values["cutoffs"].items()}
         return SearchCalibration(**values | {"cutoff": _parse_cutoff(values["cutoff"]), "cutoffs": cutoffs})
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise CorruptDataError(f"{file}: not a calibration ({error}); run: consume calibrate-search") from error
 
 
 def _parse_cutoff(cutoff: float | None) -> float:
     """Return a cut-off of the JSON file; null stands for infinity."""
+    if cutoff is not None and not cutoff <= float("inf"):
+        raise ValueError(f"a cut-off is {cutoff}")
     return float("inf") if cutoff is None else cutoff

@@ -7,7 +7,7 @@ from typing import Any
 
 from consumers.search.selection import SearchResult
 from feature_repo.config import Settings
-from feature_repo.errors import NotFoundError
+from feature_repo.errors import CorruptDataError, NotFoundError
 from feature_repo.index import saved_searches
 from feature_repo.index.filters import ProductFilter
 from feature_repo.index.saved_searches import SavedSearch
@@ -78,10 +78,10 @@ def read_selection(settings: Settings, name: str) -> tuple[str, ProductFilter, d
         CorruptDataError: its file is damaged.
     """
     search = saved_searches.read_search(settings.offline, name)
-    options = dict(search.options)
-    where = options.pop("where")
-    return (
-        search.sentence,
-        ProductFilter(**where | {name: tuple(where[name]) for name in ("categories", "brands")}),
-        options,
-    )
+    try:
+        options = dict(search.options)
+        where = options.pop("where")
+        lists = {name: tuple(where[name]) for name in ("categories", "brands")}
+        return search.sentence, ProductFilter(**where | lists), options
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptDataError(f"the saved search {name!r} is damaged ({error!r}); save it again") from error

@@ -58,8 +58,10 @@ def read_manifest(folder: Path, encoder_version: str | None = None) -> Manifest:
         raise NotFoundError(f"no index at {folder}; run: produce index")
     try:
         values = json.loads(file.read_text())
+        if not all(isinstance(values[name], dict) for name in ("files", "sources", "recall")):
+            raise TypeError("files, sources and recall must be objects")
         manifest = Manifest(**values | {"segments": tuple(values["segments"])})
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise CorruptDataError(f"{file}: the manifest cannot be read ({error}); {REBUILD}") from error
     if manifest.format != FORMAT:
         raise CorruptDataError(f"{file}: format {manifest.format}, expected {FORMAT}; {REBUILD}")

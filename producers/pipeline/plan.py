@@ -92,7 +92,7 @@ def load_pipeline(file: Path, values: Mapping[str, str | None]) -> DayPipeline:
         section = tomllib.loads(text)["pipeline"]
         steps, checks = section["steps"], section.get("checks", [])
         more = {name: value for name, value in section.items() if name not in ("steps", "checks")}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError(f"{file}: no usable pipeline ({error}); it needs a section `pipeline` with `steps`") from error
     lists = all(isinstance(lines, list) and all(isinstance(line, str) for line in lines) for lines in (steps, checks))
     if not lists or not steps or not all(isinstance(value, str) for value in more.values()):
@@ -143,7 +143,7 @@ def _parse_step(file: Path, line: str, values: Mapping[str, Any], names: Counter
         name = error.args[0]
         wanted = f"give --{name}" if name in GIVEN else f'add {name} = "..." to the section `pipeline`'
         raise UsageError(f"{file}: the step `{line}` needs {name}: {wanted}, or remove the step") from error
-    except (ValueError, IndexError, AttributeError) as error:
+    except (ValueError, IndexError, AttributeError, TypeError) as error:
         raise UsageError(f"{file}: the step `{line}` is not a command line ({error})") from error
     if len(command) < 2 or command[0] not in PROGRAMS or command[1] == "day":
         raise UsageError(f"{file}: the step `{line}` is no command of {', '.join(PROGRAMS)}")

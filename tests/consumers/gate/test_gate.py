@@ -15,7 +15,7 @@ from consumers.gate.check import Limits, _make_hit_rate_gate, check_candidate, f
 from consumers.gate.measures import Mean
 from feature_repo import schema
 from feature_repo.config import Settings
-from feature_repo.errors import InvalidInputError, NotFoundError
+from feature_repo.errors import InvalidInputError, NotFoundError, UsageError
 from feature_repo.gate_report import read_report
 from feature_repo.offline import delta, production
 from tests.feature_repo.features import world
@@ -136,6 +136,20 @@ def test_the_command_writes_a_report_that_reads_back_and_exits_with_1_if_a_gate_
     output.write_text("{}")
     with pytest.raises(InvalidInputError, match="is not a report of `consume gate`: 'gates'"):
         read_report(output)
+
+
+def test_a_report_without_gates_or_with_another_verdict_than_true_or_false_does_not_pass(tmp_path: Path) -> None:
+    gate = {"name": "coverage", "passed": "false", "value": 0.0, "limit": 1.0, "detail": ""}
+    for number, gates in enumerate(([], [gate])):
+        file = tmp_path / f"{number}.json"
+        file.write_text(json.dumps({"candidate_version": NEW, "production_version": OLD, "gates": gates}))
+        with pytest.raises(InvalidInputError, match="expected one gate or more, each with `passed` true or false"):
+            read_report(file)
+
+
+def test_a_report_is_not_written_over_by_its_page(tmp_path: Path) -> None:
+    result = RUNNER.invoke(cli.app, ["gate", "--candidate", NEW, "--output", str(tmp_path / "gate.html")])
+    assert isinstance(result.exception, UsageError)
 
 
 @pytest.mark.parametrize(

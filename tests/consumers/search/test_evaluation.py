@@ -1,11 +1,13 @@
 """Average precision, and weights and cut-offs from labels."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from consumers.report_json import report_to_json
 from consumers.search import evaluation
 from consumers.search.calibration import fit_calibration, read_calibration, write_calibration
 from consumers.search.evaluation import compute_average_precision
@@ -73,6 +75,13 @@ def test_a_calibration_is_the_same_after_reading(tmp_path: Path) -> None:
     (tmp_path / "c.json").write_text("{}")
     with pytest.raises(CorruptDataError, match="not a calibration"):
         read_calibration(tmp_path / "c.json")
+    good = json.loads(report_to_json(fitted))
+    damaged = [good | {"weights": [1]}, good | {"weights": {"image": "a"}}, good | {"intercept": None}]
+    damaged += [good | {"cutoff": "a"}, good | {"cutoff": float("nan")}, good | {"cutoffs": {"toys": "a"}}]
+    for values in damaged:
+        (tmp_path / "c.json").write_text(json.dumps(values))
+        with pytest.raises(CorruptDataError, match="not a calibration"):
+            read_calibration(tmp_path / "c.json")
 
 
 def make_table(rows: list[tuple[str, str, float]]) -> pa.Table:
