@@ -128,7 +128,7 @@ def _read_choice(annotation: dict[str, Any]) -> str | None:
 
 def _parse(row: dict[str, Any], place: str) -> dict[str, Any]:
     """Return a row with parsed values."""
-    values = {name: row.get(name) for name in PAIR_LABEL.names if name not in HIDDEN}
+    values: dict[str, Any] = {name: row.get(name) for name in PAIR_LABEL.names if name not in HIDDEN}
     if values["label"] and values["label"] not in PAIR_LABELS:
         raise InvalidInputError(f"{place}: label is {values['label']!r}; use one of {', '.join(PAIR_LABELS)}")
     try:

@@ -170,7 +170,7 @@ def _parse_row(row: dict[str, str | None], place: str) -> dict[str, object]:
         ) from None
     if labelled_at is not None and labelled_at.tzinfo is None:
         raise InvalidInputError(f"{place}: labelled_at has no time zone; write 2026-03-01T12:00:00Z")
-    parsed = {**values, "labelled_at": labelled_at, "inclusion_probability": probability}
+    parsed: dict[str, object] = {**values, "labelled_at": labelled_at, "inclusion_probability": probability}
     check_judgement(parsed, place)
     pair = sorted((values["product_id_l"], values["product_id_r"]))
     return parsed | {"pair_id": values["pair_id"] or "-".join(pair)}
