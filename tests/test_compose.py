@@ -121,4 +121,4 @@ def test_no_secret_has_a_default_and_the_page_names_all_of_them() -> None:
     assert set(re.findall(r"\$\{(\w+):\?\}", RAW)) == variables - {"SHOP"}
     page = (ROOT / "docs" / "how-to" / "daily.md").read_text()
     assert all(name in page for name in variables)
-    assert "was not run" in page
+    assert "has not been run" in page

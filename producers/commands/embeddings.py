@@ -28,6 +28,10 @@ def embeddings(
             "--accept-changed", help="Continue although the encoder of this name has changed since the last run."
         ),
     ] = False,
+    encoder_version: Annotated[
+        str | None,
+        typer.Option(help="The version that the checkpoint must have; another one is refused.", show_default="any"),
+    ] = None,
     engine: Annotated[
         Engine,
         typer.Option(help="This machine, or the Ray cluster named by `offline_store.ray` (if unset, a local one)."),
@@ -43,8 +47,11 @@ def embeddings(
     """
     from feature_repo.offline.created_time import choose_created_timestamp
     from producers.embeddings.run import embed_catalogue, estimate_embeddings
+    from producers.encoders.checkpoint import require_version
 
     settings = config.load(store)
+    if encoder_version is not None:
+        require_version(encoder, encoder_version)
     if dry_run:
         typer.echo("dry run, nothing is written; the run would do:")
         typer.echo(estimate_embeddings(settings, encoder, accept_changed=accept_changed))

@@ -15,7 +15,7 @@ def shop(
     products: Annotated[int, typer.Option(max=MAX_COUNT, help="Number of products.")] = 8000,
     users: Annotated[int, typer.Option(max=MAX_COUNT, help="Number of users.")] = 1500,
     days: Annotated[int, typer.Option(max=36_500, help="Days of impressions, from 2026-01-01.")] = 60,
-    seed: Annotated[int, typer.Option(min=0, help="Random seed; each seed gives another shop of the same kind.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed; each seed gives another shop of the same kind.")] = 0,
     language: Annotated[str, typer.Option(help="Language of titles, brands and categories: zh or en.")] = "zh",
     impressions_per_user: Annotated[
         int, typer.Option(max=MAX_COUNT, help="Average number of impressions of a user over all days.")

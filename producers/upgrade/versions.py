@@ -106,7 +106,7 @@ def write_offline(options: UpgradeOptions, encoder: str, encoder_version: str, r
         run_step: runs a command.
     """
     own = next((step[1:] for step in options.steps if step[0] == EMBEDDINGS), ())
-    run_step([EMBEDDINGS, *own, "--encoder", encoder])
+    run_step([EMBEDDINGS, *own, "--encoder", encoder, "--encoder-version", encoder_version])
     for step in options.steps:
         if step[0] != EMBEDDINGS:
             run_step([*step, "--encoder-version", encoder_version])

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
 from feature_repo import run_log
 from feature_repo.config import Settings
-from feature_repo.errors import VitrineError
+from feature_repo.errors import EncoderMismatchError, VitrineError
 from feature_repo.image_decoding import MISSING, NOT_AN_IMAGE
 from feature_repo.offline import delta, quarantine, retention
+from producers.cli import app
 from producers.embeddings import plan, vector_cache
 from producers.embeddings import run as embeddings
 from producers.embeddings.run import EmbeddingSummary, embed_catalogue, estimate_embeddings
@@ -210,6 +212,23 @@ def test_an_encoder_that_changed_under_its_name_is_refused_until_accepted(
     assert after.encoded == 1
     assert embed(store, folder).encoded == 0
     assert [run.ending for run in run_log.read_runs(store)] == ["done", "failed", "done", "done"]
+
+
+def test_a_checkpoint_that_no_longer_has_the_expected_version_is_refused_before_anything_is_encoded(
+    store: Settings, encoder: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "mine"
+    shutil.copytree(encoder, folder)
+    ingest(store, {"image": None})
+    version = load(str(folder)).version
+    command = ["embeddings", "--encoder", str(folder), "--encoder-version", version, "--store", str(store.file)]
+    (folder / "vocab.txt").write_text("another")
+    refused = CliRunner().invoke(app, command)
+    assert isinstance(refused.exception, EncoderMismatchError)
+    assert f"expected {version}" in str(refused.exception)
+    assert not store.table("product_embedding").exists()
+    (folder / "vocab.txt").unlink()
+    assert CliRunner().invoke(app, command).exit_code == 0
 
 
 def test_rows_of_an_earlier_encoder_are_kept_and_only_what_came_meanwhile_is_written(

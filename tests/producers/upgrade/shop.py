@@ -42,7 +42,7 @@ class Steps:
         if arguments[0] == "embeddings":
             self.now += timedelta(hours=1)
             for table in TABLES:
-                self._write(table, ENCODERS[arguments[-1]])
+                self._write(table, ENCODERS[arguments[arguments.index("--encoder") + 1]])
 
     def interrupt(self) -> None:
         if self.fail_at is not None:
