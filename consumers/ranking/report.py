@@ -26,8 +26,8 @@ from consumers.report_json import to_json_value
 from feature_repo.errors import InvalidInputError
 
 REPEATABILITY = (
-    "The same command gives the same figures on the same machine and data. Another training seed gives others, and so "
-    "does another processor, because sums round in another order."
+    "The same command gives the same figures on the same machine and data with one thread (OMP_NUM_THREADS=1). Another "
+    "training seed gives others, and so do several threads and another processor, because sums round in another order."
 )
 """What another run may give; on the page."""
 
