@@ -123,7 +123,9 @@ def test_runs_killed_at_random_and_repeated_leave_the_tables_of_an_undisturbed_r
     assert encoded(store) <= encoded(expected)
     endings = Counter(run.ending for run in run_log.read_runs(store))
     assert set(endings) <= {run_log.KILLED, run_log.DONE}
-    assert endings[run_log.KILLED] > 0
+    assert killed == kills
+    if days > 1:  # two kills may both come before their runs are recorded
+        assert endings[run_log.KILLED] > 0
 
 
 def test_two_runs_started_at_once_leave_the_tables_of_one(
