@@ -105,7 +105,7 @@ def test_runs_killed_at_random_and_repeated_leave_the_tables_of_an_undisturbed_r
 ) -> None:
     expected, seconds = undisturbed(days)
     (tmp_path / "killed").mkdir()
-    store, rng, killed = open_deployment(tmp_path / "killed"), random.Random(kills), 0
+    store, rng, killed = open_deployment(tmp_path / "killed"), random.Random(days), 0
     kills_until = [(number + 1) * kills // days for number in range(days)]
     for number in range(days):
         products = day(tmp_path / "killed", images, number)
@@ -114,6 +114,8 @@ def test_runs_killed_at_random_and_repeated_leave_the_tables_of_an_undisturbed_r
                 if killed >= kills_until[number]:
                     assert pipe.recv() == "done"
                     break
+                while not killed and not run_log.read_runs(store) and not pipe.poll(0.001):
+                    pass  # the first kill comes after a run is recorded, so that one is recorded as killed
                 if pipe.poll(rng.uniform(0, seconds)):
                     assert pipe.recv() == "done"
                 else:
@@ -123,9 +125,7 @@ def test_runs_killed_at_random_and_repeated_leave_the_tables_of_an_undisturbed_r
     assert encoded(store) <= encoded(expected)
     endings = Counter(run.ending for run in run_log.read_runs(store))
     assert set(endings) <= {run_log.KILLED, run_log.DONE}
-    assert killed == kills
-    if days > 1:  # two kills may both come before their runs are recorded
-        assert endings[run_log.KILLED] > 0
+    assert endings[run_log.KILLED] > 0
 
 
 def test_two_runs_started_at_once_leave_the_tables_of_one(
