@@ -32,6 +32,10 @@ StoreOption = Annotated[
         show_default="feature_repo/feature_store.yaml",
     ),
 ]
+
+EncoderVersionOption = Annotated[
+    str | None, typer.Option(help="The encoder version whose vectors to use.", show_default="the one in production")
+]
 MAX_LOST_SHARE = 0.2
 """Default of MaxLostShareOption, which `feature_repo.offline.lost_share` applies."""
 MaxLostShareOption = Annotated[

@@ -34,13 +34,7 @@ def render_tables(report: TagsReport) -> Group:
 
 
 def _make_metrics_table(tag: TagReport) -> Table:
-    table = Table(
-        title=f"{tag.tag}: {tag.products:,} products of {tag.groups:,} groups",
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
+    table = _make_table(f"{tag.tag}: {tag.products:,} products of {tag.groups:,} groups")
     table.add_column("from", no_wrap=True)
     for heading in ("accuracy", "macro F1", "calibration error", "by chance", "Brier score"):
         table.add_column(heading, justify="right")
@@ -82,13 +76,7 @@ def _format_points(by_seen: SeenComparison) -> str:
 
 
 def _make_recall_table(report: TagsReport) -> Table:
-    table = Table(
-        title=f"text to image among the products of the test split, vectors of {report.encoder_version}",
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
+    table = _make_table(f"text to image among the products of the test split, vectors of {report.encoder_version}")
     for heading in ("recall", "all products", "not seen by the encoder", "trained on", "difference, points"):
         table.add_column(heading, justify="left" if heading == "recall" else "right")
     for one in report.recall:
@@ -102,13 +90,7 @@ def _make_recall_table(report: TagsReport) -> Table:
 
 
 def _make_week_table(report: TagsReport) -> Table:
-    table = Table(
-        title="accuracy by the week in which products arrived",
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
+    table = _make_table("accuracy by the week in which products arrived")
     table.add_column("week of", no_wrap=True)
     for tag in report.tags:
         table.add_column(tag.tag, justify="right")
@@ -125,13 +107,7 @@ def _make_week_table(report: TagsReport) -> Table:
 
 
 def _make_threshold_table(tag: TagReport) -> Table:
-    table = Table(
-        title="coverage (accuracy) if less probable labels are withheld, by threshold",
-        title_justify="left",
-        title_style="",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
+    table = _make_table("coverage (accuracy) if less probable labels are withheld, by threshold", style="")
     table.add_column("from", no_wrap=True)
     for threshold_metrics in tag.variants[0].thresholds:
         table.add_column(f"{threshold_metrics.threshold:g}", justify="right")
@@ -142,6 +118,11 @@ def _make_threshold_table(tag: TagReport) -> Table:
         )
         table.add_row(row.variant, *cells)
     return table
+
+
+def _make_table(title: str, style: str = "bold") -> Table:
+    """Return a table without columns, with its title on the left."""
+    return Table(title=title, title_justify="left", title_style=style, box=box.SIMPLE_HEAD, pad_edge=False)
 
 
 def _format_estimate(estimate: Estimate) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from feature_repo import config, console, schema
-from feature_repo.console import StoreOption
+from feature_repo.console import EncoderVersionOption, StoreOption
 
 
 def codes(
@@ -41,9 +41,7 @@ def codes(
             show_default="any",
         ),
     ] = None,
-    encoder_version: Annotated[
-        str | None, typer.Option(help="The encoder version whose vectors to use.", show_default="the one in production")
-    ] = None,
+    encoder_version: EncoderVersionOption = None,
     seed: Annotated[int, typer.Option(min=0, help="Random seed of the training.")] = 0,
     store: StoreOption = None,
 ) -> None:

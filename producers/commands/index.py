@@ -6,13 +6,11 @@ from typing import Annotated
 import typer
 
 from feature_repo import config, console
-from feature_repo.console import StoreOption
+from feature_repo.console import EncoderVersionOption, StoreOption
 
 
 def index(
-    encoder_version: Annotated[
-        str | None, typer.Option(help="The encoder version whose vectors to use.", show_default="the one in production")
-    ] = None,
+    encoder_version: EncoderVersionOption = None,
     vector: Annotated[
         list[str] | None,
         typer.Option(

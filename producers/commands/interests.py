@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from feature_repo import config, console, schema
-from feature_repo.console import MAX_LOST_SHARE, MaxLostShareOption, StoreOption
+from feature_repo.console import MAX_LOST_SHARE, EncoderVersionOption, MaxLostShareOption, StoreOption
 from feature_repo.table_options import with_table_options
 
 if TYPE_CHECKING:
@@ -22,9 +22,7 @@ def interests(
             help="The whole log so far (Parquet or CSV): impression_id, user_id, product_id, event_timestamp, clicked."
         ),
     ],
-    encoder_version: Annotated[
-        str | None, typer.Option(help="The encoder version whose vectors to use.", show_default="the one in production")
-    ] = None,
+    encoder_version: EncoderVersionOption = None,
     recompute: Annotated[
         bool,
         typer.Option("--recompute", "--again", help="Write every version again, those that are up to date too."),

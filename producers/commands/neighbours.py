@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from feature_repo import config, console, schema
-from feature_repo.console import MAX_LOST_SHARE, MaxLostShareOption, StoreOption
+from feature_repo.console import MAX_LOST_SHARE, EncoderVersionOption, MaxLostShareOption, StoreOption
 from feature_repo.table_options import with_table_options
 
 if TYPE_CHECKING:
@@ -28,9 +28,7 @@ def neighbours(
     top_k: Annotated[
         int, typer.Option("--top-k", "--nearest", min=1, max=1000, help="Number of nearest products to use.")
     ] = 20,
-    encoder_version: Annotated[
-        str | None, typer.Option(help="The encoder version whose vectors to use.", show_default="the one in production")
-    ] = None,
+    encoder_version: EncoderVersionOption = None,
     recompute: Annotated[
         bool, typer.Option("--recompute", help="Write all rows again, those that are up to date too.")
     ] = False,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from feature_repo import config, console, schema
-from feature_repo.console import StoreOption
+from feature_repo.console import EncoderVersionOption, StoreOption
 from feature_repo.table_options import with_table_options
 
 if TYPE_CHECKING:
@@ -20,9 +20,7 @@ def tags(
         Path,
         typer.Option(help="Parquet or CSV: product_id, tag, value, and optionally group (one for each design)."),
     ],
-    encoder_version: Annotated[
-        str | None, typer.Option(help="The encoder version whose vectors to use.", show_default="the one in production")
-    ] = None,
+    encoder_version: EncoderVersionOption = None,
     abstain: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Store a label with a lower probability than this as unknown.")
     ] = 0.5,
