@@ -61,8 +61,12 @@ def datetime_to_ticks(timestamp: datetime, unit: str) -> int:
 
     A datetime without a time zone is taken as UTC. One before 1970 gives a negative number.
     """
-    aware = timestamp if timestamp.tzinfo else timestamp.replace(tzinfo=UTC)
-    return timedelta_to_ticks(aware - EPOCH, unit)
+    return timedelta_to_ticks(as_utc(timestamp) - EPOCH, unit)
+
+
+def as_utc(timestamp: datetime) -> datetime:
+    """Return a datetime with a time zone: its own, or UTC if it has none."""
+    return timestamp if timestamp.tzinfo else timestamp.replace(tzinfo=UTC)
 
 
 def timedelta_to_ticks(duration: timedelta, unit: str) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from feature_repo.arrow.timestamps import as_utc
 from feature_repo.config import Settings
 from feature_repo.errors import ConflictError
 from feature_repo.offline import delta
@@ -90,7 +91,7 @@ def find_time_after(path: Path) -> datetime | None:
         return None
     if newest is None:
         return None
-    return (newest if newest.tzinfo else newest.replace(tzinfo=UTC)) + unit
+    return as_utc(newest) + unit
 
 
 def _format(time: datetime) -> str:

@@ -5,10 +5,11 @@ names. A deployment whose definitions have not been applied has none, and nothin
 """
 
 import logging
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from feast import FeatureStore, FeatureView, FileSource
 
+from feature_repo.arrow.timestamps import as_utc
 from feature_repo.online.materialization_log import TimeWindow
 from feature_repo.online.store_catalog import StoreCatalog
 from feature_repo.stores import sources
@@ -97,4 +98,4 @@ def _catalog(store: FeatureStore) -> StoreCatalog:
 def _find_start(view: FeatureView, now: datetime) -> datetime:
     """Return the first event time that `feast materialize-incremental` has written, or would write now."""
     starts = [interval[0] for interval in view.materialization_intervals] or [now - (view.ttl or timedelta(weeks=52))]
-    return min(start if start.tzinfo else start.replace(tzinfo=UTC) for start in starts)
+    return min(map(as_utc, starts))

@@ -17,6 +17,7 @@ from feast import FeatureView, FileSource, RepoConfig
 from feast.infra.registry.base_registry import BaseRegistry
 from feast.repo_config import FeastConfigBaseModel
 
+from feature_repo.arrow.timestamps import as_utc
 from feature_repo.distributed import cluster
 from feature_repo.offline.training_set import ViewTable
 from feature_repo.online.materialization_log import MaterializationLog, TimeWindow
@@ -165,14 +166,9 @@ def _window(view: FeatureView, start: datetime, end: datetime) -> tuple[TimeWind
     An incremental run starts where the last one ended. All rows since the start of the first run must be online then.
     """
     last = view.most_recent_end_time
-    rewrites = last is not None and _as_utc(last) != _as_utc(start)
+    rewrites = last is not None and as_utc(last) != as_utc(start)
     starts = [start] if rewrites else [start, *(interval[0] for interval in view.materialization_intervals)]
-    return TimeWindow(min(map(_as_utc, starts)), _as_utc(end)), rewrites
-
-
-def _as_utc(time: datetime) -> datetime:
-    """Return the time with a time zone, UTC if it has none."""
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
+    return TimeWindow(min(map(as_utc, starts)), as_utc(end)), rewrites
 
 
 def _columns(source: FileSource, table: ViewTable) -> dict[str, str]:

@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
 from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMetadata
 from feast.saved_dataset import SavedDatasetStorage
 
+from feature_repo.arrow.timestamps import as_utc
 from feature_repo.errors import InvalidInputError
 from feature_repo.offline import delta, production, training_set, training_set_on_disk
 from feature_repo.offline.training_set import Lookup, TrainingSet, ViewTable
@@ -216,7 +217,7 @@ class TrainingRetrievalJob(TableRetrievalJob):
         if not isinstance(time, datetime) or pd.isna(time):
             raise InvalidInputError(f"created_before: {time!r} is not a time; expected a datetime with its time zone")
         folder = sources.resolve_path(self._config, ".")
-        version = production.read_version(folder, at=time if time.tzinfo else time.replace(tzinfo=UTC))
+        version = production.read_version(folder, at=as_utc(time))
         views = [
             view if view.encoder_version is None else replace(view, encoder_version=version)
             for view in self._request.views
