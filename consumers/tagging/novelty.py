@@ -56,7 +56,7 @@ class SeenComparison:
     """The share of right answers for products that the encoder has not seen, beside that for products it has."""
 
     unseen: PartShare
-    """Products of groups of which the encoder was trained on no product."""
+    """Products whose whole group is new to the encoder: it was trained on none of its products."""
     seen: PartShare
     """All others."""
     difference: Estimate

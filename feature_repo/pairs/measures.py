@@ -59,5 +59,5 @@ def extract_measures(text: str | None) -> dict[str, Values]:
 
 
 def find_conflicts(left: dict[str, Values], right: dict[str, Values]) -> list[str]:
-    """Return the measures that both sides state and of which they have no value in common, in the order of MEASURES."""
+    """Return the measures that both sides state with no value in common, in the order of MEASURES."""
     return [name for name in MEASURES if name in left and name in right and not left[name] & right[name]]

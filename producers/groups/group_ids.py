@@ -1,6 +1,6 @@
 """Ids that groups keep while products come and go.
 
-An id belongs to the group, not to a member: a group keeps its id as long as it has a member that was in it. When groups
+An id belongs to the group, not to a member: a group keeps its id while one of its members stays. When groups
 are divided or joined, the id goes to the part with which the old group shares most members.
 """
 

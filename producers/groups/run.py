@@ -35,7 +35,7 @@ Bools = NDArray[np.bool_]
 Int64 = NDArray[np.int64]
 
 LARGEST_COMPLETED = 50
-"""Largest connected component, in products, of which all pairs are scored, also those that were not candidates."""
+"""Up to this number of products in a connected component all its pairs are scored, not only the candidates."""
 
 
 @dataclass(frozen=True)

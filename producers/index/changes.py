@@ -49,7 +49,7 @@ def read_source_versions(settings: Settings) -> dict[str, int]:
 def read_changes(
     settings: Settings, encoder_version: str, vectors: Sequence[str], index: ProductIndex | None
 ) -> IndexChanges | None:
-    """Return the products of which a table has newer rows than an index; None if there are none.
+    """Return the products that have newer rows in a table than in an index; None if there are none.
 
     Of a product, the newest catalogue version, the newest vectors of the encoder version and the newest tags count.
     A product without vectors of this encoder version is left out.

@@ -43,7 +43,7 @@ def estimate(
 ) -> list[StepCost]:
     """Return the cost of each step, in the order of the steps; steps without rows are left out.
 
-    A derived table gets as many rows as it has of the version in production, less those it has of the candidate.
+    The rows of a derived table are those of the version in production minus those that the candidate has already.
 
     Args:
         settings: the deployment.

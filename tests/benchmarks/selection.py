@@ -66,7 +66,7 @@ def clean_titles(titles: Sequence[str], truth: dict[str, list], words: Words) ->
 
 
 def stuff_titles(titles: Sequence[str], truth: dict[str, list], words: Words, rate: float, seed: int) -> list[str]:
-    """Return titles of which a share has STUFFED_WORDS words of other values, all before or all after its own words."""
+    """Return titles; a share of them has STUFFED_WORDS more words, of other values, all before or all after its own."""
     rng = np.random.default_rng(seed)
     values = [key for key in words if key[0] in ATTRIBUTES]
     stuffed = list(titles)

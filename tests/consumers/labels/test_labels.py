@@ -144,7 +144,7 @@ def test_a_category_that_fell_is_named_and_no_other() -> None:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Settings:
-    """A store with four products, of which two are in one group, and their scored pairs."""
+    """A store with four products and their scored pairs; two of the products are in one group."""
     store = deployment(tmp_path)
 
     def append(table: str, shape: pa.Schema, rows: list[dict]) -> None:
