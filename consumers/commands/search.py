@@ -59,6 +59,7 @@ def search(
     from feature_repo.index.filters import ProductFilter
     from feature_repo.index.product_index import open_index
     from feature_repo.index.rows import find_folder
+    from feature_repo.offline import production
 
     settings = config.load(store)
     where = ProductFilter(
@@ -78,6 +79,8 @@ def search(
         saved_searches.check_name(save)
     tower = open_text_tower(towers)
     index = open_index(find_folder(settings, tower.encoder_version), tower.encoder_version)
+    if (current := production.read_version(settings.offline)) not in (None, tower.encoder_version):
+        typer.echo(f"note: {current} is in production; {towers} and its index are of {tower.encoder_version}", err=True)
     result = search_products(
         index,
         tower,
@@ -98,7 +101,9 @@ def search(
             "collapse": collapse,
             "calibration": None if calibration is None else str(calibration.resolve()),
         }
-        changes = saved.save_selection(settings, save, result, options, datetime.now(UTC))
+        changes = saved.save_selection(
+            settings, save, result, options, datetime.now(UTC), encoder_version=index.encoder_version
+        )
         typer.echo(f"saved as {save}" if changes is None else changes)
 
 

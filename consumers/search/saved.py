@@ -24,10 +24,14 @@ class SelectionChanges:
     """Product ids, best first."""
     went: tuple[str, ...]
     """Product ids, best first at the earlier run."""
+    former_encoder: str | None = None
+    """The encoder of the earlier run, if it was another one: products then also come and go because of that."""
 
     def __str__(self) -> str:
         """Return a line with both counts, then one with up to 20 ids that came and one with up to 20 that went."""
         lines = [f"since {self.since}: {len(self.came):,} came, {len(self.went):,} went"]
+        if self.former_encoder is not None:
+            lines[0] += f"; the earlier run was with the encoder {self.former_encoder}"
         for name, ids in (("came", self.came), ("went", self.went)):
             if ids:
                 lines.append(f"  {name}: {' '.join(ids[:20])}" + f" and {len(ids) - 20:,} more" * (len(ids) > 20))
@@ -35,7 +39,13 @@ class SelectionChanges:
 
 
 def save_selection(
-    settings: Settings, name: str, result: SearchResult, options: Mapping[str, Any], now: datetime
+    settings: Settings,
+    name: str,
+    result: SearchResult,
+    options: Mapping[str, Any],
+    now: datetime,
+    *,
+    encoder_version: str,
 ) -> SelectionChanges | None:
     """Save a selection under a name. Return what changed since the last run; None if there was none.
 
@@ -45,6 +55,7 @@ def save_selection(
         result: the selection.
         options: beside the sentence and the filter, as JSON values.
         now: with a time zone.
+        encoder_version: of the index that was searched.
 
     Raises:
         UsageError: the name has other characters.
@@ -56,7 +67,12 @@ def save_selection(
         before = None
     where = asdict(result.where) | {"tags": dict(result.where.tags)}
     search = SavedSearch(
-        name, result.sentence.text, {"where": where, **options}, ids, saved_searches.make_run_time(now)
+        name,
+        result.sentence.text,
+        {"where": where, **options},
+        ids,
+        saved_searches.make_run_time(now),
+        encoder_version,
     )
     saved_searches.write_search(settings.offline, search)
     if before is None:
@@ -66,6 +82,7 @@ def save_selection(
         before.run_at,
         tuple(one for one in ids if one not in earlier),
         tuple(one for one in before.product_ids if one not in later),
+        before.encoder_version if before.encoder_version != encoder_version else None,
     )
 
 

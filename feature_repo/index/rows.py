@@ -39,4 +39,9 @@ picture."""
 
 def find_folder(settings: Settings, encoder_version: str) -> Path:
     """Return the folder of the index of an encoder version; it may not exist yet."""
-    return settings.offline / FOLDER / encoder_version.replace("/", "-")
+    return settings.offline / FOLDER / name_folder(encoder_version)
+
+
+def name_folder(encoder_version: str) -> str:
+    """Return the name of the folder of an index, in FOLDER."""
+    return encoder_version.replace("/", "-")

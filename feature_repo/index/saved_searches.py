@@ -29,6 +29,8 @@ class SavedSearch:
     """The products of the last run, best first."""
     run_at: str
     """Time of the last run, ISO 8601 in UTC."""
+    encoder_version: str | None = None
+    """The encoder of the last run; None if an earlier release saved it."""
 
 
 def write_search(offline: Path, search: SavedSearch) -> None:

@@ -1,14 +1,13 @@
 """Feast's `retrieve_online_documents_v2` on the index of `produce index`, with features from the online store.
 
-The vector that is searched is the first requested feature that the index has, or `image_vector`. Its index is the one
-that was built or extended last. Feast 0.67 sorts the entities of a response by their keys but not their features, so
+The vector that is searched is the first requested feature that the index has, or `image_vector`. The index is that of
+the encoder version in production. Feast 0.67 sorts the entities of a response by their keys but not their features, so
 stock `feast.FeatureStore` pairs them wrongly unless the store returns them sorted: it does here, and stock Feast gives
 the right rows in the order of the keys. `open_feature_store` gives them in the order of the distance.
 """
 
 from collections.abc import Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from feast import FeatureView
@@ -19,6 +18,7 @@ from feast.repo_config import RepoConfig
 
 from feature_repo.errors import InvalidInputError, NotFoundError
 from feature_repo.schema import PRODUCT_ID
+from feature_repo.stores import sources
 
 if TYPE_CHECKING:
     from feature_repo.index.product_index import ProductIndex
@@ -64,8 +64,9 @@ class DocumentStore(OnlineStore):
             include_feature_view_version_metadata: must be False.
 
         Raises:
-            InvalidInputError: an option is not supported, or the embedding has another width or no length.
-            NotFoundError: there is no index.
+            InvalidInputError: an option is not supported; the embedding has another width or no length; or there are
+                several indexes, and no encoder version is recorded as the one in production.
+            NotFoundError: there is no index of the encoder version in production.
         """
         import numpy as np
 
@@ -98,19 +99,26 @@ class DocumentStore(OnlineStore):
         return sorted(documents, key=lambda document: document[1].entity_values[0].string_val)
 
     def _open_index(self, config: RepoConfig) -> "ProductIndex":
-        """Return the index that was built or extended last; it is opened again when it has changed."""
+        """Return the index of the encoder version in production; it is opened again when it has changed.
+
+        A store without a recorded version may have one index only.
+        """
         from feature_repo.index.manifest import FILE, read_manifest
         from feature_repo.index.product_index import open_index
-        from feature_repo.index.rows import FOLDER
+        from feature_repo.index.rows import FOLDER, name_folder
 
-        folder = Path(config.repo_path or ".") / config.offline_store.path / FOLDER
-        manifests = sorted(folder.glob(f"*/{FILE}"), key=lambda file: file.stat().st_mtime_ns)
-        if not manifests:
-            raise NotFoundError(f"no index under {folder}; run: produce index")
-        newest = manifests[-1].parent
+        root, version = sources.resolve_path(config, FOLDER), sources.read_production_version(config)
+        folders = [file.parent for file in root.glob(f"*/{FILE}")] if version is None else [root / name_folder(version)]
+        if not folders:
+            raise NotFoundError(f"no index under {root}; run: produce index")
+        if len(folders) > 1:
+            raise InvalidInputError(
+                f"{root} has indexes of {len(folders)} encoder versions, and none is recorded as in production; run "
+                "produce embeddings with one of them, which records it"
+            )
         opened = self._opened_index
-        if opened is None or opened.folder != newest or opened.manifest != read_manifest(newest):
-            opened = self._opened_index = open_index(newest)
+        if opened is None or opened.folder != folders[0] or opened.manifest != read_manifest(folders[0], version):
+            opened = self._opened_index = open_index(folders[0], version)
         return opened
 
 

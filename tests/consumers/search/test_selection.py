@@ -3,6 +3,8 @@
 import csv
 import html
 import re
+from dataclasses import replace
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from consumers.search.selection import search_products
 from feature_repo.errors import EncoderMismatchError, InvalidInputError, NotFoundError
 from feature_repo.index import saved_searches
 from feature_repo.index.filters import ProductFilter
+from feature_repo.offline import production
 from producers import maintenance
 from producers.encoders import load
 from tests.consumers.search.conftest import TITLES, SearchWorld
@@ -146,6 +149,25 @@ def test_a_saved_search_says_what_came_and_went(world: SearchWorld) -> None:
     assert "1 came, 0 went" in again.stdout
     assert "came: p6" in again.stdout
     assert "0 came, 0 went" in run(world, "--again", "red").stdout
+
+
+def test_a_saved_search_says_that_the_encoder_changed(world: SearchWorld) -> None:
+    run(world, "红色", "--save", "red")
+    offline = world.settings.offline
+    search = saved_searches.read_search(offline, "red")
+    saved_searches.write_search(offline, replace(search, encoder_version="former@1"))
+    assert "the earlier run was with the encoder former@1" in run(world, "--again", "red").stdout
+    assert "former@1" not in run(world, "--again", "red").stdout
+
+
+def test_a_search_with_another_encoder_than_the_one_in_production_says_so(world: SearchWorld) -> None:
+    assert not run(world, "红色").stderr
+    production.record_first_version(world.settings.offline, "next@2", datetime(2026, 3, 1, tzinfo=UTC))
+    result = run(world, "红色")
+    assert result.exit_code == 0
+    assert (
+        f"next@2 is in production; {world.towers} and its index are of {world.index.encoder_version}" in result.stderr
+    )
 
 
 def test_forgetting_a_product_reaches_saved_searches(world: SearchWorld) -> None:

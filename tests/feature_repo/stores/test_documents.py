@@ -1,5 +1,6 @@
 """Feast's `retrieve_online_documents_v2`: keys with their own rows, by stock Feast and in rank order by ours."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from feature_repo.config import load
 from feature_repo.errors import InvalidInputError, NotFoundError
 from feature_repo.index.rows import INDEX_ROWS, find_folder
 from feature_repo.index.update import IndexedProducts, build_index
+from feature_repo.offline import production
+from feature_repo.offline.production import State
 from tests.feature_repo.stores import world
 
 LOOKS = {"a": 1, "b": 2, "c": 3, "d": 4}
@@ -19,14 +22,26 @@ VECTORS = np.array([[0.6, 0.8], [1, 0], [0, 1], [-1, 0]], np.float32)
 NEAREST = ["b", "a", "c"]
 
 
+def write_index(store: FeatureStore, version: str, vectors: np.ndarray) -> None:
+    rows = [{"product_id": product, "embedding_us": 1, "catalogue_us": 1} for product in LOOKS]
+    products = IndexedProducts(pa.Table.from_pylist(rows, INDEX_ROWS), {"image_vector": vectors}, {})
+    build_index(find_folder(load(Path(store.config.repo_path) / "feature_store.yaml"), version), version, products)
+
+
+def record_production(store: FeatureStore, version: str) -> None:
+    offline = load(Path(store.config.repo_path) / "feature_store.yaml").offline
+    before = production.read_current(offline)
+    production.record_step(
+        offline, before, state=State.CUT_OVER, production_version=version, created=datetime(2026, 3, 1, tzinfo=UTC)
+    )
+
+
 @pytest.fixture
 def indexed(store: FeatureStore) -> FeatureStore:
     folder = Path(store.config.repo_path)
     world.append_looks(folder, [(product, 1, hour) for product, hour in LOOKS.items()])
     store.materialize(world.START, world.at(5), feature_views=["looks"])
-    rows = [{"product_id": product, "embedding_us": 1, "catalogue_us": 1} for product in LOOKS]
-    products = IndexedProducts(pa.Table.from_pylist(rows, INDEX_ROWS), {"image_vector": VECTORS}, {})
-    build_index(find_folder(load(folder / "feature_store.yaml"), "encoder@1"), "encoder@1", products)
+    write_index(store, "encoder@1", VECTORS)
     return store
 
 
@@ -69,3 +84,20 @@ def test_refuses_what_it_cannot_search(indexed: FeatureStore, options: dict) -> 
 def test_says_how_to_get_an_index(store: FeatureStore) -> None:
     with pytest.raises(NotFoundError, match="produce index"):
         retrieve(store)
+
+
+def test_searches_the_vectors_of_the_encoder_in_production_whatever_was_indexed_last(indexed: FeatureStore) -> None:
+    record_production(indexed, "encoder@1")
+    write_index(indexed, "encoder@2", -VECTORS)
+    assert retrieve(indexed)["product_id"] == NEAREST
+    record_production(indexed, "encoder@2")
+    assert retrieve(indexed)["product_id"] == [*"dca"]
+    record_production(indexed, "encoder@3")
+    with pytest.raises(NotFoundError, match="encoder@3"):
+        retrieve(indexed)
+
+
+def test_refuses_to_choose_between_indexes_if_no_encoder_is_in_production(indexed: FeatureStore) -> None:
+    write_index(indexed, "encoder@2", -VECTORS)
+    with pytest.raises(InvalidInputError, match="2 encoder versions"):
+        retrieve(indexed)
