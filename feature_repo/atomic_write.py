@@ -1,9 +1,15 @@
-"""Write a file or a folder so that readers see all of it or nothing: write beside it, then rename."""
+"""Write a file or a folder so that readers see all of it or nothing: write beside it, then rename.
 
+A command that works for long before it writes checks its output files first.
+"""
+
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from feature_repo.errors import InvalidInputError
 
 
 @contextmanager
@@ -31,6 +37,27 @@ def replace_atomically(target: Path, *, suffix: str = "unfinished") -> Iterator[
     except BaseException:
         _remove(unfinished)
         raise
+
+
+def prepare_output_files(*files: Path | None) -> None:
+    """Create the folders of output files and check that the files can be written, before long work begins.
+
+    The files themselves are neither created nor changed.
+
+    Args:
+        files: files that are written later; None is skipped.
+
+    Raises:
+        InvalidInputError: a file is a folder, or there is no permission to write it, or into its folder if it does not
+            exist.
+        OSError: a folder cannot be created.
+    """
+    for file in filter(None, files):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if file.is_dir():
+            raise InvalidInputError(f"{file}: a folder; name a file to write")
+        if not os.access(file if file.exists() else file.parent, os.W_OK):
+            raise InvalidInputError(f"{file}: no permission to write; name another file, or change its permissions")
 
 
 def _remove(path: Path) -> None:

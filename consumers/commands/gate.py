@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from feature_repo import config, console
+from feature_repo.atomic_write import prepare_output_files
 from feature_repo.console import StoreOption
 from feature_repo.errors import UsageError
 from feature_repo.table_options import with_table_options
@@ -50,6 +51,8 @@ def gate(
 
     if output.suffix.lower() == ".html":
         raise UsageError(f"--output {output}: the page is written beside the JSON; name a file that ends in .json")
+    page = output.with_suffix(".html")
+    prepare_output_files(output, page)
     report = check_candidate(
         config.load(store),
         candidate,
@@ -59,13 +62,13 @@ def gate(
         now=datetime.now(UTC),
     )
     report.write(output)
-    output.with_suffix(".html").write_text(format_html(report), encoding="utf-8")
+    page.write_text(format_html(report), encoding="utf-8")
     table = Table()
     for name in ("gate", "result", "measured"):
         table.add_column(name, overflow="fold")
     for one in report.gates:
         table.add_row(one.name, "passed" if one.passed else "FAILED", one.detail)
     console.print_tables(table)
-    typer.echo(f"written: {output} and {output.with_suffix('.html')}")
+    typer.echo(f"written: {output} and {page}")
     if report.failures:
         raise typer.Exit(1)

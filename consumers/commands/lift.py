@@ -13,6 +13,7 @@ import typer
 
 from consumers.commands import outcome
 from feature_repo import config, console
+from feature_repo.atomic_write import prepare_output_files
 from feature_repo.console import MAX_LOST_SHARE, JsonOption, MaxLostShareOption, StoreOption
 from feature_repo.table_options import with_table_options
 
@@ -82,7 +83,7 @@ def lift(
     from consumers.ranking.report import Provenance, read_timings, to_json, to_table, write_report
     from consumers.ranking.run import measure_lift
 
-    outcome.prepare_output_files(json, report)
+    prepare_output_files(json, report)
     steps = read_timings(timings) if timings else []
     settings, now = config.load(store), datetime.now(UTC)
     command = shlex.join(["consume", *sys.argv[1:]])

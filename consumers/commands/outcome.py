@@ -1,33 +1,12 @@
 """Output files and exit codes that several commands share."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import typer
 
-from feature_repo.errors import InvalidInputError
-
 EXIT_UNKNOWN = 3
 """Exit code of a check that had nothing to check, as monitoring plug-ins use it."""
-
-
-def prepare_output_files(*files: Path | None) -> None:
-    """Create the folders of output files and check that the files can be written, before long work begins.
-
-    The files themselves are neither created nor changed.
-
-    Args:
-        files: files that are written later; None is skipped.
-
-    Raises:
-        InvalidInputError: there is no permission to write a file, or into its folder if it does not exist.
-        OSError: a folder cannot be created.
-    """
-    for file in filter(None, files):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        if not os.access(file if file.exists() else file.parent, os.W_OK):
-            raise InvalidInputError(f"{file}: no permission to write; name another file, or change its permissions")
 
 
 def write_figures(figures: str, json: Path | None) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from feature_repo import config, console
+from feature_repo.atomic_write import prepare_output_files
 from feature_repo.console import StoreOption
 from feature_repo.errors import UsageError
 
@@ -75,6 +76,7 @@ def search(
         raise UsageError("no sentence; give what to look for, or --again NAME")
     if output is not None:
         contact_sheet.check_suffix(output)
+        prepare_output_files(output)
     if save is not None:
         saved_searches.check_name(save)
     tower = open_text_tower(towers)

@@ -10,7 +10,7 @@ from consumers.gate import measures
 from consumers.gate.measures import Mean
 from feature_repo import schema
 from feature_repo.config import Settings
-from feature_repo.errors import NotFoundError
+from feature_repo.errors import InvalidInputError, NotFoundError
 from feature_repo.gate_report import Gate, GateReport
 from feature_repo.offline import production
 from feature_repo.table_format import DEFAULT_FORMAT, TableFormat
@@ -66,9 +66,11 @@ def check_candidate(
 
     Raises:
         NotFoundError: no version is in production, or the candidate has no vectors.
-        InvalidInputError: the log is unusable.
+        InvalidInputError: the candidate is the version in production, or the log is unusable.
     """
     version = production.read_version(settings.offline)
+    if candidate == version:
+        raise InvalidInputError(f"{candidate} is in production; name the candidate that is compared with it")
     if version is None or candidate not in production.count_products(settings.offline):
         raise NotFoundError(
             f"no vectors of {candidate}, or no version in production; run `produce upgrade start` and `advance`"

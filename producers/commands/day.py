@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from feature_repo import config, console
+from feature_repo.atomic_write import prepare_output_files
 from feature_repo.console import JsonOption, StoreOption
 from feature_repo.errors import NotFoundError, UsageError
 
@@ -61,6 +62,7 @@ def day(
     for path in files.values():
         if not path.exists():
             raise NotFoundError(f"{path}: no such file; expected a table in Parquet or CSV")
+    prepare_output_files(json)
     plan = load_pipeline(file, _to_texts(given) | {"now": f"{now:%Y-%m-%dT%H:%M:%S}"})
 
     def show_line(line: str) -> None:
@@ -71,7 +73,6 @@ def day(
     summary = run_day(settings, plan, files, now=now, restart=restart, on_line=show_line)
     typer.echo(summary)
     if json is not None:
-        json.parent.mkdir(parents=True, exist_ok=True)
         json.write_text(summary.to_json())
     if summary.failed_steps or summary.failed_checks:
         raise typer.Exit(1 if summary.failed_steps else CHECK_FAILED)

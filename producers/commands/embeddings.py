@@ -46,15 +46,15 @@ def embeddings(
     Unusable images go to the quarantine table with the reason; the product then has a vector of its title only.
     """
     from feature_repo.offline.created_time import choose_created_timestamp
-    from producers.embeddings.run import embed_catalogue, estimate_embeddings
-    from producers.encoders.checkpoint import require_version
+    from producers.embeddings.estimate import estimate_embeddings
+    from producers.embeddings.run import embed_catalogue
 
     settings = config.load(store)
-    if encoder_version is not None:
-        require_version(encoder, encoder_version)
     if dry_run:
         typer.echo("dry run, nothing is written; the run would do:")
-        typer.echo(estimate_embeddings(settings, encoder, accept_changed=accept_changed))
+        typer.echo(
+            estimate_embeddings(settings, encoder, accept_changed=accept_changed, encoder_version=encoder_version)
+        )
         return
     address = settings.raw["offline_store"].get("ray") or "local"
     with console.make_progress_bar() as bar:
@@ -65,6 +65,7 @@ def embeddings(
             now=choose_created_timestamp(settings, [schema.EMBEDDING_TABLE], datetime.now(UTC)),
             progress=lambda done, total: bar.update(task, completed=done, total=total),
             accept_changed=accept_changed,
+            encoder_version=encoder_version,
             ray=address if engine is Engine.RAY else None,
         )
     typer.echo(summary)

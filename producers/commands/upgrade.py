@@ -40,7 +40,7 @@ def start(
 ) -> None:
     """Record the next encoder and print the cost of the upgrade. Nothing else is written."""
     from feature_repo import run_log
-    from producers.embeddings.run import estimate_embeddings
+    from producers.embeddings.estimate import estimate_embeddings
     from producers.upgrade import cost, machine, versions
 
     settings, now = config.load(store), datetime.now(UTC)

@@ -2,6 +2,8 @@
 
 run.py            plans, encodes and commits, chunk by chunk
 plan.py           which catalogue versions, and which of their contents, have to be encoded
+estimate.py       what a run would do
+encoder_check.py  whether an encoder is the expected one
 existing_rows.py  which rows the table has already
 output_store.py   outputs of towers on disk, by content hash and fingerprint of the tower
 tower_outputs.py  vectors made of kept outputs of towers

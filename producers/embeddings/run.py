@@ -8,12 +8,11 @@ commit is atomic, and the next run plans from what the tables hold.
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import chain
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,10 +21,10 @@ from feature_repo import run_log, schema
 from feature_repo.arrow import take
 from feature_repo.config import Settings
 from feature_repo.distributed import cluster
-from feature_repo.errors import ConflictError, EncoderMismatchError
+from feature_repo.errors import ConflictError
 from feature_repo.offline import delta, production, quarantine, training_products
 from producers.catalogue import row_hash
-from producers.embeddings import vector_cache
+from producers.embeddings import encoder_check
 from producers.embeddings.existing_rows import KEY, STEP, RowIndices, txn_app_id
 from producers.embeddings.plan import CatalogueChanges, EncodingPlan, plan_encoding, read_changes
 from producers.embeddings.row_builder import RowBuilder
@@ -38,8 +37,6 @@ from producers.encoders.pipeline import EncodedChunk, encode_chunks
 from producers.encoders.stage_seconds import ZERO_SECONDS, StageSeconds
 
 ROWS_PER_COMMIT = 4096
-LOGGED_RUNS = 100_000
-"""The number of latest runs in which an earlier version of the encoder is looked for."""
 COLUMNS = [*KEY, "title", "image", "image_bytes", "image_hash", "image_stat"]
 
 
@@ -85,6 +82,7 @@ def embed_catalogue(
     now: datetime,
     progress: Callable[[int, int], None],
     accept_changed: bool = False,
+    encoder_version: str | None = None,
     ray: str | None = None,
 ) -> EmbeddingSummary:
     """Write an embedding row for every catalogue version that has no current one of this encoder.
@@ -103,6 +101,7 @@ def embed_catalogue(
         now: the created timestamp of the rows, with a time zone.
         progress: called after each commit with the number of catalogue rows done and the number to do.
         accept_changed: if the encoder of this name is not that of the last run, encode everything again with it.
+        encoder_version: the version that the encoder must have; None takes any.
         ray: address of a Ray cluster that decodes and encodes: "local", "auto", "head:6379" or "ray://head:10001".
             None uses this machine.
 
@@ -111,7 +110,8 @@ def embed_catalogue(
 
     Raises:
         NotFoundError: there is no catalogue, or no such encoder.
-        EncoderMismatchError: the encoder of this name has changed, and `accept_changed` is False.
+        EncoderMismatchError: the encoder has another version than `encoder_version`; or the encoder of this name has
+            changed, and `accept_changed` is False.
         ConflictError: another process runs this step, or other runs of this encoder committed first, again and again.
         UnavailableError: the cluster, the hub or the database of the run log cannot be reached.
         VitrineError: the encoder cannot be loaded.
@@ -120,8 +120,9 @@ def embed_catalogue(
         if not delta.exists(settings.table(schema.CATALOGUE_TABLE)):
             delta.open_dataset(settings.table(schema.CATALOGUE_TABLE))  # raises, before the encoder is loaded
         model = load(encoder)
+        encoder_check.require_version(encoder, model.version, encoder_version)
         if not accept_changed:
-            _check_encoder_unchanged(settings, model.version)
+            encoder_check.require_unchanged(settings, model.version)
         run.set_model(model.version)
         in_production = production.record_first_version(settings.offline, model.version, now)
         training_products.record(settings, model.version, read_training_products(Path(encoder)), now)
@@ -139,88 +140,6 @@ def embed_catalogue(
     raise ConflictError(
         f"table `{schema.EMBEDDING_TABLE}`: other runs committed first {delta.ATTEMPTS} times; run this again"
     )
-
-
-@dataclass(frozen=True)
-class EmbeddingEstimate:
-    """What a run of `embed_catalogue` would do now."""
-
-    encoder_version: str
-    """`name@fingerprint`."""
-    rows: int
-    """Rows that would be added to `product_embedding`, if each has a usable image or title."""
-    existing: int
-    """Catalogue rows that need none: they have their embedding row already, or a later correction replaces them."""
-    images: int
-    """Distinct images that would be passed to the encoder, damaged ones included. One without a hash, as if it could
-    not be read, counts for each of its rows."""
-    titles: int
-    """Distinct titles that would be passed to the encoder."""
-
-    def __str__(self) -> str:
-        return (
-            f"{self.encoder_version}: {self.rows:,} rows to add to {schema.EMBEDDING_TABLE}, {self.existing:,} encoded "
-            f"before\n  {self.images:,} images and {self.titles:,} titles to encode"
-        )
-
-
-def estimate_embeddings(settings: Settings, encoder: str, *, accept_changed: bool = False) -> EmbeddingEstimate:
-    """Return what `embed_catalogue` would add and encode. Writes nothing, and decodes no image.
-
-    Args:
-        settings: the deployment.
-        encoder: checkpoint directory or hub name.
-        accept_changed: estimate also if the encoder of this name is not that of the last run.
-
-    Returns:
-        The counts. `rows`, `images` and `titles` are 0 if nothing is new.
-
-    Raises:
-        NotFoundError: there is no catalogue, or no such encoder.
-        EncoderMismatchError: the encoder of this name has changed, and `accept_changed` is False.
-        VitrineError: the encoder cannot be loaded, or the cache or the run log cannot be read.
-    """
-    catalogue = delta.open_dataset(settings.table(schema.CATALOGUE_TABLE))
-    model = load(encoder)
-    if not accept_changed:
-        _check_encoder_unchanged(settings, model.version)
-    changes = read_changes(settings, model.version)
-    if changes is None:
-        return EmbeddingEstimate(model.version, rows=0, existing=catalogue.count_rows(), images=0, titles=0)
-    folder = settings.offline / vector_cache.FOLDER
-    with ExitStack() as stack:
-        if not folder.exists():  # opening the cache would create it
-            folder = Path(stack.enter_context(TemporaryDirectory()))
-        cache = stack.enter_context(vector_cache.open_cache(folder, model.version, model.dim))
-        plan = plan_encoding(settings, changes.new, model.version, cache, has_images=model.has_images)
-    rows = len(plan.reused) + len(plan.encoded)
-    return EmbeddingEstimate(
-        model.version,
-        rows=rows,
-        existing=changes.rows - rows,
-        images=int(plan.is_image_encoded.sum()),
-        titles=int(plan.is_title_encoded.sum()),
-    )
-
-
-def _check_encoder_unchanged(settings: Settings, version: str) -> None:
-    """Raise EncoderMismatchError if the last run with an encoder of this name had another version.
-
-    The name is the part of `version` before the last @. An encoder without a run passes, and so do the two versions of
-    an upgrade that is running.
-    """
-    upgrade = production.read_current(settings.offline)
-    if upgrade and upgrade.is_running and version in (upgrade.production_version, upgrade.candidate_version):
-        return
-    name = version.rpartition("@")[0]
-    runs = run_log.read_last_runs(settings, LOGGED_RUNS)  # unlike read_runs it creates no database
-    models = (run.model for run in runs if run.step == STEP and run.model)
-    last = next((model for model in models if model.rpartition("@")[0] == name), version)
-    if last != version:
-        raise EncoderMismatchError(
-            f"encoder `{name}` has changed: {last} in the last run, {version} now; if it was trained again, "
-            "give its directory another name, or use --accept-changed to encode everything with the new version"
-        )
 
 
 @dataclass

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 
-from feature_repo.errors import EncoderMismatchError, InvalidInputError, NotFoundError, UnavailableError
+from feature_repo.errors import InvalidInputError, NotFoundError, UnavailableError
 from feature_repo.schema import PRODUCT_ID
 from producers.encoders import checkpoint_files, clip_family, sentence
 from producers.encoders.assembled.encoder import load_encoder as load_assembled
@@ -61,25 +61,6 @@ def load(
     if family in clip_family.FAMILIES:
         return clip_family.load_encoder(folder, family, version, runtime)
     raise InvalidInputError(f"{folder}: a checkpoint of model_type {family!r} gives no product vectors; {SUPPORTED}")
-
-
-def require_version(path_or_name: str, encoder_version: str) -> None:
-    """Raise an error unless a checkpoint has this version. No model is loaded.
-
-    Args:
-        path_or_name: as for `load`.
-        encoder_version: the expected version, `name@fingerprint`.
-
-    Raises:
-        NotFoundError: there is neither such a directory nor such a hub checkpoint.
-        EncoderMismatchError: the checkpoint has another version.
-    """
-    version = _compute_version(path_or_name, resolve_checkpoint(path_or_name))
-    if version != encoder_version:
-        raise EncoderMismatchError(
-            f"{path_or_name} is {version}, expected {encoder_version}: the checkpoint was changed or renamed; put back "
-            "the one that had this version, or begin again with the new one"
-        )
 
 
 def _compute_version(path_or_name: str, folder: Path) -> str:

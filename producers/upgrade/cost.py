@@ -9,7 +9,7 @@ from feature_repo import run_log, schema
 from feature_repo.config import Settings
 from feature_repo.offline import delta
 from feature_repo.run_log import RunRecord
-from producers.embeddings.run import EmbeddingEstimate
+from producers.embeddings.estimate import EmbeddingEstimate
 from producers.upgrade import versions
 
 RUNS_READ = 10_000

@@ -119,6 +119,8 @@ def test_a_gate_passes_at_its_limit_and_fails_below_it_or_without_observations(s
     assert np.isnan(Mean.of(np.empty(0)).value)
     with pytest.raises(NotFoundError, match="no vectors of third@3"):
         check_candidate(settings, "third@3", exact, None, seed=0, now=RANKED)
+    with pytest.raises(InvalidInputError, match=f"{OLD} is in production; name the candidate"):
+        check_candidate(settings, OLD, exact, None, seed=0, now=RANKED)
 
 
 def test_the_command_writes_a_report_that_reads_back_and_exits_with_1_if_a_gate_fails(

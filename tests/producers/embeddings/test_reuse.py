@@ -20,7 +20,8 @@ from feature_repo.offline import delta, quarantine, retention
 from producers.cli import app
 from producers.embeddings import plan, vector_cache
 from producers.embeddings import run as embeddings
-from producers.embeddings.run import EmbeddingSummary, embed_catalogue, estimate_embeddings
+from producers.embeddings.estimate import estimate_embeddings
+from producers.embeddings.run import EmbeddingSummary, embed_catalogue
 from producers.encoders import load
 from producers.encoders.pipeline import NO_VECTOR, NOTHING_USABLE, EncodedChunk, build_embedding_rows
 from tests.producers.catalogue.shop import ingest, open_deployment

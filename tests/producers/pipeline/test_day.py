@@ -160,6 +160,9 @@ def test_options_that_do_not_fit_are_refused_before_anything_runs(tmp_path: Path
         result = CliRunner().invoke(cli.app, ["day", *arguments, "--store", str(store.file)])
         assert isinstance(result.exception, VitrineError)
         assert reason in str(result.exception)
+    json_in_a_file = str(tmp_path / "vitrine.toml" / "day.json")
+    arguments = ["day", "--impressions", str(tmp_path), "--json", json_in_a_file, "--store", str(store.file)]
+    assert isinstance(CliRunner().invoke(cli.app, arguments).exception, OSError)
     assert run_log.read_runs(store) == []
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from feature_repo import run_log
 from feature_repo.run_log import RunRecord
-from producers.embeddings.run import EmbeddingEstimate
+from producers.embeddings.estimate import EmbeddingEstimate
 from producers.upgrade import cost
 from tests.feature_repo.features import world
 
