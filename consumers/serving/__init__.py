@@ -3,7 +3,8 @@
     request.py        a request: parsed from JSON, checked, fetched from the online store
     response.py       the response as Arrow: candidates by row, the user's own features once
     errors.py         error codes of both protocols, and the code of each error class
-    executor.py       executes requests: bounded queue, deadline, access log, counts
+    executor.py       executes requests: deadline, access log, counts
+    workers.py        a few threads with a bounded queue
     flight.py         Arrow Flight server
     http.py           HTTP application: routes, token and body limit, JSON and Arrow streams
     index_page.py     the page at /: the routes

@@ -1,12 +1,8 @@
 """Executes the requests of both protocols: a bounded number at a time, with a deadline, logged and counted.
 
-A few threads do the work. More threads would only compete for the interpreter's lock. A bounded number of requests
-waits in a queue. If the queue is full, the next request is rejected at once, so that the caller can act on it, and not
-only after its deadline. Work that has started is finished even if nobody waits for it any more, and it occupies its
-place until then: a store that hangs fills the queue and nothing else.
+The work is done by a pool of threads (workers.py).
 """
 
-import asyncio
 import json
 import logging
 import re
@@ -14,7 +10,6 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -25,6 +20,7 @@ from consumers.serving.errors import ErrorCode, RequestError
 from consumers.serving.metrics import Metrics
 from consumers.serving.request import FeatureLookup, FeatureRequest, parse_request
 from consumers.serving.response import FeatureResponse
+from consumers.serving.workers import WorkerPool
 from feature_repo.errors import InvalidInputError, VitrineError
 from feature_repo.serving_limits import ServingLimits
 
@@ -120,16 +116,14 @@ class RequestExecutor:
         self.metrics = metrics
         self.max_request_bytes = limits.max_request_bytes
         self._access_log = access_log
-        self._capacity = limits.workers + limits.queue_size
-        self._slots = threading.BoundedSemaphore(self._capacity)
-        self._workers = ThreadPoolExecutor(limits.workers, thread_name_prefix="serving")
+        self._pool = WorkerPool(limits.workers, limits.queue_size, metrics.in_work, name="serving")
 
     def close(self) -> None:
         """Wait until the work in progress is finished, cancel what waits, and stop the workers.
 
         The cancelled requests and all later ones fail with UNAVAILABLE.
         """
-        self._workers.shutdown(cancel_futures=True)
+        self._pool.close()
 
     def execute(
         self, data: bytes | memoryview, context: RequestContext, encode: Callable[[FeatureResponse], Result]
@@ -149,8 +143,7 @@ class RequestExecutor:
             RequestError: RESOURCE_EXHAUSTED if the queue is full, DEADLINE_EXCEEDED, or UNAVAILABLE during shutdown.
         """
         request, timeout = self._parse(data, context)
-        with self._submit(lambda: encode(self.lookup.fetch(request))) as future:
-            result = future.result(timeout)
+        result = self._pool.run(lambda: encode(self.lookup.fetch(request)), timeout)
         context.rows = len(request.product_ids)
         return result
 
@@ -172,8 +165,7 @@ class RequestExecutor:
             RequestError: RESOURCE_EXHAUSTED if the queue is full, DEADLINE_EXCEEDED, or UNAVAILABLE during shutdown.
         """
         request, timeout = self._parse(data, context)
-        with self._submit(lambda: encode(self.lookup.fetch(request))) as future:
-            result = await asyncio.wait_for(asyncio.wrap_future(future), timeout)
+        result = await self._pool.run_async(lambda: encode(self.lookup.fetch(request)), timeout)
         context.rows = len(request.product_ids)
         return result
 
@@ -190,8 +182,7 @@ class RequestExecutor:
                 server is shutting down. Other exceptions of the work are raised as they are.
         """
         try:
-            with self._submit(work) as future:
-                return await asyncio.wait_for(asyncio.wrap_future(future), self.limits.deadline_seconds)
+            return await self._pool.run_async(work, self.limits.deadline_seconds)
         except VitrineError as error:
             raise RequestError(ErrorCode.UNAVAILABLE, RequestError.from_error(error).message) from error
         except RequestError as error:
@@ -256,32 +247,3 @@ class RequestExecutor:
         context.service = request.service
         limit = self.limits.deadline_seconds
         return request, limit if request.deadline_ms is None else min(limit, request.deadline_ms / 1e3)
-
-    @contextmanager
-    def _submit(self, work: Callable[[], Result]) -> Iterator["Future[Result]"]:
-        """Queue the work for the workers. Cancel it at the end of the `with` statement unless it has started."""
-        if not self._slots.acquire(blocking=False):
-            raise RequestError(
-                ErrorCode.RESOURCE_EXHAUSTED, f"{self._capacity:,} requests are in progress or waiting; try again"
-            )
-        self.metrics.in_work.inc()
-        try:
-            future = self._workers.submit(work)
-        except RuntimeError:
-            self._release()
-            raise RequestError(ErrorCode.UNAVAILABLE, "the server is shutting down") from None
-        future.add_done_callback(lambda _: self._release())
-        try:
-            yield future
-        except TimeoutError:
-            raise RequestError(
-                ErrorCode.DEADLINE_EXCEEDED, "the deadline passed before the online store had answered"
-            ) from None
-        except CancelledError:
-            raise RequestError(ErrorCode.UNAVAILABLE, "the server is shutting down") from None
-        finally:
-            future.cancel()
-
-    def _release(self) -> None:
-        self.metrics.in_work.dec()
-        self._slots.release()
