@@ -1,15 +1,21 @@
-"""The nearest products that have impressions, updated as products arrive, change and gain impressions.
+"""The nearest products that have impressions, as products arrive, change and gain impressions.
 
 The list of a product is searched again if its vector or that of one of its neighbours has changed. Otherwise it is
 merged with the products that gained their first impression since. Each update uses only what is known at its time, in
 arrays whose sizes do not depend on later products, so that a longer log gives the same lists bit for bit.
+
+Up to EXACT_MEMBERS products with impressions are compared with all. More are divided into cells (cells.py), anew
+whenever their number has grown by GROWTH, and a product is compared with those of the cells nearest to it.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
+
+from producers.behaviour.cells import VectorCells, train_cells
 
 Vectors = NDArray[np.float32]
 Int64 = NDArray[np.int64]
@@ -17,6 +23,10 @@ Bools = NDArray[np.bool_]
 
 ROWS_PER_BLOCK = 4096
 """Products merged at a time, so that their similarities to the new products fit in memory."""
+EXACT_MEMBERS = 50_000
+"""Number of products with impressions above which they are divided into cells."""
+GROWTH = 4
+"""The factor by which their number grows until they are divided again."""
 
 
 @dataclass
@@ -29,21 +39,33 @@ class NearestProducts:
 
     k: int
     """The length of each list."""
+    exact_members: int
+    """Number of products with impressions up to which each of them is compared."""
     neighbours: Int64
     """[n, k], product numbers, nearest first; -1 where there are fewer than k."""
     similarity: Vectors
     """[n, k], cosines; NaN where there are fewer than k."""
     has_history: Bools
     """[n], whether the product has a vector and impressions; only these products can be neighbours."""
+    cells: VectorCells | None = None
+    """None: each product with impressions is compared."""
+    product_cells: NDArray[np.int32] | None = None
+    """[n, probes], the cells nearest to each product's vector, nearest first; -1 without one. None without cells."""
+    cells_made_for: int = 0
+    """Number of products with impressions when the cells were made."""
+    index: Any = None
+    """The faiss index of the products with impressions; None until the first search after a change."""
 
     @staticmethod
-    def create_empty(k: int) -> "NearestProducts":
+    def create_empty(k: int, exact_members: int = EXACT_MEMBERS) -> "NearestProducts":
         """Return an instance with no products (n is 0), to be filled by `update`.
 
         Args:
             k: the length of each list, at least 1.
+            exact_members: number of products with impressions above which there are cells.
         """
-        return NearestProducts(k, np.empty((0, k), np.int64), np.empty((0, k), np.float32), np.empty(0, bool))
+        lists = np.empty((0, k), np.int64), np.empty((0, k), np.float32)
+        return NearestProducts(k, exact_members, *lists, np.empty(0, bool))
 
     def update(self, vectors: Vectors, is_changed: Bools, has_history: Bools) -> None:
         """Bring all lists, in place, to what they are for the given state. Products can be added, but not removed.
@@ -60,13 +82,34 @@ class NearestProducts:
         self.neighbours = np.concatenate([self.neighbours, np.full((new, self.k), -1)])
         self.similarity = np.concatenate([self.similarity, np.full((new, self.k), np.nan, np.float32)])
         had_history = np.concatenate([self.has_history, np.zeros(new, bool)])
-        self.has_history = has_history & ~np.isnan(vectors[:, 0])
+        has_new_cells = self.set_members(vectors, is_changed, has_history)
         neighbour_changed = np.append(is_changed, False)[self.neighbours] & (self.neighbours >= 0)
-        is_stale = is_changed | neighbour_changed.any(axis=1)
+        is_stale = is_changed | neighbour_changed.any(axis=1) | has_new_cells
         stale = np.flatnonzero(is_stale)
-        self.neighbours[stale], self.similarity[stale] = self.search(vectors, vectors[stale], stale)
+        cells = None if self.product_cells is None else self.product_cells[stale]
+        self.neighbours[stale], self.similarity[stale] = self._search(vectors, vectors[stale], stale, cells)
         added = np.flatnonzero(self.has_history & (~had_history | is_changed))
         self._merge(vectors, np.flatnonzero(~is_stale & ~np.isnan(vectors[:, 0])), added)
+
+    def set_members(self, vectors: Vectors, is_changed: Bools, has_history: Bools) -> bool:
+        """Follow the state as `update` does, but leave the lists; enough for `search`.
+
+        Returns:
+            Whether the products were divided into new cells.
+        """
+        new = len(vectors) - len(self.has_history)
+        self.index = None
+        self.has_history = has_history & ~np.isnan(vectors[:, 0])
+        members = int(self.has_history.sum())
+        if members > max(self.exact_members, GROWTH * self.cells_made_for):
+            self.cells, self.cells_made_for = train_cells(vectors[self.has_history], self.k), members
+            self.product_cells = self.cells.find_cells(vectors).astype(np.int32)
+            return True
+        if self.cells is not None and self.product_cells is not None:
+            none = np.full((new, self.cells.probes), -1, np.int32)
+            self.product_cells = np.concatenate([self.product_cells, none])
+            self.product_cells[is_changed] = self.cells.find_cells(vectors[is_changed])
+        return False
 
     def search(self, vectors: Vectors, queries: Vectors, own: Int64) -> tuple[Int64, Vectors]:
         """Find the nearest products of m queries among the products that had a vector and impressions at `update`.
@@ -82,29 +125,56 @@ class NearestProducts:
             Product numbers, int64 [m, k], and cosines, float32 [m, k], nearest first. Where there are fewer than k, the
             rest is -1 and NaN. A query of NaN has none.
         """
+        cells = None if self.cells is None else self.cells.find_cells(queries)
+        return self._search(vectors, queries, own, cells)
+
+    def _search(
+        self, vectors: Vectors, queries: Vectors, own: Int64, cells: NDArray[np.integer] | None
+    ) -> tuple[Int64, Vectors]:
+        """Do what `search` does. `cells` [m, probes] are those of the queries, or None."""
         neighbours = np.full((len(queries), self.k), -1)
         similarity = np.full((len(queries), self.k), np.nan, np.float32)
         members = np.flatnonzero(self.has_history)
         rows = np.flatnonzero(~np.isnan(queries[:, 0]))
         if not len(members) or not len(rows):
             return neighbours, similarity
-        index = faiss.IndexFlatIP(vectors.shape[1])
-        index.add(np.ascontiguousarray(vectors[members]))
+        if self.index is None:
+            self.index = self._build_index(vectors, members)
         # One more than k, because the product itself may be among them.
-        cosines, positions = index.search(np.ascontiguousarray(queries[rows]), min(self.k + 1, len(members)))
+        k = min(self.k + 1, len(members))
+        if self.cells is None or cells is None:
+            cosines, positions = self.index.search(np.ascontiguousarray(queries[rows]), k)
+        else:
+            cosines, positions = self.cells.search(self.index, queries[rows], cells[rows], k)
         numbers = np.where(positions >= 0, members[positions], -1)
         neighbours[rows], similarity[rows] = _select_nearest(numbers, cosines, own[rows], self.k)
         return neighbours, similarity
+
+    def _build_index(self, vectors: Vectors, members: Int64) -> Any:
+        if self.cells is not None and self.product_cells is not None:
+            return self.cells.build_index(vectors[members], self.product_cells[members, 0])
+        index = faiss.IndexFlatIP(vectors.shape[1])
+        index.add(np.ascontiguousarray(vectors[members]))
+        return index
 
     def _merge(self, vectors: Vectors, rows: Int64, added: Int64) -> None:
         """Merge the lists of some products with the products that can be neighbours since this update."""
         if not len(added):
             return
+        index = None if self.cells is None else self._build_index(vectors, added)
         for start in range(0, len(rows), ROWS_PER_BLOCK):
             block = rows[start : start + ROWS_PER_BLOCK]
-            cosines = vectors[block] @ vectors[added].T
-            numbers = np.broadcast_to(added, cosines.shape)
+            if self.cells is None or self.product_cells is None:
+                cosines = vectors[block] @ vectors[added].T
+                numbers = np.broadcast_to(added, cosines.shape)
+            else:
+                k = min(self.k + 1, len(added))
+                cosines, positions = self.cells.search(index, vectors[block], self.product_cells[block], k)
+                numbers = np.where(positions >= 0, added[positions], -1)
             numbers, cosines = _select_nearest(numbers, cosines, block, self.k)
+            # Most lists stay as they are. A missing cosine is NaN, which is not greater.
+            is_nearer = (cosines[:, 0] > self.similarity[block, -1]) | np.isnan(self.similarity[block, -1])
+            block, numbers, cosines = block[is_nearer], numbers[is_nearer], cosines[is_nearer]
             both = np.concatenate([self.neighbours[block], numbers], axis=1)
             similarity = np.concatenate([self.similarity[block], cosines], axis=1)
             self.neighbours[block], self.similarity[block] = _select_nearest(both, similarity, block, self.k)

@@ -17,7 +17,7 @@ from producers import input_digest
 from producers.input_digest import Digests
 
 Int64 = NDArray[np.int64]
-REVISION = 1
+REVISION = 2
 """Increased with every change of the code that changes a value."""
 
 

@@ -44,7 +44,8 @@ def neighbours(
     from feature_repo import run_log
     from feature_repo.durations import parse_duration
     from feature_repo.offline.created_time import choose_created_timestamp
-    from producers.behaviour.neighbours import STEP, make_neighbours
+    from producers.behaviour.neighbour_state import STEP
+    from producers.behaviour.neighbours import make_neighbours
 
     interval = parse_duration(every)
     settings, now = config.load(store), datetime.now(UTC)

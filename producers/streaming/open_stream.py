@@ -17,7 +17,7 @@ from feature_repo.online.open_store import open_configured_table
 from feature_repo.online.table import OnlineTable
 from feature_repo.schema import CREATED_TIMESTAMP
 from feature_repo.table_format import DEFAULT_FORMAT, TableFormat
-from producers.behaviour.neighbours import read_state
+from producers.behaviour.neighbour_state import read_state
 from producers.catalogue.decimal_mark import DecimalMark
 from producers.codes import codebook
 from producers.encoders import load
