@@ -7,6 +7,7 @@
     offline/             Delta tables, validation, point-in-time joins
     online/              packed rows in LMDB or Redis
     index/               products of one encoder version by vector, words and filters
+    exported/            an encoder that `produce export` wrote, used without torch
     pairs/               what two products have in common, and whether they are the same
     distributed/         the join and materialization on several machines
     stores/              Feast's plug-in points, thin
@@ -30,7 +31,8 @@
     cores.py             run a function on all cores
     memory.py            memory settings of long-running processes
     vocabulary.py        find attribute values in a line of text
-    exported_encoder.py  towers that `produce export` wrote, run by ONNX Runtime
+    fusion.py            vectors of a product from those of its image and its title
+    image_geometry.py    how a picture is resized and cropped for an image tower
     image_decoding.py    decode images; reject unusable ones
     image_colours.py     convert decoded images to 8-bit sRGB
     image_formats.py     recognise file formats by their first bytes

@@ -26,17 +26,17 @@ def calibrate_search(
     """
     from consumers.search import evaluation
     from consumers.search.calibration import write_calibration
-    from feature_repo.exported_encoder import open_text_tower
+    from feature_repo.exported.encoder import open_encoder
     from feature_repo.index.product_index import open_index
     from feature_repo.index.rows import find_folder
     from feature_repo.offline import input_files
 
     settings = config.load(store)
-    tower = open_text_tower(towers)
-    index = open_index(find_folder(settings, tower.encoder_version), tower.encoder_version)
+    encoder = open_encoder(towers)
+    index = open_index(find_folder(settings, encoder.encoder_version), encoder.encoder_version)
     table = input_files.read_table(labels, ["query", "product_id", "category"])
     queries = evaluation.read_labels(table, index)
-    scored = evaluation.score_queries(index, tower, queries)
+    scored = evaluation.score_queries(index, encoder, queries)
     fitted = evaluation.fit_queries(index.encoder_version, scored, precision=precision)
     write_calibration(fitted, output)
     weights = ", ".join(f"{part} {weight:.2f}" for part, weight in fitted.weights.items())

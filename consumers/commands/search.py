@@ -46,7 +46,7 @@ def search(
 ) -> None:
     """Select products by a sentence: by their titles, by what their pictures look like, and by vectors.
 
-    Reads the index of `produce index` and the exported text tower; needs neither torch nor the encoder. Needs the
+    Reads the index of `produce index` and an export; needs neither torch nor the encoder. Needs the
     extra `search`.
     """
     from feature_repo.extras import require
@@ -55,7 +55,7 @@ def search(
     from consumers.search import calibration as calibrations
     from consumers.search import contact_sheet, saved, terminal
     from consumers.search.selection import DEFAULT_TOP_K, search_products
-    from feature_repo.exported_encoder import open_text_tower
+    from feature_repo.exported.encoder import open_encoder
     from feature_repo.index import saved_searches
     from feature_repo.index.filters import ProductFilter
     from feature_repo.index.product_index import open_index
@@ -79,13 +79,14 @@ def search(
         prepare_output_files(output)
     if save is not None:
         saved_searches.check_name(save)
-    tower = open_text_tower(towers)
-    index = open_index(find_folder(settings, tower.encoder_version), tower.encoder_version)
-    if (current := production.read_version(settings.offline)) not in (None, tower.encoder_version):
-        typer.echo(f"note: {current} is in production; {towers} and its index are of {tower.encoder_version}", err=True)
+    encoder = open_encoder(towers)
+    index = open_index(find_folder(settings, encoder.encoder_version), encoder.encoder_version)
+    if (current := production.read_version(settings.offline)) not in (None, encoder.encoder_version):
+        message = f"note: {current} is in production; {towers} and its index are of {encoder.encoder_version}"
+        typer.echo(message, err=True)
     result = search_products(
         index,
-        tower,
+        encoder,
         sentence,
         where=where,
         top_k=top_k or DEFAULT_TOP_K,

@@ -27,16 +27,16 @@ def search_report(
     """
     from consumers.search import evaluation
     from consumers.search.report import render_tables, report_search
-    from feature_repo.exported_encoder import open_text_tower
+    from feature_repo.exported.encoder import open_encoder
     from feature_repo.index.product_index import open_index
     from feature_repo.index.rows import find_folder
     from feature_repo.offline import input_files
 
     settings = config.load(store)
-    tower = open_text_tower(towers)
-    index = open_index(find_folder(settings, tower.encoder_version), tower.encoder_version)
+    encoder = open_encoder(towers)
+    index = open_index(find_folder(settings, encoder.encoder_version), encoder.encoder_version)
     table = input_files.read_table(labels, ["query", "product_id", "category", "kind"])
     queries = evaluation.read_labels(table, index)
-    report = report_search(index, tower, queries, replicates=replicates, seed=seed)
+    report = report_search(index, encoder, queries, replicates=replicates, seed=seed)
     console.print_tables(render_tables(report))
     outcome.write_figures(report.to_json(), json)

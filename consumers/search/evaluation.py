@@ -16,7 +16,7 @@ from consumers.search.calibration import SearchCalibration, fit_calibration
 from consumers.search.scoring import PARTS, ScoredProducts, SentenceScorer
 from consumers.search.sentence import parse_sentence
 from feature_repo.errors import InvalidInputError
-from feature_repo.exported_encoder import ExportedTextTower
+from feature_repo.exported.encoder import ExportedEncoder
 from feature_repo.index.filters import ProductFilter
 from feature_repo.index.nearest import Ints
 from feature_repo.index.product_index import ProductIndex
@@ -120,17 +120,17 @@ def _read_column(table: pa.Table, name: str, wanted: pa.DataType) -> pa.ChunkedA
         raise InvalidInputError(f"column `{name}` of the labels: {error}; expected {expected}") from None
 
 
-def score_queries(index: ProductIndex, tower: ExportedTextTower, queries: Sequence[JudgedQuery]) -> list[ScoredQuery]:
+def score_queries(index: ProductIndex, encoder: ExportedEncoder, queries: Sequence[JudgedQuery]) -> list[ScoredQuery]:
     """Return the scores of the judged products of each query.
 
     A query without a product that passes its filter has none.
     """
     scorer = SentenceScorer(index)
-    vectors = tower.encode([query.text for query in queries])
+    vectors = encoder.encode_texts([query.text for query in queries])
     categories = index.take(np.arange(len(index.flags)), ["category"])["category"].to_pylist()
     result = []
     for query, vector in zip(queries, vectors, strict=True):
-        scored = scorer.score(parse_sentence(query.text, index, tower), vector, index.select(query.where))
+        scored = scorer.score(parse_sentence(query.text, index, encoder), vector, index.select(query.where))
         if query.judged is not None:
             is_judged = np.isin(scored.rows, query.judged)
             scored = ScoredProducts(

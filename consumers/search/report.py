@@ -15,7 +15,7 @@ from consumers.search import evaluation
 from consumers.search.evaluation import CutoffQuality, JudgedQuery
 from consumers.search.scoring import DEFAULT_WEIGHTS, PARTS
 from feature_repo.errors import InvalidInputError
-from feature_repo.exported_encoder import ExportedTextTower
+from feature_repo.exported.encoder import ExportedEncoder
 from feature_repo.index.product_index import ProductIndex
 
 TUNED, SUM, CALIBRATED = "BM25, tuned", "sum", "sum, calibrated"
@@ -58,7 +58,7 @@ class SearchReport:
 
 def report_search(
     index: ProductIndex,
-    tower: ExportedTextTower,
+    encoder: ExportedEncoder,
     queries: Sequence[JudgedQuery],
     *,
     replicates: int = 1000,
@@ -72,7 +72,7 @@ def report_search(
     Raises:
         InvalidInputError: a query cannot be understood.
     """
-    scored = evaluation.score_queries(index, tower, queries)
+    scored = evaluation.score_queries(index, encoder, queries)
     tuned, baseline = evaluation.tune_keywords(index, scored, GRID)
     values = {TUNED: baseline}
     for part, scores in evaluation.list_part_scores(scored).items():

@@ -10,7 +10,7 @@ from consumers.search.calibration import SearchCalibration
 from consumers.search.scoring import DEFAULT_WEIGHTS, PARTS, ScoredProducts, SentenceScorer
 from consumers.search.sentence import Sentence, parse_sentence
 from feature_repo.errors import EncoderMismatchError, InvalidInputError, NotFoundError
-from feature_repo.exported_encoder import ExportedTextTower
+from feature_repo.exported.encoder import ExportedEncoder
 from feature_repo.index.filters import ProductFilter
 from feature_repo.index.nearest import Ints
 from feature_repo.index.product_index import ProductIndex
@@ -43,7 +43,7 @@ class SearchResult:
 
 def search_products(
     index: ProductIndex,
-    tower: ExportedTextTower,
+    encoder: ExportedEncoder,
     text: str,
     *,
     where: ProductFilter,
@@ -55,8 +55,8 @@ def search_products(
     """Return the products that fit a sentence best.
 
     Args:
-        index: of the tower's encoder version.
-        tower: encodes the sentence.
+        index: of the encoder's version.
+        encoder: encodes the sentence.
         text: the sentence.
         where: which products may be returned.
         top_k: most products to return; fewer if fewer pass the filter, or end at the cut-off. At most DEFAULT_TOP_K,
@@ -71,7 +71,7 @@ def search_products(
             DEFAULT_TOP_K and the number of products; or `collapse` is set and the index has neither image nor text
             vectors.
         NotFoundError: no product passes the filter.
-        EncoderMismatchError: index, tower or calibration are of different encoder versions.
+        EncoderMismatchError: index, encoder or calibration are of different encoder versions.
     """
     if top_k < 1:
         raise InvalidInputError(f"top_k is {top_k}; expected at least 1")
@@ -84,12 +84,12 @@ def search_products(
             f"near-duplicates are found by image_vector or text_vector, and the index has {', '.join(index.vectors)}; "
             "run produce index with one of them, or search without --collapse"
         )
-    check_versions(index, tower, calibration)
-    sentence = parse_sentence(text, index, tower)
+    check_versions(index, encoder, calibration)
+    sentence = parse_sentence(text, index, encoder)
     selection = index.select(where)
     if not len(selection):
         raise NotFoundError(explain_empty(index, where))
-    scored = SentenceScorer(index).score(sentence, tower.encode([sentence.text])[0], selection)
+    scored = SentenceScorer(index).score(sentence, encoder.encode_texts([sentence.text])[0], selection)
     scores = scored.combine(DEFAULT_WEIGHTS if calibration is None else calibration.weights)
     order = np.lexsort((scored.rows, -scores))
     duplicates: Mapping[int, list[int]] = {}
@@ -106,10 +106,10 @@ def search_products(
     return SearchResult(sentence, where, products, len(selection), below)
 
 
-def check_versions(index: ProductIndex, tower: ExportedTextTower, calibration: SearchCalibration | None) -> None:
-    """Raise EncoderMismatchError unless index, tower and calibration are of one encoder version."""
+def check_versions(index: ProductIndex, encoder: ExportedEncoder, calibration: SearchCalibration | None) -> None:
+    """Raise EncoderMismatchError unless index, encoder and calibration are of one encoder version."""
     for name, version in (
-        ("the exported towers are", tower.encoder_version),
+        ("the exported towers are", encoder.encoder_version),
         ("the calibration is", index.encoder_version if calibration is None else calibration.encoder_version),
     ):
         if version != index.encoder_version:

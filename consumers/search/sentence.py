@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from feature_repo.errors import InvalidInputError
-from feature_repo.exported_encoder import ExportedTextTower
+from feature_repo.exported.encoder import ExportedEncoder
 from feature_repo.index.product_index import ProductIndex
 from feature_repo.index.segmentation import segment_text
 
@@ -21,7 +21,7 @@ class Sentence:
     """Its words, each once, in their order."""
 
 
-def parse_sentence(text: str, index: ProductIndex, tower: ExportedTextTower) -> Sentence:
+def parse_sentence(text: str, index: ProductIndex, encoder: ExportedEncoder) -> Sentence:
     """Return a sentence with its words.
 
     Raises:
@@ -36,9 +36,9 @@ def parse_sentence(text: str, index: ProductIndex, tower: ExportedTextTower) -> 
             f"the sentence has {len(stripped):,} characters; expected at most {MAX_CHARACTERS:,}: name what to look for"
         )
     words = tuple(dict.fromkeys(segment_text(stripped)))
-    if not any(map(index.has_word, words)) and not tower.knows(stripped):
+    if not any(map(index.has_word, words)) and not encoder.knows(stripped):
         raise InvalidInputError(
-            f"neither a title nor the encoder {tower.encoder_version} knows a word of {stripped[:80]!r}; write it in "
+            f"neither a title nor the encoder {encoder.encoder_version} knows a word of {stripped[:80]!r}; write it in "
             "the language of the titles"
         )
     return Sentence(stripped, words)

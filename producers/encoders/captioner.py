@@ -6,10 +6,10 @@ import numpy as np
 import torch
 
 from feature_repo.errors import InvalidInputError
+from feature_repo.image_geometry import Geometry
 from producers.encoders import clip_family
 from producers.encoders.checkpoint import load, resolve_checkpoint
 from producers.encoders.encoder import Pixels
-from producers.encoders.geometry import Geometry
 from producers.encoders.training import language
 from producers.encoders.training.towers import Towers
 

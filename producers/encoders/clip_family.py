@@ -23,16 +23,16 @@ from transformers.models.resnet.modeling_resnet import ResNetConvLayer, ResNetSh
 
 from feature_repo import memory
 from feature_repo.errors import CorruptDataError
+from feature_repo.fusion import Space
+from feature_repo.image_geometry import Geometry
 from producers.encoders import checkpoint_files, whitening
 from producers.encoders.assembled.efficientnet_lite import EfficientNetLiteModel
 from producers.encoders.batches import BatchRunner
 from producers.encoders.blip import Blip
 from producers.encoders.encoder import Pixels, Vectors
-from producers.encoders.geometry import Geometry
 from producers.encoders.runtime import LENGTH_STEP, Runtime, Tower
 from producers.encoders.tiny_clip import SmallConfig, SmallModel
 from producers.encoders.tokens import Tokens, read_text_length, tokenize
-from producers.encoders.whitening import Space
 
 FAMILIES: Mapping[str, Any] = MappingProxyType(
     {

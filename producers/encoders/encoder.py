@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from producers.encoders.geometry import Geometry
-from producers.encoders.whitening import Space
+from feature_repo.fusion import Space
+from feature_repo.image_geometry import Geometry
 
 Vectors = NDArray[np.float32]
 Pixels = NDArray[np.uint8]

@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 
 from feature_repo import schema
 from feature_repo.arrow.take import matrix_to_lists
+from feature_repo.fusion import SAME_PRODUCT, SIMILAR, fuse
 from feature_repo.image_decoding import UnusableImageError
+from feature_repo.image_geometry import Geometry
 from producers.encoders.encoder import Encoder, Outputs, TowerEncoder, Vectors
-from producers.encoders.geometry import Geometry
 from producers.encoders.image_loader import DecodedBatch, Source, decode_batches, decode_in_process
 from producers.encoders.prefetch import iterate_in_background, map_in_threads
 from producers.encoders.stage_seconds import ZERO_SECONDS, StageSeconds
-from producers.encoders.whitening import SAME_PRODUCT, SIMILAR, fuse
 
 HASH_COLUMNS = ("image_hash", "title_hash")
 """Columns with the hashes of the contents that a row's vectors were made of."""

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoModel
@@ -19,7 +20,7 @@ from producers.encoders import checkpoint_files
 from producers.encoders.batches import BatchRunner
 from producers.encoders.encoder import Pixels, Vectors
 from producers.encoders.runtime import Runtime
-from producers.encoders.tokens import read_text_length
+from producers.encoders.tokens import Tokens, read_text_length
 
 BATCH_SIZE = 128
 """Texts per batch, on a CPU and on a GPU."""
@@ -39,6 +40,7 @@ class SentenceEncoder:
     """An encoder with a text tower and no image tower. It implements the protocol `Encoder`."""
 
     has_images = False
+    has_mask = True
     image_batch_size = 1
     concurrent_calls = 1
     geometry = None
@@ -77,7 +79,7 @@ class SentenceEncoder:
         self.poolings = tuple(poolings)
         self.prompt = prompt
         self.lower = lower
-        self.length = length
+        self.text_length = length
         self.version = version
         self._texts = BatchRunner(BATCH_SIZE)
         self.dim = self.encode_texts(["x"]).shape[1]
@@ -85,8 +87,8 @@ class SentenceEncoder:
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
         """Return unit vectors float32 [n, dim] of texts, in order; NaN where the model gives none.
 
-        The prompt is put before each. Texts that have more than `length` tokens with it are truncated. No texts give
-        [0, dim].
+        The prompt is put before each. Texts that have more than `text_length` tokens with it are truncated. No texts
+        give [0, dim].
         """
         if not texts:
             return np.empty((0, self.dim), np.float32)
@@ -106,16 +108,29 @@ class SentenceEncoder:
 
     def _features(self, texts: Sequence[str]) -> torch.Tensor:
         """Return the vectors [n, dim] of one batch of texts, not of unit length."""
-        prompted = [self.prompt + text for text in texts]
         tokens = self.tokenizer(
-            [text.lower() for text in prompted] if self.lower else prompted,
+            self.shape_texts(texts),
             padding="longest",
             truncation=True,
-            max_length=self.length,
+            max_length=self.text_length,
             return_tensors="pt",
         ).to(self.device)
-        states = self.model(**tokens).last_hidden_state
-        pooled = [pool(states, tokens["attention_mask"], pooling) for pooling in self.poolings]
+        return self.text_tower(tokens["input_ids"], tokens["attention_mask"])
+
+    def shape_texts(self, texts: Sequence[str]) -> list[str]:
+        """Return texts as the tokenizer takes them: after the prompt, lowercased if the model wants that."""
+        prompted = [self.prompt + text for text in texts]
+        return [text.lower() for text in prompted] if self.lower else prompted
+
+    def text_inputs(self, tokens: Tokens, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
+        """Return the inputs of `text_tower` for some texts: ids and mask, int64 [rows, longest]."""
+        is_left = self.tokenizer.padding_side == "left"
+        return tokens.pad(rows, self.tokenizer.pad_token_id or 0, left=is_left)
+
+    def text_tower(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Return the vectors [n, dim], not of unit length, of token ids and their mask, [n, length] each."""
+        states = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
+        pooled = [pool(states, mask, pooling) for pooling in self.poolings]
         return self.layers(torch.cat(pooled, dim=1))
 
 

@@ -24,7 +24,7 @@ from transformers import (
     ResNetModel,
 )
 
-from producers.encoders.geometry import Geometry
+from feature_repo.image_geometry import Geometry
 
 SIDE = 64
 """Height and width of an image, in pixels."""

@@ -21,16 +21,15 @@ import torch
 from numpy.typing import NDArray
 
 from feature_repo.errors import VitrineError
+from feature_repo.exported.files import IMAGE, OUTPUT, TEXT
 from producers.encoders.batches import normalize_rows
 from producers.encoders.clip_family import DualEncoder
 from producers.encoders.encoder import Pixels
+from producers.encoders.sentence import SentenceEncoder
 from producers.encoders.tokens import tokenize
 
 MIN_COSINE = 0.9999
 """Lowest cosine to torch's vector with which a vector of an exported tower passes the check."""
-IMAGE, TEXT = "image_tower", "text_tower"
-OUTPUT = "vectors"
-"""Name of the output of either tower."""
 INSTALL = "pip install 'vitrine[export]'"
 PROBES_PER_BATCH = 7
 """Probes per batch of the check: another batch size than the tower is traced with."""
@@ -41,7 +40,7 @@ Inputs = Mapping[str, NDArray[Any]]
 class Tower(torch.nn.Module):
     """One tower of an encoder as a torch module, from its inputs to unit rows, with inputs to check its export with."""
 
-    def __init__(self, name: str, encoder: DualEncoder, probes: Sequence[Inputs]) -> None:
+    def __init__(self, name: str, encoder: DualEncoder | SentenceEncoder, probes: Sequence[Inputs]) -> None:
         """Wrap a tower.
 
         Args:
@@ -53,10 +52,14 @@ class Tower(torch.nn.Module):
         super().__init__()
         self.name = name
         self.model = encoder.model
-        self.features = encoder.image_tower if name == IMAGE else encoder.text_tower
+        self.layers = encoder.layers if isinstance(encoder, SentenceEncoder) else None  # registered, to be exported
+        self.features: Any = encoder.text_tower
+        if name == IMAGE:
+            assert isinstance(encoder, DualEncoder)
+            self.features = encoder.image_tower
         self.probes = probes
         self.dim = encoder.dim
-        self.has_fixed_length = name == TEXT and not encoder.has_mask
+        self.has_fixed_length = name != IMAGE and not encoder.has_mask
 
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
         """Return unit rows [n, dim]; a row that cannot be computed is NaN throughout.
@@ -89,22 +92,25 @@ class TowerCheck:
     """The lowest cosine over all probes, at least MIN_COSINE; a vector of NaN counts as -1."""
 
 
-def build_towers(encoder: DualEncoder, pixels: Pixels, titles: Sequence[str]) -> list[Tower]:
-    """Return the image tower and the text tower of an encoder, in this order, with probes in batches.
+def build_towers(encoder: DualEncoder | SentenceEncoder, pixels: Pixels | None, titles: Sequence[str]) -> list[Tower]:
+    """Return the image tower, if its input is given, and the text tower of an encoder, with probes in batches.
 
     Args:
         encoder: the encoder, loaded on the CPU.
         pixels: RGB images to check the image tower with, resized by the encoder's `geometry`: uint8
-            [n, height, width, 3], n > 0.
+            [n, height, width, 3], n > 0. None leaves out the image tower.
         titles: texts to check the text tower with; at least one. Long ones are truncated.
     """
-    tokens = tokenize(encoder.tokenizer, titles, encoder.text_length)
+    shaped = encoder.shape_texts(titles) if isinstance(encoder, SentenceEncoder) else titles
+    tokens = tokenize(encoder.tokenizer, shaped, encoder.text_length)
     names = ("input_ids", "attention_mask") if encoder.has_mask else ("input_ids",)
     rows = np.arange(len(titles))
     texts = [
         dict(zip(names, encoder.text_inputs(tokens, rows[start : start + PROBES_PER_BATCH]), strict=True))
         for start in range(0, len(rows), PROBES_PER_BATCH)
     ]
+    if pixels is None:
+        return [Tower(TEXT, encoder, texts)]
     images = [{"pixels": pixels[start : start + PROBES_PER_BATCH]} for start in range(0, len(pixels), PROBES_PER_BATCH)]
     return [Tower(IMAGE, encoder, images), Tower(TEXT, encoder, texts)]
 
@@ -147,15 +153,20 @@ def export_tower(tower: Tower, file: Path) -> TowerCheck:
             (actual,) = session.run([OUTPUT], dict(inputs))
         except Exception as error:
             raise VitrineError(f"{tower.name}: onnxruntime cannot run {file}: {error}") from error
-        norms = np.linalg.norm(expected, axis=1) * np.linalg.norm(actual, axis=1)
-        cosine = (expected * actual).sum(axis=1) / norms
-        lowest, probes = min(lowest, float(np.nan_to_num(cosine, nan=-1).min())), probes + len(expected)
+        lowest, probes = min(lowest, compute_lowest_cosine(expected, actual)), probes + len(expected)
     if lowest < MIN_COSINE:
         raise VitrineError(
             f"{tower.name}: its vectors differ from torch's: cosine {lowest:.6f} on the worst of {probes} probes, "
             f"expected at least {MIN_COSINE}; do not use {file}"
         )
     return TowerCheck(tower.name, probes, lowest)
+
+
+def compute_lowest_cosine(expected: NDArray[np.float32], actual: NDArray[np.float32]) -> float:
+    """Return the lowest cosine of two matrices, row by row; a row that is NaN in one of them counts as -1."""
+    norms = np.linalg.norm(expected, axis=1) * np.linalg.norm(actual, axis=1)
+    cosine = (expected * actual).sum(axis=1) / norms
+    return float(np.nan_to_num(cosine, nan=-1).min())
 
 
 def import_onnxruntime() -> Any:

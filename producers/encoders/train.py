@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 
 from feature_repo import memory
 from feature_repo.errors import InvalidInputError, VitrineError
+from feature_repo.fusion import SAME_PRODUCT, fuse
 from producers.encoders import tiny_clip, whitening
 from producers.encoders.image_loader import Source
 from producers.encoders.training import images as decoding
@@ -32,7 +33,6 @@ from producers.encoders.training.time_budget import FINE_TUNING_PASSES, choose_p
 from producers.encoders.training.towers import Towers, encode_pairs
 from producers.encoders.training.training_model import TrainingModel
 from producers.encoders.training.validation import Validation, hold_out_designs
-from producers.encoders.whitening import SAME_PRODUCT, fuse
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,6 @@ n r / (1 + (n - 1) r) (Spearman 1910, Brown 1910).
 OUT/fusion/space.safetensors   `centre` float32 [dim], `axes` float32 [dim, dim]
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,14 +23,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from feature_repo.errors import CorruptDataError
-from feature_repo.features.similarity import normalize_rows
+from feature_repo.fusion import Space, Vectors
 
-Vectors = NDArray[np.float32]
-
-SAME_PRODUCT = (0.5, 0.5)
-"""Weights of image and title in the fused vector that finds the same product."""
-SIMILAR = (0.7, 0.3)
-"""Weights of image and title in the vector that finds similar products: looks count more than words."""
 FILE = Path("fusion") / "space.safetensors"
 SHRINKAGE = 0.3
 """Share of the mean variance added to the variance of each direction, so that directions with nothing but noise are not
@@ -46,23 +39,6 @@ MIN_CLICKS_PER_DIMENSION = 20
 """With fewer clicks the directions in which users agree cannot be estimated."""
 MAX_CLICKS = 500_000
 """At most this many clicks are used: those of the users with the lowest codes."""
-
-
-@dataclass(frozen=True)
-class Space:
-    """An affine map into the space in which fused vectors are compared: x becomes (x - centre) @ axes."""
-
-    centre: Vectors
-    """Mean of the products' fused vectors, float32 [dim]."""
-    axes: Vectors
-    """The matrix that stretches directions, float32 [dim, dim]."""
-
-    def transform(self, vectors: Vectors) -> Vectors:
-        """Map vectors [n, dim] into the space and scale them to unit length, float32 [n, dim].
-
-        NaN rows stay NaN, and a vector equal to `centre` becomes NaN.
-        """
-        return normalize_rows(np.asarray((vectors - self.centre) @ self.axes, np.float32))
 
 
 def fit_whitening(fused: Vectors) -> Space | None:
@@ -185,20 +161,3 @@ def read_space(folder: Path, dim: int) -> Space | None:
     if space.centre.shape != (dim,) or space.axes.shape != (dim, dim):
         raise CorruptDataError(f"{folder / FILE}: not of the encoder's {dim} dimensions; restore the checkpoint")
     return space
-
-
-def fuse(image: Vectors, text: Vectors, weights: tuple[float, float], space: Space | None = None) -> Vectors:
-    """Return the weighted sums of image and text vectors, scaled to unit length: float32 [n, dim].
-
-    Where one of the two is NaN, the other is used alone. A row is NaN where both are, or where the sum is 0.
-
-    Args:
-        image: unit vectors of the images [n, dim]; NaN for a missing one.
-        text: unit vectors of the titles of the same products [n, dim]; NaN for a missing one.
-        weights: weight of the image and of the text, such as SAME_PRODUCT or SIMILAR; only their ratio matters.
-        space: maps the sum, already of unit length, into the space in which fused vectors are compared, and scales it
-            to unit length again; None leaves it as it is.
-    """
-    parts = [np.nan_to_num(rows) * np.float32(weight) for rows, weight in zip((image, text), weights, strict=True)]
-    fused = normalize_rows(parts[0] + parts[1])
-    return fused if space is None else space.transform(fused)

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from consumers.search.evaluation import JudgedQuery
 from consumers.search.report import SearchReport, render_tables, report_search
 from feature_repo import config, console
-from feature_repo.exported_encoder import ExportedTextTower, open_text_tower
+from feature_repo.exported.encoder import ExportedEncoder, open_encoder
 from feature_repo.index.filters import ProductFilter
 from feature_repo.index.product_index import ProductIndex, open_index
 from feature_repo.index.rows import TEXTURES, WORDS, find_folder
@@ -107,7 +107,7 @@ def make_queries(truth: dict[str, list], words: Words, rows: np.ndarray, seed: i
     return queries
 
 
-def retitle(index: ProductIndex, tower: ExportedTextTower, titles: dict[str, str | None], folder: Path) -> ProductIndex:
+def retitle(index: ProductIndex, encoder: ExportedEncoder, titles: dict[str, str | None], folder: Path) -> ProductIndex:
     """Return an index of the same products and pictures with other titles, written to a folder."""
     products = gather_products(index)
     ids = products.rows["product_id"].to_pylist()
@@ -115,7 +115,7 @@ def retitle(index: ProductIndex, tower: ExportedTextTower, titles: dict[str, str
     column = products.rows.schema.get_field_index("title")
     rows = products.rows.set_column(column, products.rows.schema.field(column), [texts])
     vectors = dict(products.vectors)
-    encoded = tower.encode([text or "" for text in texts])
+    encoded = encoder.encode_texts([text or "" for text in texts])
     vectors["text_vector"] = np.where(np.array([text is None for text in texts])[:, None], np.nan, encoded)
     assert index.manifest.word_model is not None
     old = WordModel.from_bytes((index.folder / index.manifest.word_model).read_bytes())
@@ -128,8 +128,8 @@ def retitle(index: ProductIndex, tower: ExportedTextTower, titles: dict[str, str
 
 
 def measure_shop(shop: Path, towers: Path, rates: Sequence[float], seed: int) -> dict[str, SearchReport]:
-    tower = open_text_tower(towers)
-    index = open_index(find_folder(config.load(), tower.encoder_version), tower.encoder_version)
+    encoder = open_encoder(towers)
+    index = open_index(find_folder(config.load(), encoder.encoder_version), encoder.encoder_version)
     truth = pq.read_table(shop / "truth" / "products.parquet").to_pydict()
     ids = truth["product_id"]
     given = pq.read_table(shop / "products.parquet", columns=["product_id", "title"]).to_pydict()
@@ -142,9 +142,9 @@ def measure_shop(shop: Path, towers: Path, rates: Sequence[float], seed: int) ->
     for rate in rates:
         stuffed = stuff_titles(cleaned, truth, words, rate, seed)
         with tempfile.TemporaryDirectory() as folder:
-            retitled = retitle(index, tower, dict(zip(ids, stuffed, strict=True)), Path(folder) / "index")
+            retitled = retitle(index, encoder, dict(zip(ids, stuffed, strict=True)), Path(folder) / "index")
             queries = make_queries(truth, words, retitled.find_rows(ids), seed)
-            reports[f"{rate:.0%} stuffed"] = report_search(retitled, tower, queries, seed=seed)
+            reports[f"{rate:.0%} stuffed"] = report_search(retitled, encoder, queries, seed=seed)
     return reports
 
 

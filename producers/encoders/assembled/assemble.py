@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 
 from feature_repo.content_hash import content_hash
 from feature_repo.errors import InvalidInputError, VitrineError
+from feature_repo.fusion import SAME_PRODUCT, Space, fuse
 from feature_repo.image_decoding import UnusableImageError, read_bytes
 from producers.encoders import tiny_clip, whitening
 from producers.encoders.assembled import towers
@@ -182,7 +183,7 @@ def assemble(
     trained = parts.make_encoder()
     texts = data.text if data.text is not None else np.empty((len(kept), 0), np.float16)
     vectors = trained.project_images(data.image), trained.project_texts(kept_titles, texts)
-    fused = whitening.fuse(*vectors, whitening.SAME_PRODUCT)
+    fused = fuse(*vectors, SAME_PRODUCT)
     space, has_preferences = whitening.fit_space(
         fused, None if clicked is None else (clicked.users, _renumber(clicked.product_rows, kept, len(titles)))
     )
@@ -252,7 +253,7 @@ def open_parts(titles: Sequence[str], *, image_tower: str, text_tower: str, head
     return AssembledParts(model.eval(), tokenizer, image.processor)
 
 
-def save_checkpoint(parts: AssembledParts, space: whitening.Space | None, folder: Path) -> None:
+def save_checkpoint(parts: AssembledParts, space: Space | None, folder: Path) -> None:
     """Write model, tokenizers, image processor and space; what another training has left there is removed.
 
     Raises:

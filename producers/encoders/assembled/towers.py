@@ -20,12 +20,12 @@ from transformers import (
 )
 
 from feature_repo.errors import CorruptDataError, InvalidInputError, NotFoundError, UnavailableError
+from feature_repo.image_geometry import Geometry
 from producers.encoders import checkpoint_files, sentence
 from producers.encoders.assembled import efficientnet_lite
 from producers.encoders.assembled.model import ImageTower, TextTower
 from producers.encoders.checkpoint import resolve_checkpoint
 from producers.encoders.clip_family import FAMILIES, UNMASKED, read_geometry
-from producers.encoders.geometry import Geometry
 from producers.encoders.runtime import choose_runtime
 from producers.encoders.tokens import read_text_length
 
@@ -162,7 +162,13 @@ def open_text_tower(name: str) -> OpenedTextTower:
         dense = [_describe_dense(layer) for layer in encoder.layers]
         tower = TextTower(encoder.model, list(encoder.poolings), list(encoder.layers), has_mask=True)
         return _describe_text(
-            name, tower, encoder.tokenizer, dense, length=encoder.length, prompt=encoder.prompt, lower=encoder.lower
+            name,
+            tower,
+            encoder.tokenizer,
+            dense,
+            length=encoder.text_length,
+            prompt=encoder.prompt,
+            lower=encoder.lower,
         )
     config = _read_config(folder, "text")
     family = checkpoint_files.read_json(folder / "config.json")["model_type"]

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from feature_repo.errors import InvalidInputError
+from feature_repo.image_geometry import Geometry
 from producers.encoders import checkpoint_files, clip_family, tiny_clip
 from producers.encoders.checkpoint import load, resolve_checkpoint
-from producers.encoders.geometry import Geometry
 from producers.encoders.training.pairs import Preprocessor, TrainingPairs
 from producers.encoders.training.recipe import FINE_TUNING_LEARNING_RATE, FROM_SCRATCH_LEARNING_RATE
 

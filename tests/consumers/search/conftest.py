@@ -1,4 +1,4 @@
-"""A store with an index of a few products, and the exported text tower of an untrained encoder."""
+"""A store with an index of a few products, and the export of an untrained encoder."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from PIL import Image
 
 from feature_repo import config
 from feature_repo.config import Settings
-from feature_repo.exported_encoder import ExportedTextTower, open_text_tower
+from feature_repo.exported.encoder import ExportedEncoder, open_encoder
 from feature_repo.index.product_index import ProductIndex, open_index
 from feature_repo.index.rows import INDEX_ROWS, find_folder
 from feature_repo.index.update import IndexedProducts, build_index
@@ -27,12 +27,12 @@ class SearchWorld:
     towers: Path
 
     @property
-    def tower(self) -> ExportedTextTower:
-        return open_text_tower(self.towers)
+    def encoder(self) -> ExportedEncoder:
+        return open_encoder(self.towers)
 
     @property
     def index(self) -> ProductIndex:
-        return open_index(find_folder(self.settings, self.tower.encoder_version))
+        return open_index(find_folder(self.settings, self.encoder.encoder_version))
 
     def write_index(
         self, titles: list[str | None], *, version: str | None = None, text_vector: str = "text_vector"
@@ -41,7 +41,7 @@ class SearchWorld:
 
         If `text_vector` is another name, the index has vectors of this name only.
         """
-        tower = self.tower
+        encoder = self.encoder
         rows = [
             {
                 "product_id": f"p{number}",
@@ -54,12 +54,12 @@ class SearchWorld:
             }
             for number, title in enumerate(titles)
         ]
-        text = tower.encode([title or "" for title in titles])
+        text = encoder.encode_texts([title or "" for title in titles])
         image = np.full_like(text, np.nan)
         image[:2] = text[0]
         build_index(
-            find_folder(self.settings, tower.encoder_version),
-            version or tower.encoder_version,
+            find_folder(self.settings, encoder.encoder_version),
+            version or encoder.encoder_version,
             IndexedProducts(
                 pa.Table.from_pylist(rows, INDEX_ROWS),
                 {text_vector: text} | ({"image_vector": image} if text_vector == "text_vector" else {}),

@@ -96,9 +96,9 @@ def test_reads_labels_and_leaves_unjudged_products_out(world: SearchWorld) -> No
         ("积木", [2], [2]),
     ]
     assert evaluation.count_missing(table, world.index) == 1
-    scored = evaluation.score_queries(world.index, world.tower, queries)
+    scored = evaluation.score_queries(world.index, world.encoder, queries)
     assert [one.scored.rows.tolist() for one in scored] == [[0, 1], [2]]
-    report = report_search(world.index, world.tower, queries, replicates=20)
+    report = report_search(world.index, world.encoder, queries, replicates=20)
     assert {row.name: row.mean for row in report.rows}[TUNED] == 1
     assert report.notes[0].startswith("not calibrated")
     assert '"rows"' in report.to_json()

@@ -29,12 +29,12 @@ KEYWORDS = {"keywords": 1.0}
 
 def select(world: SearchWorld, text: str, where: ProductFilter = ANY, **options: object) -> list[dict]:
     given = {"top_k": 6, "calibration": calibrate(world)} | options
-    return search_products(world.index, world.tower, text, where=where, **given).products.to_pylist()
+    return search_products(world.index, world.encoder, text, where=where, **given).products.to_pylist()
 
 
 def calibrate(world: SearchWorld, cutoff: float = -100.0, **cutoffs: float) -> SearchCalibration:
     """Return weights that rank by keywords alone."""
-    return SearchCalibration(world.tower.encoder_version, KEYWORDS, 0.0, cutoff, cutoffs)
+    return SearchCalibration(world.encoder.encoder_version, KEYWORDS, 0.0, cutoff, cutoffs)
 
 
 def run(world: SearchWorld, *arguments: str) -> Result:
@@ -45,8 +45,8 @@ def run(world: SearchWorld, *arguments: str) -> Result:
 def test_the_exported_tower_gives_the_vectors_of_the_encoder(world: SearchWorld) -> None:
     encoder = load(str(world.towers.parent / "encoder"), device="cpu")
     texts = [*TITLES, "红" * 500, "unknown words"]
-    assert np.abs(world.tower.encode(texts) - encoder.encode_texts(texts)).max() < 1e-5
-    assert world.tower.encoder_version == encoder.version
+    assert np.abs(world.encoder.encode_texts(texts) - encoder.encode_texts(texts)).max() < 1e-5
+    assert world.encoder.encoder_version == encoder.version
 
 
 def test_ranks_by_the_words_of_titles_and_says_so(world: SearchWorld) -> None:
@@ -65,7 +65,7 @@ def test_keeps_to_the_filter(world: SearchWorld) -> None:
 def test_ends_at_the_cut_off_of_the_category(world: SearchWorld) -> None:
     result = search_products(
         world.index,
-        world.tower,
+        world.encoder,
         "红色",
         where=ANY,
         top_k=6,

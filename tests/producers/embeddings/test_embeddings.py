@@ -9,12 +9,12 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from feature_repo.config import Settings
+from feature_repo.fusion import fuse
 from feature_repo.image_decoding import DAMAGED, MISSING, NOT_AN_IMAGE
 from feature_repo.offline import delta, quarantine
 from producers.embeddings.run import EmbeddingSummary, embed_catalogue
 from producers.encoders import load
 from producers.encoders.pipeline import NOTHING_USABLE
-from producers.encoders.whitening import fuse
 from tests.producers.catalogue.shop import ingest, open_deployment
 from tests.producers.encoders import checkpoints
 

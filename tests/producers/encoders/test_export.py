@@ -1,7 +1,9 @@
 """Exported towers: they give torch's vectors for a batch of any size, and one that does not is refused."""
 
 import builtins
+import json
 import re
+import shutil
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -13,11 +15,16 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer import modules
 from typer.testing import CliRunner
 
-from feature_repo.errors import UsageError, VitrineError
+from feature_repo.errors import CorruptDataError, InvalidInputError, NotFoundError, UsageError, VitrineError
+from feature_repo.exported.encoder import open_encoder
+from feature_repo.image_decoding import UnusableImageError
 from producers.cli import app
 from producers.encoders import load, tiny_clip, towers
+from producers.learning import export
 from producers.learning.export import export_encoder
 from tests.producers.encoders import checkpoints
 
@@ -48,7 +55,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         root = tmp_path_factory.mktemp(family)
         FAMILIES[family](root / "encoder")
         message = export_encoder(str(root / "encoder"), root / "out", format="onnx", data=None, seed=0)
-        assert message.count("cosine to torch") == 2
+        assert message.count("cosine to torch") == 4
         return root
 
     return folder
@@ -72,6 +79,89 @@ def test_both_towers_give_the_unit_vectors_of_torch_for_a_batch_of_any_size(
         actual = run(root / "out/text_tower/1/model.onnx", inputs_by_name)
         np.testing.assert_allclose(actual, encoder.encode_texts(TITLES[:batch]), atol=1e-4)
         np.testing.assert_allclose(np.linalg.norm(actual, axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_reader_without_torch_gets_the_vectors_of_the_encoder(
+    family: str, exported: Callable[[str], Path], tmp_path: Path
+) -> None:
+    root = exported(family)
+    encoder: Any = load(str(root / "encoder"), device="cpu")
+    reader = open_encoder(root / "out")
+    texts = [*TITLES, "", "红" * 500, "unknown words"]
+    np.testing.assert_allclose(reader.encode_texts(texts), encoder.encode_texts(texts), atol=1e-4)
+    assert reader.encode_texts([]).shape == (0, encoder.dim)
+    assert (reader.knows("红色"), reader.knows("\u16a0")) == (True, False)
+    noise = np.random.default_rng(1).integers(0, 256, (90, 50, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.png")
+    picture = Image.open(tmp_path / "a.png")
+    expected = encoder.encode_images([picture])
+    for source in (tmp_path / "a.png", (tmp_path / "a.png").read_bytes()):
+        np.testing.assert_allclose(reader.encode_pictures([source]), expected, atol=1e-4)
+    with pytest.raises(UnusableImageError, match="not an image"):
+        reader.encode_pictures([b"not a picture"])
+
+
+def test_an_encoder_whose_pictures_need_more_than_a_cut_is_exported_without_them(tmp_path: Path) -> None:
+    checkpoints.siglip2(tmp_path / "siglip2")
+    message = export_encoder(str(tmp_path / "siglip2"), tmp_path / "out", format="onnx", data=None, seed=0)
+    assert "no image tower: the encoder's image processor does more than resize and crop" in message
+    assert not (tmp_path / "out/image_tower").exists()
+    reader = open_encoder(tmp_path / "out")
+    expected = load(str(tmp_path / "siglip2"), device="cpu").encode_texts(TITLES)
+    np.testing.assert_allclose(reader.encode_texts(TITLES), expected, atol=1e-4)
+    with pytest.raises(InvalidInputError, match="encodes no pictures: the encoder's image processor does more"):
+        reader.encode_pictures([b"anything"])
+
+
+def test_a_sentence_encoder_is_exported_with_its_prompt_and_pooling(tmp_path: Path) -> None:
+    checkpoints.bert(tmp_path / "bert")
+    parts = [
+        modules.Transformer(str(tmp_path / "bert")),
+        modules.Pooling(16, pooling_mode="mean"),
+        modules.Dense(16, 8),
+    ]
+    prompts = {"title": "红"}
+    SentenceTransformer(modules=parts, device="cpu", prompts=prompts, default_prompt_name="title").save(
+        str(tmp_path / "encoder")
+    )
+    export_encoder(str(tmp_path / "encoder"), tmp_path / "out", format="onnx", data=None, seed=0)
+    reader = open_encoder(tmp_path / "out")
+    expected = load(str(tmp_path / "encoder"), device="cpu").encode_texts(TITLES)
+    np.testing.assert_allclose(reader.encode_texts(TITLES), expected, atol=1e-4)
+    assert not reader.has_images
+
+
+def test_an_export_whose_tokenizer_gives_other_ids_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoints.clip(tmp_path / "encoder")
+    original = export._render_tokenizer
+
+    def without_end(*given: Any) -> str:
+        content = json.loads(original(*given))
+        content["post_processor"] = None
+        return json.dumps(content)
+
+    monkeypatch.setattr(export, "_render_tokenizer", without_end)
+    with pytest.raises(VitrineError, match="titles: a reader of the export gets other vectors than the encoder"):
+        export_encoder(str(tmp_path / "encoder"), tmp_path / "out", format="onnx", data=None, seed=0)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_or_foreign_folder_is_refused_with_the_command(
+    exported: Callable[[str], Path], tmp_path: Path
+) -> None:
+    with pytest.raises(NotFoundError, match=r"no encoder\.json; run: produce export"):
+        open_encoder(tmp_path)
+    shutil.copytree(exported("clip") / "out", tmp_path / "out")
+    (tmp_path / "out/text_tower/1/model.onnx").write_bytes(b"cut short")
+    with pytest.raises(CorruptDataError, match=r"text_tower/1/model\.onnx: not readable.*produce export"):
+        open_encoder(tmp_path / "out").encode_texts(["红"])
+    (tmp_path / "out/tokenizer.json").unlink()
+    with pytest.raises(CorruptDataError, match=r"tokenizer\.json"):
+        open_encoder(tmp_path / "out")
+    (tmp_path / "out/encoder.json").write_text("{}")
+    with pytest.raises(NotFoundError, match="written by another version"):
+        open_encoder(tmp_path / "out")
 
 
 def run(file: Path, inputs: dict[str, np.ndarray]) -> np.ndarray:
@@ -107,7 +197,7 @@ def test_the_towers_are_checked_with_images_and_titles_of_the_data(tmp_path: Pat
     table = pa.table({"title": [*TITLES, None], "image": ["a.jpg", None, "gone.jpg", "a.jpg"]})
     pq.write_table(table, tmp_path / "shop/products.parquet")
     message = export_encoder(str(tmp_path / "encoder"), tmp_path / "out", format="onnx", data=tmp_path / "shop", seed=0)
-    assert [int(n) for n in re.findall(r"on (\d+) probes", message)] == [2, 3]
+    assert [int(n) for n in re.findall(r"on (\d+) probes", message)] == [2, 3, 3, 2]
 
 
 def test_a_tower_that_differs_from_torch_is_refused_and_leaves_an_earlier_export_unchanged(
@@ -150,12 +240,9 @@ def test_without_the_extra_the_error_has_the_install_command(tmp_path: Path, mon
         export_encoder("nowhere", tmp_path / "out", format="onnx", data=None, seed=0)
 
 
-def test_unsupported_formats_and_encoders_are_refused(tmp_path: Path) -> None:
+def test_unsupported_formats_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="expected onnx"):
         export_encoder("nowhere", tmp_path / "out", format="coreml", data=None, seed=0)
-    checkpoints.siglip2(tmp_path / "siglip2")
-    with pytest.raises(VitrineError, match="image processor does more"):
-        export_encoder(str(tmp_path / "siglip2"), tmp_path / "out", format="onnx", data=None, seed=0)
 
 
 def test_a_folder_with_other_files_is_refused_and_left_unchanged(tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from feature_repo.image_decoding import open_image
+from feature_repo.image_geometry import Geometry
 from producers.encoders import tiny_clip
-from producers.encoders.geometry import Geometry, resize_images
+from producers.encoders.geometry import resize_images
 from producers.encoders.image_loader import decode_images, open_decoding_pool
 
 SIZES = st.lists(st.tuples(st.integers(1, 60), st.integers(1, 60)), min_size=1, max_size=8)

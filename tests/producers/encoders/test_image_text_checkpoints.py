@@ -11,8 +11,8 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModel, BlipForImageTextRetrieval, SiglipTokenizer
 
 from feature_repo.errors import VitrineError
+from feature_repo.image_geometry import Geometry
 from producers.encoders import load
-from producers.encoders.geometry import Geometry
 from tests.producers.encoders import checkpoints
 
 TITLES = ["红色连衣裙", "男童鞋", "蓝", "红色连衣裙女婴儿鞋" * 20]

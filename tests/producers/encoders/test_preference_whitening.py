@@ -4,8 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_repo.features.similarity import normalize_rows
+from feature_repo.fusion import Space, Vectors
 from producers.encoders import whitening
-from producers.encoders.whitening import Space, Vectors
 
 WIDTH, PRODUCTS, USERS, CLICKS = 6, 600, 80, 20
 LIKED = 2

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from feature_repo.errors import VitrineError
 from feature_repo.features.similarity import normalize_rows
+from feature_repo.fusion import SAME_PRODUCT, SIMILAR, Vectors, fuse
 from producers.encoders import whitening
-from producers.encoders.whitening import SAME_PRODUCT, SIMILAR, Vectors
 
 WIDTH = 6
 
@@ -21,7 +21,7 @@ def units(count: int, seed: int, spread: Vectors | None = None) -> Vectors:
 
 
 def fused_products(count: int) -> Vectors:
-    return whitening.fuse(units(count, 0), units(count, 1), SAME_PRODUCT)
+    return fuse(units(count, 0), units(count, 1), SAME_PRODUCT)
 
 
 @given(st.integers(0, 2**16), st.sampled_from([SAME_PRODUCT, SIMILAR]), st.booleans())
@@ -31,7 +31,7 @@ def test_a_fused_row_has_unit_length_and_equals_the_only_vector_if_one_is_missin
     image, text = units(12, seed), units(12, seed + 1)
     image[:4], text[3:8] = np.nan, np.nan  # row 3 has neither
     space = whitening.fit_whitening(fused_products(50)) if whitened else None
-    fused = whitening.fuse(image, text, weights, space)
+    fused = fuse(image, text, weights, space)
     assert np.isnan(fused[3]).all()
     rest = np.delete(fused, 3, axis=0)
     np.testing.assert_allclose(np.linalg.norm(rest, axis=1), 1, rtol=1e-5)
@@ -44,13 +44,13 @@ def test_a_fused_row_has_unit_length_and_equals_the_only_vector_if_one_is_missin
 
 def test_opposite_vectors_have_no_fused_vector() -> None:
     image = units(3, 0)
-    assert np.isnan(whitening.fuse(image, -image, SAME_PRODUCT)).all()
+    assert np.isnan(fuse(image, -image, SAME_PRODUCT)).all()
 
 
 def test_whitened_products_vary_nearly_equally_in_every_direction() -> None:
     spread = np.array([3, 1, 1, 0.5, 0.5, 0.2], np.float32)
     image, text = units(4000, 0, spread), units(4000, 1, spread)
-    plain = whitening.fuse(image, text, SAME_PRODUCT)
+    plain = fuse(image, text, SAME_PRODUCT)
     space = whitening.fit_whitening(plain)
     assert space is not None
     transformed = (plain - space.centre) @ space.axes

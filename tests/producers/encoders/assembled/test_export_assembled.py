@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from feature_repo.exported.encoder import open_encoder
 from producers.encoders import load
 from producers.encoders.assembled.encoder import AssembledEncoder
 from producers.encoders.assembled.tokenizer import WORDS_LENGTH
@@ -34,7 +35,7 @@ def test_both_towers_give_the_vectors_of_the_encoder(sources: Path, text: str) -
     build(sources, sources / f"with-{text}", "clip", text)
     out = sources / f"out-{text}"
     message = export_encoder(str(sources / f"with-{text}"), out, format="onnx", data=sources / "shop", seed=0)
-    assert re.findall(r"on (\d+) probes", message) == ["20", "20"]
+    assert re.findall(r"on (\d+) probes", message) == ["20"] * 4
     assert "48 ids of the shop's words" in (out / "README.md").read_text()
     encoder = load(str(sources / f"with-{text}"), device="cpu")
     assert isinstance(encoder, AssembledEncoder)
@@ -49,6 +50,11 @@ def test_both_towers_give_the_vectors_of_the_encoder(sources: Path, text: str) -
     assert inputs[0].shape[1] >= WORDS_LENGTH
     vectors = run(out, "text_tower", dict(zip(("input_ids", "attention_mask"), inputs, strict=False)))
     np.testing.assert_allclose(vectors, encoder.encode_texts(titles), atol=1e-4)
+    reader = open_encoder(out)
+    texts = [*titles, "", "word of no title", TITLES[0] * 300]
+    np.testing.assert_allclose(reader.encode_texts(texts), encoder.encode_texts(texts), atol=1e-4)
+    assert reader.knows(TITLES[0])
+    assert not reader.knows("\u16a0")
 
 
 def run(out: Path, tower: str, inputs: dict[str, np.ndarray]) -> np.ndarray:
