@@ -22,7 +22,7 @@ Int64 = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 ROWS_PER_BLOCK = 4096
-"""Products merged at a time, so that their similarities to the new products fit in memory."""
+"""Products whose lists are merged at a time."""
 EXACT_MEMBERS = 50_000
 """Number of products with impressions above which they are divided into cells."""
 GROWTH = 4
@@ -142,13 +142,16 @@ class NearestProducts:
             self.index = self._build_index(vectors, members)
         # One more than k, because the product itself may be among them.
         k = min(self.k + 1, len(members))
-        if self.cells is None or cells is None:
-            cosines, positions = self.index.search(np.ascontiguousarray(queries[rows]), k)
-        else:
-            cosines, positions = self.cells.search(self.index, queries[rows], cells[rows], k)
+        cosines, positions = self._find(self.index, queries[rows], None if cells is None else cells[rows], k)
         numbers = np.where(positions >= 0, members[positions], -1)
         neighbours[rows], similarity[rows] = _select_nearest(numbers, cosines, own[rows], self.k)
         return neighbours, similarity
+
+    def _find(self, index: Any, queries: Vectors, cells: NDArray[np.integer] | None, k: int) -> tuple[Vectors, Int64]:
+        """Return cosines and positions [m, k] in an index of `_build_index`; `cells` are those of the queries."""
+        if self.cells is None or cells is None:
+            return index.search(np.ascontiguousarray(queries), k)
+        return self.cells.search(index, queries, cells, k)
 
     def _build_index(self, vectors: Vectors, members: Int64) -> Any:
         if self.cells is not None and self.product_cells is not None:
@@ -161,16 +164,12 @@ class NearestProducts:
         """Merge the lists of some products with the products that can be neighbours since this update."""
         if not len(added):
             return
-        index = None if self.cells is None else self._build_index(vectors, added)
+        index, k = self._build_index(vectors, added), min(self.k + 1, len(added))
         for start in range(0, len(rows), ROWS_PER_BLOCK):
             block = rows[start : start + ROWS_PER_BLOCK]
-            if self.cells is None or self.product_cells is None:
-                cosines = vectors[block] @ vectors[added].T
-                numbers = np.broadcast_to(added, cosines.shape)
-            else:
-                k = min(self.k + 1, len(added))
-                cosines, positions = self.cells.search(index, vectors[block], self.product_cells[block], k)
-                numbers = np.where(positions >= 0, added[positions], -1)
+            cells = None if self.product_cells is None else self.product_cells[block]
+            cosines, positions = self._find(index, vectors[block], cells, k)
+            numbers = np.where(positions >= 0, added[positions], -1)
             numbers, cosines = _select_nearest(numbers, cosines, block, self.k)
             # Most lists stay as they are. A missing cosine is NaN, which is not greater.
             is_nearer = (cosines[:, 0] > self.similarity[block, -1]) | np.isnan(self.similarity[block, -1])
