@@ -1,5 +1,6 @@
 """Write a table as CSV that a spreadsheet shows as text: a value of another's making must not become a formula."""
 
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,7 +9,7 @@ import pyarrow.csv
 
 from feature_repo.atomic_write import replace_atomically
 
-_FORMULA = r"^\s*[=+\-@\t\r]"
+_FORMULA = r"^'*\s*[=+\-@\t\r]"
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 
 
@@ -16,7 +17,8 @@ def write_csv(table: pa.Table, file: Path) -> None:
     """Write a table; the file is replaced when all of it is written.
 
     A text that a spreadsheet would take for a formula, because it begins with = + - @, a tab or a carriage return, gets
-    an apostrophe in front, unless it is a number. Nulls are empty fields; timestamps are ISO 8601.
+    an apostrophe in front, unless it is a number; so does such a text with apostrophes in front. Nulls are empty
+    fields; timestamps are ISO 8601.
 
     Args:
         table: columns of text, numbers and timestamps.
@@ -28,6 +30,11 @@ def write_csv(table: pa.Table, file: Path) -> None:
     columns = [_escape_formulas(column) if pa.types.is_string(column.type) else column for column in table.columns]
     with replace_atomically(file) as unfinished:
         pyarrow.csv.write_csv(pa.table(columns, names=table.column_names), unfinished)
+
+
+def restore_text(text: str) -> str:
+    """Return a text as it was before `write_csv` escaped it."""
+    return text[1:] if text.startswith("'") and re.match(_FORMULA, text[1:]) else text
 
 
 def _escape_formulas(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -8,7 +8,7 @@ similar, different and unsure.
 
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import pyarrow.csv
 
 from consumers.labels.frame import SamplingFrame
 from feature_repo.atomic_write import replace_atomically
-from feature_repo.csv_export import write_csv
+from feature_repo.csv_export import restore_text, write_csv
 from feature_repo.errors import InvalidInputError, NotFoundError
 from feature_repo.pairs.labels import PAIR_JUDGEMENTS, PAIR_LABELS, check_judgement
 from feature_repo.schema import CREATED_TIMESTAMP, PAIR_LABEL
@@ -56,8 +56,8 @@ def read_judged(file: Path) -> pa.Table:
 
     Raises:
         NotFoundError: there is no such file.
-        InvalidInputError: it cannot be read; a column or a value of the sample is missing; a label is unknown; a
-            rank, a probability or a time is impossible; or one pair_id has two answers.
+        InvalidInputError: it cannot be read; a column or a value of the sample is missing; no row has a label; a label
+            is unknown; a rank, a probability or a time is impossible; or one pair_id has two answers.
     """
     if not file.is_file():
         raise NotFoundError(f"{file}: no such file; expected judged pairs, as `consume labels sample` writes them")
@@ -65,6 +65,8 @@ def read_judged(file: Path) -> pa.Table:
     parsed = [_parse(row, f"{file} row {number}") for number, row in enumerate(rows, start=1)]
     _mark_repeats(parsed)
     judged = [row for row in parsed if row["label"]]
+    if not judged:
+        raise InvalidInputError(f"{file}: none of {len(rows):,} rows has a label; judge pairs before the import")
     answers: dict[str, str] = {}
     for row in judged:
         label = answers.setdefault(row["pair_id"], row["label"])
@@ -98,7 +100,8 @@ def _read_csv(file: Path) -> list[dict[str, Any]]:
             f"{file}: no column {', '.join(missing)}; judge the file that "
             "`consume labels sample` wrote, and keep its columns"
         )
-    return list(table.to_pylist())
+    escaped = ("product_id_l", "product_id_r", "category")
+    return [row | {name: restore_text(row[name] or "") for name in escaped} for row in table.to_pylist()]
 
 
 def _read_tasks(file: Path) -> list[dict[str, Any]]:
@@ -136,14 +139,15 @@ def _parse(row: dict[str, Any], place: str) -> dict[str, Any]:
         values |= {"inclusion_probability": probability, "rank": int(values["rank"] or "")}
         values["probability"] = float(values["probability"]) if values["probability"] else None
         values["in_one_group"] = {"true": True, "false": False}[str(values["in_one_group"]).lower()]
-        moment = datetime.fromisoformat(values["labelled_at"]) if values["labelled_at"] else None
-        values["labelled_at"] = None if moment is None else moment.replace(tzinfo=moment.tzinfo or UTC)
+        values["labelled_at"] = datetime.fromisoformat(values["labelled_at"]) if values["labelled_at"] else None
     except (TypeError, ValueError, KeyError, OverflowError) as error:
         raise InvalidInputError(
             f"{place}: a number or a time cannot be read ({error}); keep the sample's columns"
         ) from None
     if missing := [name for name in ("pair_id", "week", "category") if not values[name]]:
         raise InvalidInputError(f"{place}: no {', '.join(missing)}; keep the sample's columns as they were")
+    if values["labelled_at"] is not None and values["labelled_at"].tzinfo is None:
+        raise InvalidInputError(f"{place}: labelled_at has no time zone; write 2026-03-01T12:00:00Z")
     if not 1 <= values["rank"] < 2**31:
         raise InvalidInputError(f"{place}: rank is {values['rank']}; expected the sample's, from 1")
     check_judgement(values, place)

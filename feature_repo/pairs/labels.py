@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from feature_repo.csv_export import restore_text
 from feature_repo.durations import EARLIEST, LATEST
 from feature_repo.errors import InvalidInputError, NotFoundError
 from feature_repo.schema import TIMESTAMP
@@ -156,6 +157,7 @@ def select_pairs(judgements: pa.Table, product_ids: pa.Array) -> LabelledPairs:
 def _parse_row(row: dict[str, str | None], place: str) -> dict[str, object]:
     """Return a row of the CSV with parsed values."""
     values = {name: (row.get(name) or "").strip() for name in PAIR_JUDGEMENTS.names}
+    values |= {name: restore_text(values[name]) for name in ("product_id_l", "product_id_r")}
     if None in row:  # where csv puts what is beyond the header
         raise InvalidInputError(f"{place}: more fields than the header has; quote fields that have commas")
     if values["label"] not in PAIR_LABELS:

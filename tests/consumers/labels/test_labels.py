@@ -222,6 +222,8 @@ def test_bad_input_is_refused_with_one_line_and_nothing_is_written(
         ((",1,true", f",{10**30},true"), "row 1: rank is 1000"),
         (("same,,", "same,,0001-01-01T00:00:00+23:00"), "row 1: labelled_at is 0001"),
         (("a,b", "a,a"), "row 1: a and a are not two"),
+        (("same,,", "same,,2026-03-01T12:00:00"), "row 1: labelled_at has no time zone"),
+        (("same", ""), "none of 1 rows has a label"),
     ],
 )
 def test_values_that_a_report_could_not_use_are_refused(tmp_path: Path, change: tuple[str, str], message: str) -> None:
