@@ -31,6 +31,7 @@
     cores.py             run a function on all cores
     memory.py            memory settings of long-running processes
     vocabulary.py        find attribute values in a line of text
+    caption_scores.py    BLEU-4 and CIDEr-D of captions
     fusion.py            vectors of a product from those of its image and its title
     image_geometry.py    how a picture is resized and cropped for an image tower
     image_decoding.py    decode images; reject unusable ones
