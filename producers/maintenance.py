@@ -19,6 +19,7 @@ from feature_repo.config import Settings
 from feature_repo.errors import InvalidInputError, NotFoundError
 from feature_repo.index import saved_searches
 from feature_repo.index.rows import FOLDER as INDEX
+from feature_repo.index.rows import GROUP_FOLDER as GROUP_INDEX
 from feature_repo.offline import delta, retention
 from feature_repo.online.open_store import open_configured_table
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID, PRODUCT_ID_L, PRODUCT_ID_R, USER_ID
@@ -173,7 +174,7 @@ def forget(
 
 def _forget_indexed(settings: Settings, products: Sequence[str], *, dry_run: bool) -> int:
     """Remove products from the indexes of `produce index`; return the number of rows."""
-    if not products or not (settings.offline / INDEX).is_dir():
+    if not products or not any((settings.offline / name).is_dir() for name in (INDEX, GROUP_INDEX)):
         return 0
     from feature_repo.index.update import forget_products  # needs faiss, which a store without an index does not
 

@@ -1,6 +1,7 @@
 """The nearest vectors of one segment: exact, or over a graph (HNSW, Malkov and Yashunin 2016) of faiss."""
 
 from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,32 @@ EXACT_ROWS = 20_000
 """Up to this number of allowed vectors, each is compared: exact, and faster than a graph under a narrow filter."""
 BLOCK_ROWS = 65_536
 """Vectors compared at a time."""
+
+
+@dataclass(frozen=True)
+class AllowedVectors:
+    """Some of the m vectors of a segment: those that a search may return."""
+
+    positions: Ints
+    """Ascending."""
+    total: int
+    """m"""
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    @cached_property
+    def selector(self) -> Any:
+        """The positions as faiss takes them; made at the first use, which takes a millisecond for a million vectors."""
+        library: Any = faiss  # its stubs lack these classes
+        return library.IDSelectorBitmap(self._bitmap)
+
+    @cached_property
+    def _bitmap(self) -> NDArray[np.uint8]:
+        """One bit for each vector; faiss reads it where it is."""
+        bits = np.zeros(self.total, bool)
+        bits[self.positions] = True
+        return np.packbits(bits, bitorder="little")
 
 
 @dataclass(frozen=True)
@@ -52,31 +79,60 @@ class VectorColumn:
         return taken
 
     def search(
-        self, query: Vectors, top_k: int, allowed: Ints | None, *, candidates: int = DEFAULT_SEARCH, exact: bool = False
+        self,
+        query: Vectors,
+        top_k: int,
+        allowed: AllowedVectors | None,
+        *,
+        candidates: int = DEFAULT_SEARCH,
+        exact: bool = False,
     ) -> tuple[Ints, Vectors]:
         """Return the positions in `matrix` of the vectors with the largest dot products, and these, descending.
 
         Args:
             query: float32 [d].
             top_k: number of results; fewer if fewer are allowed.
-            allowed: positions that may be returned, ascending; None: all.
+            allowed: vectors that may be returned; None: all.
             candidates: kept while the graph is searched; more give a higher recall.
             exact: do not use the graph.
         """
+        positions = None if allowed is None else allowed.positions
         count = len(self.matrix) if allowed is None else len(allowed)
         if self.graph is None or exact or count <= max(EXACT_ROWS, top_k):
-            return search_exact(self.matrix, query, top_k, allowed)
-        library: Any = faiss  # its stubs lack these classes
-        parameters = library.SearchParametersHNSW(efSearch=max(candidates, top_k))
-        if allowed is not None:
-            bits = np.zeros(len(self.matrix), bool)
-            bits[allowed] = True
-            packed = np.packbits(bits, bitorder="little")
-            parameters.sel = library.IDSelectorBitmap(packed)
-        scores, positions = self.graph.search(query[None], top_k, params=parameters)
-        if positions[0, -1] < 0:  # the graph search found fewer than top_k allowed vectors
-            return search_exact(self.matrix, query, top_k, allowed)
-        return positions[0], scores[0]
+            return search_exact(self.matrix, query, top_k, positions)
+        scores, found = self.graph.search(query[None], top_k, params=_make_parameters(max(candidates, top_k), allowed))
+        if found[0, -1] < 0:  # the graph search found fewer than top_k allowed vectors
+            return search_exact(self.matrix, query, top_k, positions)
+        return found[0], scores[0]
+
+    def search_batch(
+        self, queries: Vectors, top_k: int, allowed: AllowedVectors | None, *, candidates: int = DEFAULT_SEARCH
+    ) -> tuple[Ints, Vectors]:
+        """Return what `search` returns for each query, [queries, top_k]; position -1 where there are fewer vectors."""
+        if self.graph is not None:
+            parameters = _make_parameters(max(candidates, top_k), allowed)
+            scores, found = self.graph.search(np.ascontiguousarray(queries), top_k, params=parameters)
+            return found, scores
+        matrix = self.matrix if allowed is None else self.matrix[allowed.positions]
+        if not len(matrix):
+            return np.full((len(queries), top_k), -1, np.int64), np.full((len(queries), top_k), -np.inf, np.float32)
+        scores, found = faiss.knn(queries, matrix, top_k, metric=faiss.METRIC_INNER_PRODUCT)
+        return (found if allowed is None else np.where(found < 0, -1, allowed.positions[found])), scores
+
+
+def _make_parameters(candidates: int, allowed: AllowedVectors | None) -> Any:
+    """Return the parameters of a graph search that keeps a number of candidates."""
+    library: Any = faiss
+    if allowed is None:
+        return _make_unfiltered_parameters(candidates)
+    return library.SearchParametersHNSW(efSearch=candidates, sel=allowed.selector)
+
+
+@cache
+def _make_unfiltered_parameters(candidates: int) -> Any:
+    """Return the parameters of a search of all vectors; kept, because to make them takes 5 microseconds."""
+    library: Any = faiss
+    return library.SearchParametersHNSW(efSearch=candidates)
 
 
 def search_exact(matrix: Vectors, query: Vectors, top_k: int, allowed: Ints | None) -> tuple[Ints, Vectors]:

@@ -15,7 +15,7 @@ from feature_repo.index import manifest as manifests
 from feature_repo.index import nearest, recall
 from feature_repo.index.filters import FilterColumns, ProductFilter
 from feature_repo.index.manifest import Manifest
-from feature_repo.index.nearest import Ints, Vectors
+from feature_repo.index.nearest import AllowedVectors, Ints, Vectors
 from feature_repo.index.segment import Segment, open_segment
 from feature_repo.schema import PRODUCT_ID
 
@@ -51,13 +51,14 @@ class ProductIndex:
         self.starts = np.cumsum([0, *map(len, segments)])
         self._columns = [FilterColumns(segment.rows) for segment in segments]
         self._positions: dict[tuple[int, str], Ints] = {}
+        self._visible: dict[tuple[int, str], AllowedVectors | None] = {}
 
     @property
     def encoder_version(self) -> str:
         """The encoder of the vectors, as `name@fingerprint`."""
         return self.manifest.encoder_version
 
-    @property
+    @cached_property
     def vectors(self) -> list[str]:
         """Names of the vectors, such as `image_vector`."""
         return sorted({name for segment in self.segments for name in segment.vectors})
@@ -100,11 +101,12 @@ class ProductIndex:
             raise NotFoundError(f"the index has no {vector}; it has {', '.join(self.vectors)}")
         if top_k < 1:
             raise InvalidInputError(f"top_k is {top_k}; expected at least 1")
-        is_all = selection is None and not self._has_hidden
         parts = [
-            self._search_segment(number, vector, query, top_k, selection, is_all=is_all, exact=exact)
+            self._search_segment(number, vector, query, top_k, selection, exact=exact)
             for number in range(len(self.segments))
         ]
+        if len(parts) == 1:
+            return parts[0]
         rows, scores = (np.concatenate(each) for each in zip(*parts, strict=True))
         order = np.lexsort((rows, -scores))[:top_k]
         return rows[order], scores[order]
@@ -117,7 +119,6 @@ class ProductIndex:
         top_k: int,
         selection: Selection | None,
         *,
-        is_all: bool,
         exact: bool,
     ) -> tuple[Ints, Vectors]:
         """Return rows and scores from one segment; none if it lacks the vector."""
@@ -129,14 +130,57 @@ class ProductIndex:
                 f"the query has {query.shape[-1]} values, and {vector} of the index has {column.matrix.shape[1]}; "
                 "expected a vector of its encoder"
             )
-        allowed: Ints | None = None
-        if not is_all:
-            rows = (self.all if selection is None else selection).rows[number]
-            allowed = rows if column.rows is None else self._to_positions(number, vector, rows)
+        allowed = self._allow(number, vector, selection)
         share = 1.0 if allowed is None else len(allowed) / len(column.matrix)
         candidates = recall.choose_candidates(self.manifest.recall.get(vector), share)
         found, scores = column.search(query, top_k, allowed, candidates=candidates, exact=exact)
-        return self.starts[number] + (found if column.rows is None else column.rows[found]), scores
+        rows = found if column.rows is None else column.rows[found]
+        return rows + self.starts[number] if number else rows, scores
+
+    def search_batch(self, vector: str, queries: Vectors, top_k: int) -> tuple[Ints, Vectors]:
+        """Return for each query the rows with the largest dot products, and these, descending: [queries, top_k] each.
+
+        Rows that are hidden are left out. The row is -1 where there are fewer. Many queries take less time than by
+        `search`, above all if the index has no graph.
+
+        Args:
+            vector: name of the vector, one of `vectors`.
+            queries: float32 [queries, d].
+            top_k: number of results, at least 1.
+        """
+        parts = []
+        for number, segment in enumerate(self.segments):
+            column = segment.vectors.get(vector)
+            if column is None or not len(column.matrix):
+                continue
+            allowed = self._allow(number, vector, None)
+            candidates = recall.choose_candidates(self.manifest.recall.get(vector), 1.0)
+            found, scores = column.search_batch(queries, top_k, allowed, candidates=candidates)
+            rows = found if column.rows is None else column.rows[found]
+            parts.append((np.where(found < 0, -1, rows + self.starts[number]), scores))
+        if not parts:
+            return np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32)
+        rows, scores = (np.concatenate(each, axis=1) for each in zip(*parts, strict=True))
+        scores = np.where(rows < 0, -np.inf, scores)
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :top_k]
+        return np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1)
+
+    def _allow(self, number: int, vector: str, selection: Selection | None) -> AllowedVectors | None:
+        """Return the vectors of a segment that a search may return; None for all of them."""
+        if selection is not None:
+            return self._to_allowed(number, vector, selection.rows[number])
+        if not self._has_hidden:
+            return None
+        key = number, vector
+        if key not in self._visible:
+            self._visible[key] = self._to_allowed(number, vector, self.all.rows[number])
+        return self._visible[key]
+
+    def _to_allowed(self, number: int, vector: str, rows: Ints) -> AllowedVectors | None:
+        """Return the vectors of some rows of a segment; None if it has no others."""
+        column = self.segments[number].vectors[vector]
+        positions = rows if column.rows is None else self._to_positions(number, vector, rows)
+        return None if len(positions) == len(column.matrix) else AllowedVectors(positions, len(column.matrix))
 
     def _to_positions(self, number: int, vector: str, rows: Ints) -> Ints:
         """Return the positions of some rows among the vectors of a segment; rows without a vector are left out."""
@@ -182,11 +226,18 @@ class ProductIndex:
                     taken[line, inside] = segment.arrays[array][column][rows[inside] - self.starts[number]]
         return taken
 
-    def take_array(self, name: str, row: int) -> NDArray[Any] | None:
-        """Return the values of one row in an array [rows, ...] of its segment; None if the segment lacks the array."""
-        number = int(np.searchsorted(self.starts, row, side="right")) - 1
-        values = self.segments[number].arrays.get(name)
-        return None if values is None else values[row - self.starts[number]]
+    def take_array(self, name: str, rows: Ints) -> NDArray[Any] | None:
+        """Return some rows of an array [rows, width] that every segment has; None if one lacks it."""
+        arrays = [segment.arrays.get(name) for segment in self.segments]
+        taken: NDArray[Any] | None = None
+        for number, values in enumerate(arrays):
+            if values is None:
+                return None
+            if taken is None:
+                taken = np.empty((len(rows), values.shape[1]), values.dtype)
+            inside = (rows >= self.starts[number]) & (rows < self.starts[number + 1])
+            taken[inside] = values[rows[inside] - self.starts[number]]
+        return taken
 
     def score_keywords(self, words: Sequence[str]) -> NDArray[np.float32]:
         """Return the BM25 score of every row, float32 [n], hidden ones included."""

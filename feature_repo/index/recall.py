@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from feature_repo.index.nearest import DEFAULT_SEARCH, Ints, VectorColumn, Vectors
+from feature_repo.index.nearest import DEFAULT_SEARCH, AllowedVectors, Ints, VectorColumn, Vectors
 
 SHARES = (1.0, 0.1, 0.01, 0.001)
 """Shares of the products that the measured filters leave; 1 is no filter."""
@@ -38,7 +38,8 @@ def measure_recall(column: VectorColumn, queries: Vectors, seed: int = 0) -> dic
         count = round(share * len(column.matrix))
         if count < TOP_K:
             continue
-        allowed = None if share == 1 else np.sort(rng.choice(len(column.matrix), count, replace=False))
+        total = len(column.matrix)
+        allowed = None if share == 1 else AllowedVectors(np.sort(rng.choice(total, count, replace=False)), total)
         truth = [column.search(query, TOP_K, allowed, exact=True)[0] for query in queries]
         for candidates in CANDIDATES:
             found = [column.search(query, TOP_K, allowed, candidates=candidates)[0] for query in queries]

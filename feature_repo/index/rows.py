@@ -8,7 +8,9 @@ from feature_repo import schema
 from feature_repo.config import Settings
 
 FOLDER = "index"
-"""Folder of all indexes, in the folder of the Delta tables."""
+"""Folder of the indexes of `produce index`, one for each encoder version, in the folder of the Delta tables."""
+GROUP_FOLDER = "group_index"
+"""Folder of the indexes of `produce groups`, one for each pair verifier."""
 
 INDEX_ROWS = pa.schema(
     [

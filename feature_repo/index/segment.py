@@ -5,11 +5,11 @@ SEGMENT/id_hashes.npy      uint64 [n], ascending, and id_rows.npy int64 [n], the
 SEGMENT/VECTOR.npy         float32 [m, d]; or VECTOR.hnsw, a graph of faiss with the vectors
 SEGMENT/VECTOR.rows.npy    int64 [m], the rows that have this vector; left out if all have
 SEGMENT/ARRAY.array.npy    further values
-SEGMENT/keywords/          BM25 of the titles
+SEGMENT/keywords/          BM25 of the titles, if the index is searched by words
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +25,8 @@ from feature_repo.errors import CorruptDataError
 from feature_repo.index import keywords, nearest
 from feature_repo.index.nearest import Ints, VectorColumn, Vectors
 from feature_repo.schema import PRODUCT_ID
+
+KEYWORDS = "keywords"
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -51,7 +53,12 @@ class Segment:
     @cached_property
     def keywords(self) -> keywords.KeywordIndex:
         """BM25 of the titles."""
-        return keywords.open_keywords(self.folder / "keywords")
+        return keywords.open_keywords(self.folder / KEYWORDS)
+
+    @property
+    def has_keywords(self) -> bool:
+        """Whether the words of the titles are indexed."""
+        return (self.folder / KEYWORDS).is_dir()
 
     def find_rows(self, product_ids: Sequence[str]) -> Ints:
         """Return the row of each product, int64 [ids]; -1 for a product that is not in the segment."""
@@ -78,7 +85,13 @@ def hash_ids(product_ids: Sequence[str]) -> NDArray[np.uint64]:
 
 
 def write_segment(
-    folder: Path, rows: pa.Table, vectors: Mapping[str, Vectors], arrays: Arrays, *, has_graphs: bool
+    folder: Path,
+    rows: pa.Table,
+    vectors: Mapping[str, Vectors],
+    arrays: Arrays,
+    *,
+    graphs: Collection[str],
+    has_keywords: bool,
 ) -> None:
     """Write a segment completely or not at all.
 
@@ -87,7 +100,8 @@ def write_segment(
         rows: n rows of INDEX_ROWS, at least one; product ids are distinct.
         vectors: float32 [n, d] of unit length by name; NaN where a product has none.
         arrays: further values by name.
-        has_graphs: build a graph for each vector; otherwise every search is exact.
+        graphs: names of the vectors that get a graph; every search by another one is exact.
+        has_keywords: index the words of the titles.
     """
     with replace_atomically(folder) as unfinished:
         unfinished.mkdir()
@@ -102,13 +116,14 @@ def write_segment(
             matrix = np.ascontiguousarray(matrix if has_vector.all() else matrix[has_vector], np.float32)
             if not has_vector.all():
                 np.save(unfinished / f"{name}.rows.npy", np.flatnonzero(has_vector))
-            if has_graphs and len(matrix):
+            if name in graphs and len(matrix):
                 nearest.write_graph(nearest.build_graph(matrix), unfinished / f"{name}.hnsw")
             else:
                 np.save(unfinished / f"{name}.npy", matrix)
         for name, values in arrays.items():
             np.save(unfinished / f"{name}.array.npy", values)
-        keywords.write_keywords(keywords.build_keywords(rows["title"].to_pylist()), unfinished / "keywords")
+        if has_keywords:
+            keywords.write_keywords(keywords.build_keywords(rows["title"].to_pylist()), unfinished / KEYWORDS)
 
 
 def open_segment(folder: Path) -> Segment:

@@ -6,7 +6,7 @@ products that were added or replaced since into one small segment; how long it t
 except for one byte for each row.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from feature_repo.index import recall
 from feature_repo.index.manifest import Manifest
 from feature_repo.index.nearest import Ints, Vectors
 from feature_repo.index.product_index import GONE, SUPERSEDED, ProductIndex, open_index
-from feature_repo.index.rows import FOLDER, WORDS
+from feature_repo.index.rows import FOLDER, GROUP_FOLDER, WORDS
 from feature_repo.index.segment import Segment, open_segment, write_segment
 from feature_repo.schema import PRODUCT_ID
 
@@ -87,17 +87,20 @@ def gather_products(index: ProductIndex | None, added: IndexedProducts | None = 
 
 
 def concatenate(parts: Sequence[IndexedProducts]) -> IndexedProducts:
-    """Return the products of all parts, at least one; a vector or array that a part lacks is NaN there."""
+    """Return the products of all parts, at least one; a vector or array that a part lacks is NaN there.
+
+    A part in which no product has a vector may have it with another width.
+    """
 
     def join(name: str, kind: str) -> NDArray[Any]:
         values = [getattr(part, kind).get(name) for part in parts]
-        example = next(one for one in values if one is not None)
         axis = 1 if name == WORDS else 0
+        present = [one for one in values if one is not None]
+        example = present[0] if name == WORDS else max(present, key=lambda one: one.shape[1])
+        width = example.shape[1 - axis]
         filled = [
-            np.full(
-                (len(example), len(part)) if name == WORDS else (len(part), example.shape[1]), np.nan, example.dtype
-            )
-            if one is None or (name == WORDS and len(one) != len(example))
+            np.full((width, len(part)) if axis else (len(part), width), np.nan, example.dtype)
+            if one is None or one.shape[1 - axis] != width
             else one
             for one, part in zip(values, parts, strict=True)
         ]
@@ -119,6 +122,8 @@ def build_index(
     gone: Sequence[str] = (),
     sources: Mapping[str, int] | None = None,
     word_model: bytes | None = None,
+    searched: Collection[str] | None = None,
+    has_keywords: bool = True,
 ) -> Manifest:
     """Write an index of some products, at least one, in place of an earlier one; and measure its recall.
 
@@ -129,15 +134,24 @@ def build_index(
         gone: ids of products that have left the shop; they are hidden.
         sources: Delta table -> the version that was read.
         word_model: file content of the model whose scores are the array WORDS; None if there is none.
+        searched: names of the vectors that get a graph, if there are more than FLAT_ROWS products; None: all.
+        has_keywords: index the words of the titles. What is appended later follows.
 
     Raises:
         OSError: the disk is full. The earlier index stays.
     """
     generation = _next_generation(folder)
     segment_name, flags_name = f"main-{generation:06d}", f"flags-{generation:06d}.npy"
-    has_graphs = len(products) > FLAT_ROWS
+    searched = products.vectors if searched is None else searched
     _discard(folder / segment_name)
-    write_segment(folder / segment_name, products.rows, products.vectors, products.arrays, has_graphs=has_graphs)
+    write_segment(
+        folder / segment_name,
+        products.rows,
+        products.vectors,
+        products.arrays,
+        graphs=searched if len(products) > FLAT_ROWS else (),
+        has_keywords=has_keywords,
+    )
     segment = open_segment(folder / segment_name)
     np.save(folder / flags_name, _flag_gone([segment], gone))
     names = [segment_name, flags_name]
@@ -157,7 +171,7 @@ def build_index(
         {
             name: recall.measure_recall(column, _draw_queries(segment, name))
             for name, column in segment.vectors.items()
-            if len(column.matrix)
+            if name in searched and len(column.matrix)
         },
     )
     manifests.write_manifest(folder, manifest)
@@ -194,7 +208,9 @@ def append_products(
         name = f"added-{generation:06d}"
         products = concatenate(parts)
         _discard(folder / name)
-        write_segment(folder / name, products.rows, products.vectors, products.arrays, has_graphs=False)
+        write_segment(
+            folder / name, products.rows, products.vectors, products.arrays, graphs=(), has_keywords=main.has_keywords
+        )
         segments.append(open_segment(folder / name))
         names.append(name)
     flags = _flag_gone(segments, gone)
@@ -223,6 +239,8 @@ def append_products(
 def forget_products(offline: Path, product_ids: Sequence[str], *, dry_run: bool = False) -> int:
     """Remove products from every index under a folder of Delta tables; return the number of rows removed.
 
+    Indexes are those of `produce index` and of `produce groups`.
+
     An index that has one of them is written anew, because a segment is never changed: that takes minutes for a million
     products. A damaged index is an error, because it might hold them.
 
@@ -232,7 +250,7 @@ def forget_products(offline: Path, product_ids: Sequence[str], *, dry_run: bool 
         dry_run: only count.
     """
     removed = 0
-    for file in sorted((offline / FOLDER).glob(f"*/{manifests.FILE}")):
+    for file in sorted(file for name in (FOLDER, GROUP_FOLDER) for file in offline.glob(f"{name}/*/{manifests.FILE}")):
         index = open_index(file.parent)
         found = [segment.find_rows(product_ids) for segment in index.segments]
         rows = sum(int((one >= 0).sum()) for one in found)
@@ -253,6 +271,8 @@ def forget_products(offline: Path, product_ids: Sequence[str], *, dry_run: bool 
             gone=list_gone(index),
             sources=index.manifest.sources,
             word_model=(index.folder / model).read_bytes() if model else None,
+            searched=list(index.manifest.recall),
+            has_keywords=index.segments[0].has_keywords,
         )
     return removed
 
@@ -283,16 +303,16 @@ def _flag_gone(segments: Sequence[Segment], gone: Sequence[str]) -> NDArray[np.u
 def _draw_queries(segment: Segment, vector: str) -> Vectors:
     """Return the vectors that recall is measured with, float32 [at most QUERIES, d]; the same in each call.
 
-    They are vectors of another kind, such as text vectors for image vectors, where the segment has any of this width;
-    else normalised sums of two random vectors. A product's own vector is too easy: a search that finds the product has
-    its nearest ones beside it.
+    Image vectors are searched by text vectors and the reverse, where the segment has both; others by normalised sums of
+    two random vectors. A product's own vector is too easy: a search that finds the product has its nearest ones beside
+    it.
     """
     column = segment.vectors[vector]
-    width = column.matrix.shape[1]
-    others = [one for name, one in segment.vectors.items() if name != vector and one.matrix.shape[1] == width]
-    source = (others or [column])[0].matrix
+    other = segment.vectors.get({"image_vector": "text_vector", "text_vector": "image_vector"}.get(vector, ""))
+    has_other = other is not None and len(other.matrix) > 0 and other.matrix.shape[1] == column.matrix.shape[1]
+    source = other.matrix if other is not None and has_other else column.matrix
     drawn = np.random.default_rng(0).integers(0, len(source), (2, min(recall.QUERIES, len(source))))
-    if others:
+    if has_other:
         return np.asarray(source[drawn[0]])
     sums = source[drawn[0]] + source[drawn[1]]
     return sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-9)

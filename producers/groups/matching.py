@@ -76,7 +76,7 @@ def train_matcher(
 
 
 def score_candidates(
-    products: pa.Table,
+    take_products: Callable[[Int64], pa.Table],
     left: Int64,
     right: Int64,
     verifier: PairVerifier,
@@ -85,14 +85,14 @@ def score_candidates(
     """Return the probability of each of m pairs on its own, float32 [m]. Only products of the pairs are prepared.
 
     Args:
-        products: n products with the columns of `PreparedProducts.prepare`.
+        take_products: returns some products, by their rows, with the columns of `PreparedProducts.prepare`.
         left: [m], rows of the products.
         right: [m], likewise.
         verifier: of the encoder version of the vectors.
         progress: called with the number of scored pairs.
     """
     involved = np.unique(np.concatenate([left, right]))
-    prepared = PreparedProducts.prepare(products.take(pa.array(involved)), verifier.statistics)
+    prepared = PreparedProducts.prepare(take_products(involved), verifier.statistics)
     prepared = prepared.with_metric(verifier.metric)
     a, b = np.searchsorted(involved, left), np.searchsorted(involved, right)
     probability = np.empty(len(left), np.float32)
@@ -122,7 +122,12 @@ def score_context(left: Int64, right: Int64, probability: Floats, products: int,
 
 def list_spaces(products: pa.Table, metric: PairMetric) -> dict[str, Floats]:
     """Return the vectors of CANDIDATE_SPACES, as far as there are any, [n, d] by name."""
-    columns = {
+    return project_spaces(_read_columns(products), metric)
+
+
+def _read_columns(products: pa.Table) -> dict[str, Floats]:
+    """Return the vectors and pictures of products, [n, d] by name; names that no product has are left out."""
+    return {
         name: to_matrix(products[column])
         for name, column in (
             ("image", "image_vector"),
@@ -133,8 +138,17 @@ def list_spaces(products: pa.Table, metric: PairMetric) -> dict[str, Floats]:
         )
         if column in products.column_names and products[column].null_count < len(products)
     }
+
+
+def project_spaces(columns: dict[str, Floats], metric: PairMetric) -> dict[str, Floats]:
+    """Return the vectors of CANDIDATE_SPACES, as far as there are any, [n, d] by name.
+
+    Args:
+        columns: `image`, `text`, `fused`, `similar` and `pixels` (of `describe_picture`), [n, d]; any may be missing.
+        metric: the learned spaces.
+    """
     if "pixels" in columns:
-        columns |= {"edges": columns["pixels"][:, :EDGES], "colours": columns["pixels"][:, EDGES:]}
+        columns = columns | {"edges": columns["pixels"][:, :EDGES], "colours": columns["pixels"][:, EDGES:]}
     spaces = {
         **columns,
         **metric.project({name: columns[name] for name in columns if name not in ("fused", "similar")}),

@@ -54,7 +54,7 @@ def read_pairs(settings: Settings, product_ids: pa.Array, verifier_version: str)
 
     Args:
         settings: the deployment.
-        product_ids: [n], sorted, each once.
+        product_ids: [n], each once.
         verifier_version: pairs that another verifier scored are left out.
     """
     path = settings.table(schema.PAIR_TABLE)
@@ -74,24 +74,27 @@ def read_pairs(settings: Settings, product_ids: pa.Array, verifier_version: str)
         for name in (PRODUCT_ID_L, PRODUCT_ID_R)
     )
     alone, probability = (rows[name].to_numpy() for name in ("pair_probability", "probability"))
-    order = np.lexsort((right, left))
-    pairs = ScoredPairs(left[order], right[order], alone[order], probability[order])
-    return pairs.select((pairs.left >= 0) & (pairs.right >= 0) & (pairs.alone > 0))
+    left, right = np.minimum(left, right), np.maximum(left, right)
+    kept = np.flatnonzero((left >= 0) & (alone > 0))
+    order = kept[np.lexsort((right[kept], left[kept]))]
+    return ScoredPairs(left[order], right[order], alone[order], probability[order])
 
 
 def build_pair_rows(pairs: ScoredPairs, product_ids: pa.Array, verifier_version: str, now: datetime) -> pa.Table:
-    """Return rows of schema.PRODUCT_PAIR, in the order of the pairs.
+    """Return rows of schema.PRODUCT_PAIR, in the order of the pairs; the left id is the smaller one.
 
     Args:
-        pairs: pairs whose rows are of `product_ids`, which is sorted.
+        pairs: pairs whose rows are of `product_ids`.
         product_ids: [n].
         verifier_version: of the verifier that scored them.
         now: the created timestamp, with a time zone.
     """
+    sides = [product_ids.take(pa.array(rows)) for rows in (pairs.left, pairs.right)]
+    is_sorted = pc.less(*sides)
     return pa.table(
         {
-            PRODUCT_ID_L: product_ids.take(pa.array(pairs.left)),
-            PRODUCT_ID_R: product_ids.take(pa.array(pairs.right)),
+            PRODUCT_ID_L: pc.if_else(is_sorted, *sides),
+            PRODUCT_ID_R: pc.if_else(is_sorted, *sides[::-1]),
             "pair_probability": pa.array(pairs.alone),
             "probability": pa.array(pairs.probability),
             "verifier_version": pa.repeat(pa.scalar(verifier_version), len(pairs.left)),

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset
+from numpy.typing import NDArray
 
 from feature_repo import schema
 from feature_repo.arrow.take import to_matrix
@@ -47,7 +48,11 @@ def read_source_versions(settings: Settings) -> dict[str, int]:
 
 
 def read_changes(
-    settings: Settings, encoder_version: str, vectors: Sequence[str], index: ProductIndex | None
+    settings: Settings,
+    encoder_version: str,
+    vectors: Sequence[str],
+    index: ProductIndex | None,
+    tables: Sequence[str] = tuple(_TIMES),
 ) -> IndexChanges | None:
     """Return the products that have newer rows in a table than in an index; None if there are none.
 
@@ -59,12 +64,18 @@ def read_changes(
         encoder_version: the encoder of the vectors.
         vectors: their columns.
         index: the open index; None: every product is new.
+        tables: those of SOURCES that are read; rows have nulls for what only others have.
 
     Raises:
         NotFoundError: there is no catalogue, or there are no vectors.
     """
     since = {} if index is None else index.manifest.sources
-    added = {name: _read_newest(settings, name, encoder_version, vectors, since.get(name)) for name in _TIMES}
+    added = {
+        name: _read_newest(settings, name, encoder_version, vectors, since.get(name))
+        if name in tables
+        else _list_fields(name, vectors).empty_table()
+        for name in _TIMES
+    }
     ids = pc.unique(pa.concat_tables([table.select([PRODUCT_ID]) for table in added.values()])[PRODUCT_ID])
     if not len(ids):
         return None
@@ -74,11 +85,26 @@ def read_changes(
             missing = ids.filter(is_new).filter(
                 pc.invert(pc.is_in(ids.filter(is_new), table[PRODUCT_ID].combine_chunks()))
             )
-            if len(missing) and name in read_source_versions(settings):
+            if len(missing) and name in tables and name in read_source_versions(settings):
                 # Rows that were there before, such as those of a product that had no vector yet.
                 earlier = _read_newest(settings, name, encoder_version, vectors, None, missing)
                 added[name] = pa.concat_tables([table, earlier])
     return _join(added, ids, vectors, index)
+
+
+def find_same_pictures(rows: pa.Table, index: ProductIndex) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return which changed products have the picture that they have in an index, and their rows there.
+
+    Args:
+        rows: [n] rows of INDEX_ROWS.
+        index: the open index.
+    """
+    stored = index.find_rows(rows[PRODUCT_ID].to_pylist())
+    positions = np.flatnonzero(stored >= 0)
+    before = index.take(stored[positions], ["image_hash"])["image_hash"].combine_chunks()
+    is_same = pc.equal(rows["image_hash"].combine_chunks().take(pa.array(positions)), before)
+    is_same = is_same.fill_null(False).to_numpy(zero_copy_only=False)
+    return positions[is_same], stored[positions[is_same]]
 
 
 def _read_newest(
@@ -90,20 +116,9 @@ def _read_newest(
     ids: pa.Array | None = None,
 ) -> pa.Table:
     """Return the newest row of each product among those that a table got since a version; of all if None."""
-    path = settings.table(name)
-    columns = {
-        schema.CATALOGUE_TABLE: list(_CATALOGUE),
-        schema.EMBEDDING_TABLE: list(vectors),
-        schema.TAGS_TABLE: list(schema.TAGS),
-    }[name]
-    table_schema = {
-        schema.CATALOGUE_TABLE: schema.CATALOGUE,
-        schema.EMBEDDING_TABLE: schema.PRODUCT_EMBEDDING,
-        schema.TAGS_TABLE: schema.PRODUCT_TAGS,
-    }[name]
-    wanted = [PRODUCT_ID, EVENT_TIMESTAMP, *columns]
+    path, fields = settings.table(name), _list_fields(name, vectors)
     if name == schema.TAGS_TABLE and not delta.exists(path):
-        return pa.schema([table_schema.field(column) for column in wanted]).empty_table()
+        return fields.empty_table()
     dataset = delta.open_dataset(path)
     if since is not None:
         dataset = delta.open_added_rows(path, delta.open_table(path), since)
@@ -111,7 +126,7 @@ def _read_newest(
     if ids is not None:
         among = pc.field(PRODUCT_ID).isin(ids)
         where = among if where is None else where & among
-    stored = [column for column in wanted if column in dataset.schema.names]
+    stored = [column for column in fields.names if column in dataset.schema.names]
     rows = versions.read_newest(
         dataset,
         stored,
@@ -120,10 +135,20 @@ def _read_newest(
         event_timestamp=EVENT_TIMESTAMP,
         created_timestamp=CREATED_TIMESTAMP,
     )
-    for column in wanted:
-        if column not in stored:  # a catalogue of version 0.2
-            rows = rows.append_column(column, pa.nulls(len(rows), table_schema.field(column).type))
-    return rows.select(wanted)
+    for field in fields:
+        if field.name not in stored:  # a catalogue of version 0.2
+            rows = rows.append_column(field, pa.nulls(len(rows), field.type))
+    return rows.select(fields.names)
+
+
+def _list_fields(name: str, vectors: Sequence[str]) -> pa.Schema:
+    """Return the columns of a table that the rows of an index are made from."""
+    fields, columns = {
+        schema.CATALOGUE_TABLE: (schema.CATALOGUE, _CATALOGUE),
+        schema.EMBEDDING_TABLE: (schema.PRODUCT_EMBEDDING, vectors),
+        schema.TAGS_TABLE: (schema.PRODUCT_TAGS, schema.TAGS),
+    }[name]
+    return pa.schema([fields.field(column) for column in (PRODUCT_ID, EVENT_TIMESTAMP, *columns)])
 
 
 def _join(
@@ -161,9 +186,12 @@ def _join(
     matrices = {}
     embeddings = added[schema.EMBEDDING_TABLE]
     for vector in vectors:
-        new = to_matrix(embeddings[vector]) if len(embeddings) else np.empty((0, 0), np.float32)
-        width = new.shape[1] or (index.take_vectors(vector, old_rows[:0]).shape[1] if index is not None else 0)
-        matrix = np.full((n, width), np.nan, np.float32)
+        width = index.take_vectors(vector, old_rows[:0]).shape[1] if index is not None else 0
+        if embeddings[vector].null_count < len(embeddings):
+            new = to_matrix(embeddings[vector])
+        else:
+            new = np.full((len(embeddings), max(width, 1)), np.nan, np.float32)
+        matrix = np.full((n, new.shape[1]), np.nan, np.float32)
         if is_old.any() and index is not None:
             matrix[is_old] = index.take_vectors(vector, old_rows[is_old])
         newer = is_newer[schema.EMBEDDING_TABLE]

@@ -173,13 +173,10 @@ def _describe_textures(
     textures = np.full((len(changed.rows), dictionary.width), np.nan, np.float16)
     is_known = np.zeros(len(textures), bool)
     if index is not None:
-        known = index.find_rows(changed.rows[PRODUCT_ID].to_pylist())
-        stored = index.take(known[known >= 0], ["image_hash"])["image_hash"].to_pylist()
-        hashes = changed.rows["image_hash"].to_pylist()
-        for position, row, image_hash in zip(np.flatnonzero(known >= 0), known[known >= 0], stored, strict=True):
-            values = index.take_array(TEXTURES, int(row))
-            if values is not None and image_hash is not None and image_hash == hashes[position]:
-                textures[position], is_known[position] = values, True
+        positions, rows = changes.find_same_pictures(changed.rows, index)
+        stored = index.take_array(TEXTURES, rows)
+        if stored is not None:
+            textures[positions], is_known[positions] = stored, True
     needed = np.flatnonzero(~is_known)
     sources = [_to_source(changed.pictures[row]) for row in needed.tolist()]
     for done, (row, values) in enumerate(zip(needed, texture.describe_pictures(sources, dictionary), strict=True), 1):

@@ -8,7 +8,7 @@ from feature_repo import schema
 from feature_repo.config import Settings
 from feature_repo.errors import CorruptDataError, InvalidInputError, NotFoundError
 from feature_repo.offline import delta, production
-from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID
+from feature_repo.schema import CREATED_TIMESTAMP, ENCODER_VERSION, EVENT_TIMESTAMP, PRODUCT_ID
 
 KEY = [PRODUCT_ID, EVENT_TIMESTAMP]
 """The columns that identify a version of a product."""
@@ -29,20 +29,22 @@ def choose_encoder_version(settings: Settings, encoder_version: str | None) -> s
         InvalidInputError: `encoder_version` is None and the choice is ambiguous: another version has the same newest
             created timestamp, or more products, as in the middle of an upgrade.
     """
-    delta.open_dataset(settings.table(schema.EMBEDDING_TABLE))  # raises if there is none
+    dataset = delta.open_dataset(settings.table(schema.EMBEDDING_TABLE))
+    encoder_version = encoder_version or production.read_version(settings.offline)
+    if encoder_version is not None:
+        where = pc.field(ENCODER_VERSION) == encoder_version
+        if dataset.head(1, columns=[ENCODER_VERSION], filter=where).num_rows:
+            return encoder_version
     coverage = {
         version: (created, products)
         for version, (products, created) in production.count_products(settings.offline).items()
     }
-    encoder_version = encoder_version or production.read_version(settings.offline)
     if not coverage:
         raise NotFoundError("table `product_embedding` is empty; run `produce embeddings` first")
     if encoder_version is not None:
-        if encoder_version not in coverage:
-            raise NotFoundError(
-                f"no vectors of encoder version {encoder_version}; there are vectors of {', '.join(sorted(coverage))}"
-            )
-        return encoder_version
+        raise NotFoundError(
+            f"no vectors of encoder version {encoder_version}; there are vectors of {', '.join(sorted(coverage))}"
+        )
     newest = max(coverage, key=coverage.__getitem__)
     rivals = [
         version

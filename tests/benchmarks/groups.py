@@ -155,7 +155,7 @@ def _score_all(
     """Return all candidate pairs, their probability alone, and with context."""
     n = len(products)
     left, right = find_candidates(matching.list_spaces(products, verifier.metric), np.arange(n))
-    alone = matching.score_candidates(products, left, right, verifier)
+    alone = matching.score_candidates(lambda rows: products.take(pa.array(rows)), left, right, verifier)
     probability = matching.score_context(left, right, alone, n, verifier)
     return left, right, alone, probability
 

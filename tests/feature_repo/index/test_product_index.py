@@ -96,6 +96,30 @@ def test_follows_additions_replacements_and_departures(
     check(open_index(folder), state, rng)
 
 
+@pytest.mark.parametrize("appended", [0, 30])
+def test_many_queries_at_once_find_what_each_finds_alone(
+    rng: np.random.Generator, folder: Path, graphs: None, appended: int
+) -> None:
+    build_index(folder, VERSION, make_products(rng, [f"p{i}" for i in range(300)]))
+    if appended:
+        added = make_products(rng, [f"p{i}" for i in range(290, 290 + appended)])
+        append_products(open_index(folder), added, gone=["p3", "p295"])
+    index = open_index(folder)
+    queries = rng.normal(size=(20, WIDTH)).astype(np.float32)
+    for vector in index.vectors:
+        rows, scores = index.search_batch(vector, queries, 7)
+        alone = [index.search(vector, query, 7) for query in queries]
+        assert rows.tolist() == [one.tolist() for one, _ in alone]
+        np.testing.assert_allclose(scores, [values for _, values in alone], rtol=1e-5)
+
+
+def test_many_queries_of_few_products_give_no_row_where_there_is_none(rng: np.random.Generator, folder: Path) -> None:
+    build_index(folder, VERSION, make_products(rng, ["a", "b"]))
+    rows, scores = open_index(folder).search_batch("text_vector", np.ones((3, WIDTH), np.float32), 4)
+    assert (np.sort(rows) == [-1, -1, 0, 1]).all()
+    assert (scores[:, 2:] == -np.inf).all()
+
+
 def test_up_to_some_products_every_search_is_exact_and_there_is_one_segment(
     rng: np.random.Generator, folder: Path
 ) -> None:

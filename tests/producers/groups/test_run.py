@@ -12,6 +12,9 @@ from typer.testing import CliRunner
 from feature_repo import schema
 from feature_repo.config import Settings
 from feature_repo.errors import NotFoundError
+from feature_repo.index import update
+from feature_repo.index.product_index import open_index
+from feature_repo.index.rows import GROUP_FOLDER
 from feature_repo.offline import delta
 from producers import cli, maintenance
 from producers.groups.run import GroupingSummary, group_products
@@ -50,15 +53,15 @@ def set_active(store: Settings, product_id: str, active: bool, day: int) -> None
     delta.append(store.table(schema.ACTIVE_TABLE), pa.Table.from_pylist([row], schema=schema.PRODUCT_ACTIVE))
 
 
-def judge(offers: GeneratedOffers, file: Path) -> Path:
-    """Write the truth about the learned designs: every pair of one design, and a sample of the others."""
+def judge(offers: GeneratedOffers, file: Path, *, others: float = 0.3) -> Path:
+    """Write the truth about the learned designs: every pair of one design, and a share of the others."""
     ids = offers.products["product_id"].to_pylist()
     pairs = offers.judge_all()
     lines = ["product_id_l,product_id_r,label,inclusion_probability"]
-    drawn = np.random.default_rng(0).random(len(pairs.left)) < 0.3
+    drawn = np.random.default_rng(0).random(len(pairs.left)) < others
     for a, b, same, is_drawn in zip(pairs.left, pairs.right, pairs.is_same, drawn, strict=True):
         if max(offers.design[a], offers.design[b]) < LEARNED and (same or is_drawn):
-            lines.append(f"{ids[a]},{ids[b]},{'same,1' if same else 'different,0.3'}")
+            lines.append(f"{ids[a]},{ids[b]},{'same,1' if same else f'different,{others}'}")
     file.write_text("\n".join(lines) + "\n")
     return file
 
@@ -193,6 +196,36 @@ def test_two_products_of_one_seller_are_in_two_groups_by_choice(store: Settings,
     assert groups["t1"] != groups["t2"]
 
 
+def test_an_increment_over_a_graph_gives_the_groups_of_an_exact_one(
+    store: Settings, offers: GeneratedOffers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact = world.deployment(tmp_path / "exact")
+    shutil.copytree(store.offline, exact.offline)
+    new = np.flatnonzero(offers.design >= LEARNED)
+    for settings, flat_rows in ((exact, 50_000), (store, 10)):
+        monkeypatch.setattr(update, "FLAT_ROWS", flat_rows)
+        shutil.rmtree(settings.offline / GROUP_FOLDER)
+        for day, rows in enumerate(np.array_split(new, 2), start=1):
+            write(settings, offers, rows, day)
+            group(settings, day)
+    index = open_index(next((store.offline / GROUP_FOLDER).iterdir()))
+    assert index.segments[0].vectors["fused_vector"].graph is not None
+    assert len(index.segments) == 2
+    same = partition(groups_of(exact)) & partition(groups_of(store))
+    assert len(same) > 0.95 * len(partition(groups_of(exact)))
+
+
+def test_a_damaged_index_is_built_anew_and_a_new_verifier_has_its_own(
+    store: Settings, offers: GeneratedOffers, tmp_path: Path
+) -> None:
+    (folder,) = (store.offline / GROUP_FOLDER).iterdir()
+    next(folder.glob("main-*/rows.arrow")).write_bytes(b"")
+    assert group(store, 1).rows == 0
+    trained = group(store, 2, judge(offers, tmp_path / "pairs.csv", others=0.5))
+    (after,) = (store.offline / GROUP_FOLDER).iterdir()
+    assert after.name == trained.verifier_version != folder.name
+
+
 def test_forget_reaches_groups_pairs_and_the_journal(store: Settings) -> None:
     product = sorted(max(partition(groups_of(store)), key=len))[0]
     summary = maintenance.forget(store, products=[product], users=[])
@@ -200,6 +233,8 @@ def test_forget_reaches_groups_pairs_and_the_journal(store: Settings) -> None:
     for table in (schema.GROUP_TABLE, schema.GROUP_JOURNAL_TABLE, schema.PAIR_TABLE):
         for row in delta.read(store.table(table)).to_pylist():
             assert product not in row.values()
+    assert summary.offline["index"] == 1
+    assert open_index(next((store.offline / GROUP_FOLDER).iterdir())).find_rows([product]).tolist() == [-1]
 
 
 def test_without_a_verifier_the_error_names_the_command(tmp_path: Path, offers: GeneratedOffers) -> None:
