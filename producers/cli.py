@@ -4,6 +4,7 @@ import typer
 
 from feature_repo import console
 from producers.commands import (
+    adapter,
     captions,
     catalogue,
     codes,
@@ -41,6 +42,7 @@ app.command()(images.images)
 app.command()(catalogue.catalogue)
 app.command()(encoder.encoder)
 app.command()(embeddings.embeddings)
+app.command()(adapter.adapter)
 app.command("hand-out")(hand_out.hand_out)
 app.command()(commit.commit)
 app.command()(captions.captions)

@@ -7,6 +7,7 @@ encoder_check.py  whether an encoder is the expected one
 existing_rows.py  which rows the table has already
 output_store.py   outputs of towers on disk, by content hash and fingerprint of the tower
 tower_outputs.py  vectors made of kept outputs of towers
+adapted_vectors.py  vectors mapped from those of another encoder
 vector_cache.py   vectors of encoded contents, by content hash
 forget_contents.py  delete what the caches keep of forgotten products
 row_builder.py    new and cached vectors to embedding rows

@@ -25,6 +25,7 @@ from feature_repo.errors import ConflictError
 from feature_repo.offline import delta, production, quarantine, training_products
 from producers.catalogue import row_hash
 from producers.embeddings import encoder_check
+from producers.embeddings.adapted_vectors import cache_adapted_vectors
 from producers.embeddings.existing_rows import KEY, STEP, RowIndices, txn_app_id
 from producers.embeddings.plan import CatalogueChanges, EncodingPlan, plan_encoding, read_changes
 from producers.embeddings.row_builder import RowBuilder
@@ -201,6 +202,7 @@ class _EmbeddingRun:
             return True
         self.run.add_input(schema.CATALOGUE_TABLE, changes.version)
         cache_kept_outputs(changes.new, self.cache, self.outputs)
+        cache_adapted_vectors(changes.new, self.cache, self.model)
         plan = plan_encoding(
             self.settings, changes.new, self.model.version, self.cache, has_images=self.model.has_images
         )

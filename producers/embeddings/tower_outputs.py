@@ -4,7 +4,7 @@ Before a run plans what to encode, the contents whose outputs are kept get their
 finds them there, and neither decodes their images nor calls a tower.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,10 @@ from producers.encoders.encoder import Encoder, Outputs, TowerEncoder
 
 ROWS_PER_BATCH = 4096
 """Catalogue rows whose outputs are in memory at once."""
+
+MakeVectors = Callable[[bytes, Sequence[bytes], Sequence[str]], NDArray[np.float32]]
+"""Returns the vectors [n, dim] of contents, NaN where it has none, for IMAGE or TITLE, content hashes [n], and the
+titles of the same rows [n]."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,27 @@ class TowerOutputs:
         """Return outputs float16 [n, width] in the order of the hashes; NaN where one is None or none is kept."""
         width = self.encoder.image_width if modality == IMAGE else self.encoder.text_width
         return self.store.get(modality, self._fingerprint(modality) or "", hashes, width)
+
+    def project(self, modality: bytes, hashes: Sequence[bytes], titles: Sequence[str]) -> NDArray[np.float32]:
+        """Return the vectors float32 [n, dim] of contents whose outputs are kept, in their order; NaN for the others.
+
+        Args:
+            modality: IMAGE or TITLE.
+            hashes: content hashes of 16 bytes [n]; may be empty.
+            titles: the titles of the rows [n]; only those of TITLE are read.
+        """
+        if modality == TITLE and self.encoder.text_fingerprint is None:
+            return self.encoder.project_texts(titles, np.empty((len(hashes), 0), np.float16))
+        kept = self.get(modality, hashes)
+        rows = np.flatnonzero(~np.isnan(kept).any(axis=1))
+        made = (
+            self.encoder.project_images(kept[rows])
+            if modality == IMAGE
+            else self.encoder.project_texts([titles[row] for row in rows.tolist()], kept[rows])
+        )
+        vectors = np.full((len(hashes), made.shape[1]), np.nan, np.float32)
+        vectors[rows] = made
+        return vectors
 
     def _fingerprint(self, modality: bytes) -> str | None:
         return self.encoder.image_fingerprint if modality == IMAGE else self.encoder.text_fingerprint
@@ -80,26 +105,28 @@ def cache_kept_outputs(rows: pyarrow.dataset.Dataset, cache: VectorCache, output
         cache: of an encoder's vectors.
         outputs: of that encoder's towers; None does nothing.
     """
-    if outputs is None:
-        return 0
-    encoder = outputs.encoder
+    return 0 if outputs is None else fill_cache(rows, cache, outputs.project)
+
+
+def fill_cache(rows: pyarrow.dataset.Dataset, cache: VectorCache, make_vectors: MakeVectors) -> int:
+    """Put the vectors of the contents of catalogue rows that can be made without the encoder into the cache.
+
+    Args:
+        rows: catalogue rows with `title` and `image_hash`.
+        cache: of an encoder's vectors; contents that it has are passed over.
+        make_vectors: makes the vectors of the others.
+
+    Returns:
+        The number of vectors made.
+    """
     made = 0
     for batch in rows.to_batches(columns=["title", "image_hash"], batch_size=ROWS_PER_BATCH):
-        hashes = batch["image_hash"].to_pylist()
-        missing = _find_missing(cache, IMAGE, hashes)
-        kept = outputs.get(IMAGE, [hashes[row] for row in missing])
-        is_kept = ~np.isnan(kept).any(axis=1)
-        made += _put(cache, IMAGE, [hashes[row] for row in missing[is_kept]], encoder.project_images(kept[is_kept]))
         titles = batch["title"].to_pylist()
-        hashes = row_hash.hash_contents(pyarrow.chunked_array([batch["title"]])).to_pylist()
-        missing = _find_missing(cache, TITLE, hashes)
-        if encoder.text_fingerprint is None:
-            kept, is_kept = np.empty((len(missing), 0), np.float16), np.ones(len(missing), bool)
-        else:
-            kept = outputs.get(TITLE, [hashes[row] for row in missing])
-            is_kept = ~np.isnan(kept).any(axis=1)
-        vectors = encoder.project_texts([titles[row] for row in missing[is_kept]], kept[is_kept])
-        made += _put(cache, TITLE, [hashes[row] for row in missing[is_kept]], vectors)
+        title_hashes = row_hash.hash_contents(pyarrow.chunked_array([batch["title"]])).to_pylist()
+        for modality, hashes in ((IMAGE, batch["image_hash"].to_pylist()), (TITLE, title_hashes)):
+            missing = _find_missing(cache, modality, hashes)
+            own = [hashes[row] for row in missing]
+            made += _put(cache, modality, own, make_vectors(modality, own, [titles[row] for row in missing]))
     return made
 
 

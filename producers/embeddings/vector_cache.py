@@ -43,6 +43,10 @@ class VectorCache:
         self._version = content_hash(encoder_version.encode())[:8]
         self._dim = dim
 
+    def of_encoder(self, encoder_version: str, dim: int) -> "VectorCache":
+        """Return the cached vectors of another encoder version in the same file, of width `dim`."""
+        return VectorCache(self._environment, encoder_version, dim)
+
     def get(self, modality: bytes, hashes: Sequence[bytes | None]) -> Vectors:
         """Return vectors float32 [n, dim], in the order of the hashes; NaN where a hash is None or has no vector.
 

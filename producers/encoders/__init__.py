@@ -24,6 +24,7 @@ shards.py            the Parquet parts that run.py writes
 whitening.py         an image and a title fused to one vector, whitened by products and by users' clicks
 recall.py            text-to-image recall
 assembled/           encoders of pretrained towers, with heads trained on the shop
+adapted/             an encoder's vectors mapped into the space of another
 train.py             the default model or a checkpoint, trained on a catalogue
 training/            objectives, batches, the training loop
 captioner.py         images to selling lines

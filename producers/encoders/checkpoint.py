@@ -1,6 +1,7 @@
 """Load an encoder from a checkpoint directory or a hub name."""
 
 import re
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,6 +12,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from feature_repo.errors import InvalidInputError, NotFoundError, UnavailableError
 from feature_repo.schema import PRODUCT_ID
 from producers.encoders import checkpoint_files, clip_family, sentence
+from producers.encoders.adapted import encoder as adapted
 from producers.encoders.assembled.encoder import load_encoder as load_assembled
 from producers.encoders.assembled.model import AssembledConfig
 from producers.encoders.encoder import Encoder
@@ -58,9 +60,25 @@ def load(
     family = checkpoint_files.read_json(folder / "config.json").get("model_type")
     if family == AssembledConfig.model_type:
         return load_assembled(folder, version, runtime)
+    if family == adapted.MODEL_TYPE:
+        return adapted.load_encoder(folder, version, partial(load, device=device, dtype=dtype, is_compiled=is_compiled))
     if family in clip_family.FAMILIES:
         return clip_family.load_encoder(folder, family, version, runtime)
     raise InvalidInputError(f"{folder}: a checkpoint of model_type {family!r} gives no product vectors; {SUPPORTED}")
+
+
+def read_version(path_or_name: str) -> str:
+    """Return the version of a checkpoint, `name@fingerprint`. No model is loaded.
+
+    Args:
+        path_or_name: as for `load`.
+
+    Raises:
+        NotFoundError: there is neither such a directory nor such a hub checkpoint.
+        UnavailableError: there is no such directory, the hub cannot be reached, and nothing was downloaded earlier.
+        InvalidInputError: its NAME_FILE holds no valid name.
+    """
+    return _compute_version(path_or_name, resolve_checkpoint(path_or_name))
 
 
 def _compute_version(path_or_name: str, folder: Path) -> str:
