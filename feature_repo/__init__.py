@@ -9,6 +9,7 @@
     index/               products of one encoder version by vector, words and filters
     exported/            an encoder that `produce export` wrote, used without torch
     pairs/               what two products have in common, and whether they are the same
+    web/                 pages for people: sessions, templates, assets
     distributed/         the join and materialization on several machines
     stores/              Feast's plug-in points, thin
     tables/              deprecated module names

@@ -66,7 +66,7 @@ class ServerAccess:
     certificate: TlsCertificate | None = None
 
     def __post_init__(self) -> None:
-        if self.token is None and not _is_loopback(self.host):
+        if self.token is None and not is_loopback(self.host):
             raise UsageError(
                 f"--host is {self.host}: a server without a token may listen on the loopback address only; "
                 f"give --token-file, or --host 127.0.0.1"
@@ -126,7 +126,8 @@ def _decode_password(encoded: str) -> str:
         return ""
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Return whether a host name or IP address is one of the loopback interface; of names, only `localhost` is."""
     if host == "localhost":
         return True
     try:

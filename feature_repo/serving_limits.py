@@ -67,3 +67,19 @@ class ConnectionLimits:
     def for_deadline(self, deadline_seconds: float) -> "ConnectionLimits":
         """Return these limits with `request_seconds` 30 seconds longer than a request's deadline."""
         return replace(self, request_seconds=deadline_seconds + 30.0)
+
+
+@dataclass(frozen=True)
+class PageLimits:
+    """How much the page requests of one server process take. All bounds are inclusive."""
+
+    workers: int = 2
+    """Page requests processed at the same time, each in a thread."""
+    queue_size: int = 30
+    """Page requests that may wait. The server rejects further ones with status 429."""
+    deadline_seconds: float = 10.0
+    """Time allowed for one page request, in seconds."""
+    max_upload_bytes: int = 8 * 2**20
+    """Size of the largest form with a picture."""
+    max_upload_pixels: int = 30_000_000
+    """Largest width times height of a picture that is sent."""

@@ -4,6 +4,7 @@ sentence.py       a sentence, checked and cut into words
 scoring.py        the scores of products for a sentence, part by part, and their weighted sum
 calibration.py    weights and cut-offs from labels
 selection.py      the best products for a sentence, with reasons, near-duplicates collapsed
+similar.py        the products that are most like a product or a picture
 saved.py          selections that are run again, and what came and went since
 contact_sheet.py  a selection as a page of pictures, or as CSV
 terminal.py       a page of a selection as a table

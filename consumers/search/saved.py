@@ -1,6 +1,6 @@
 """Saved selections: run them again, and list the products that came and went since the last run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -75,12 +75,21 @@ def save_selection(
         encoder_version,
     )
     saved_searches.write_search(settings.offline, search)
-    if before is None:
-        return None
-    earlier, later = set(before.product_ids), set(ids)
+    return None if before is None else compare_selection(before, ids, encoder_version)
+
+
+def compare_selection(before: SavedSearch, product_ids: Sequence[str], encoder_version: str) -> SelectionChanges:
+    """Return what came and went since a saved search was last run.
+
+    Args:
+        before: the saved search.
+        product_ids: of the new run, best first.
+        encoder_version: of the index that was searched now.
+    """
+    earlier, later = set(before.product_ids), set(product_ids)
     return SelectionChanges(
         before.run_at,
-        tuple(one for one in ids if one not in earlier),
+        tuple(one for one in product_ids if one not in earlier),
         tuple(one for one in before.product_ids if one not in later),
         before.encoder_version if before.encoder_version != encoder_version else None,
     )

@@ -94,7 +94,7 @@ def search_products(
     order = np.lexsort((scored.rows, -scores))
     duplicates: Mapping[int, list[int]] = {}
     if collapse:
-        order, duplicates = _collapse(index, scored.rows, order, top_k)
+        order, duplicates = collapse_duplicates(index, scored.rows, order, top_k)
     order = order[:top_k]
     below = 0
     if calibration is not None and ends_at_cutoff:
@@ -125,8 +125,15 @@ def explain_empty(index: ProductIndex, where: ProductFilter) -> str:
     return "no product passes the filter; allow more categories, brands, prices or tags"
 
 
-def _collapse(index: ProductIndex, rows: Ints, order: Ints, top_k: int) -> tuple[Ints, dict[int, list[int]]]:
-    """Return the best of each set of near-duplicates, in order, at most `top_k`, and those collapsed into each."""
+def collapse_duplicates(index: ProductIndex, rows: Ints, order: Ints, top_k: int) -> tuple[Ints, dict[int, list[int]]]:
+    """Return the best of each set of near-duplicates, in order, at most `top_k`, and those collapsed into each.
+
+    Args:
+        index: with image or text vectors.
+        rows: [n], rows of the index.
+        order: numbers from 0 to n - 1, best first; the first COLLAPSE_DEPTH * `top_k` are considered.
+        top_k: most numbers to return.
+    """
     kept: list[int] = []
     members: dict[int, list[int]] = {}
     considered = order[: COLLAPSE_DEPTH * top_k]

@@ -6,7 +6,8 @@
     executor.py       executes requests: deadline, access log, counts
     workers.py        a few threads with a bounded queue
     flight.py         Arrow Flight server
-    http.py           HTTP application: routes, token and body limit, JSON and Arrow streams
+    http.py           HTTP application: routes, JSON and Arrow streams
+    access.py         which HTTP requests are answered: token, a browser's session, size of a body
     index_page.py     the page at /: the routes
     http_server.py    accepts HTTP connections, a bounded number at a time
     http_protocol.py  one HTTP connection, with bounds on its header, its idle time and its requests

@@ -7,18 +7,20 @@
     GET  /healthz       200 while the process runs           GET /readyz  200 while the online store answers too
     GET  /metrics       metrics in Prometheus's text format  GET /openapi.json
     GET  /, /docs       a page with the routes
+    GET  /sign-in       where a browser gives the token once (feature_repo/web/sign_in.py)
 
 /readyz and /v1/services answer 503 if the online store does not answer or the server has no place for the work; /readyz
 also if the store lacks views or services, which it names. /metrics needs the token, like every route except /healthz
-and /readyz.
+and /readyz, /sign-in and the style sheets of pages. Instead of the token, the session of a browser that has signed in
+counts for every route outside /v1.
 
 An error response is {"error": word, "message": text} with gRPC's status word (errors.py), or HTTP's word if the route
 or the method does not exist.
 """
 
 import asyncio
-import json
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 
@@ -29,20 +31,19 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from consumers.serving import index_page
+from consumers.serving.access import AccessMiddleware
 from consumers.serving.errors import ErrorCode, RequestError
 from consumers.serving.executor import RequestExecutor
-from consumers.serving.http_protocol import AUTHORIZED
-from consumers.serving.metrics import Metrics
 from consumers.serving.request import request_schema
 from consumers.serving.response import ARROW, EVENT_TIMESTAMP, STATUS, STATUS_WORDS, FeatureResponse, to_ipc
 from feature_repo.auth import ServerAccess
+from feature_repo.web import sign_in
+from feature_repo.web.pages import Pages
+from feature_repo.web.sessions import SessionSigner
 
 PROTOCOL = "http"
-OPEN_PATHS = frozenset({"/healthz", "/readyz"})
-"""Routes that need no token: load balancers call them."""
 _ERROR_SCHEMA = {
     "type": "object",
     "properties": {"error": {"type": "string"}, "message": {"type": "string"}},
@@ -50,14 +51,18 @@ _ERROR_SCHEMA = {
 }
 
 
-def create_app(executor: RequestExecutor, access: ServerAccess, *, routers: Sequence[APIRouter] = ()) -> FastAPI:
+def create_app(
+    executor: RequestExecutor, access: ServerAccess, *, routers: Sequence[APIRouter] = (), pages: Pages | None = None
+) -> FastAPI:
     """Return the HTTP application. The caller serves it, and closes the executor.
 
     Args:
         executor: answers the requests.
         access: the token that every route needs, except those in OPEN_PATHS. Its host and certificate are not used.
         routers: further routes, such as the status page's. They need the token too.
+        pages: templates and assets of the pages among them; None: only the sign-in is a page.
     """
+    pages, sessions = pages or Pages((), ()), SessionSigner(access)
     app = FastAPI(
         title="Vitrine",
         version="1",
@@ -71,71 +76,18 @@ def create_app(executor: RequestExecutor, access: ServerAccess, *, routers: Sequ
     for router in routers:
         app.include_router(router)
     app.include_router(index_page.create_router(app))
+    app.include_router(sign_in.create_router(access, sessions, pages, lambda: datetime.now(UTC)))
+    app.include_router(pages.assets.create_router())
     app.add_middleware(
-        AccessMiddleware, access=access, max_body_bytes=executor.max_request_bytes, metrics=executor.metrics
+        AccessMiddleware,
+        access=access,
+        sessions=sessions,
+        max_body_bytes=executor.max_request_bytes,
+        metrics=executor.metrics,
     )
     app.add_exception_handler(RequestError, _respond_to_error)
     app.add_exception_handler(HTTPException, _respond_to_http_error)
     return app
-
-
-class AccessMiddleware:
-    """ASGI middleware that checks the token and then limits the size of request bodies.
-
-    Args:
-        app: the application behind it.
-        access: the token; a request without it gets 401, except on OPEN_PATHS. If there is no token, none is needed.
-        max_body_bytes: largest accepted body in bytes, inclusive. A larger one gets 413 and is not read to its end; so
-            does a Content-Length that is not a number.
-        metrics: counts the requests without the token.
-    """
-
-    def __init__(self, app: ASGIApp, *, access: ServerAccess, max_body_bytes: int, metrics: Metrics) -> None:
-        self._app = app
-        self._access = access
-        self._metrics = metrics
-        self._max_body_bytes = max_body_bytes
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer an unauthorized or too long request, and pass every other one to the application.
-
-        What is not HTTP, such as the start of the application or a WebSocket, is passed on unchecked.
-        """
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        if scope["path"] not in OPEN_PATHS and not self._access.is_authorized(headers.get(b"authorization")):
-            error = RequestError(ErrorCode.UNAUTHENTICATED, "send the header `Authorization: Bearer TOKEN`")
-            self._metrics.requests.labels(PROTOCOL, error.code.name).inc()
-            await _send_error(send, error)
-            return
-        if scope["path"] not in OPEN_PATHS:
-            scope.setdefault("state", {})[AUTHORIZED] = True
-        content_length = headers.get(b"content-length", "0")
-        if not content_length.isdigit() or int(content_length) > self._max_body_bytes:
-            await _send_error(send, self._body_too_long())
-            return
-        await self._app(scope, self._limit(receive), send)
-
-    def _limit(self, receive: Receive) -> Receive:
-        """`receive` that counts the bytes of a body, for bodies without a Content-Length."""
-        received_bytes = 0
-
-        async def receive_counted() -> Message:
-            nonlocal received_bytes
-            message = await receive()
-            received_bytes += len(message.get("body", b""))
-            if received_bytes > self._max_body_bytes:
-                raise self._body_too_long()
-            return message
-
-        return receive_counted
-
-    def _body_too_long(self) -> RequestError:
-        return RequestError(
-            ErrorCode.INVALID_ARGUMENT, f"a request body may have at most {self._max_body_bytes:,} bytes", status=413
-        )
 
 
 def _feature_routes(executor: RequestExecutor) -> APIRouter:
@@ -271,17 +223,6 @@ _RESPONSE_SCHEMA = {
 
 def _error_response(description: str) -> dict[str, Any]:
     return {"description": description, "content": {"application/json": {"schema": _ERROR_SCHEMA}}}
-
-
-async def _send_error(send: Send, error: RequestError) -> None:
-    """Send an error response from the middleware, where exception handlers do not apply."""
-    body = json.dumps({"error": error.code.name, "message": error.message}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    if error.code is ErrorCode.UNAUTHENTICATED:
-        headers.append((b"www-authenticate", b'Basic realm="vitrine", charset="UTF-8"'))
-        headers.append((b"www-authenticate", b"Bearer"))
-    await send({"type": "http.response.start", "status": error.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
 
 
 def _respond_to_error(request: Request, error: Exception) -> Response:

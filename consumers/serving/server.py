@@ -16,6 +16,7 @@ from consumers.serving.shutdown import Shutdown
 from feature_repo import memory
 from feature_repo.auth import ServerAccess
 from feature_repo.serving_limits import ConnectionLimits
+from feature_repo.web.pages import Pages
 
 FLIGHT_GRACE_SECONDS = 1.0
 """Time in which Flight may send finished responses at the shutdown. Streams still open after it are ended."""
@@ -36,6 +37,7 @@ def serve(
     shutdown: Shutdown,
     connections: ConnectionLimits | None = None,
     routers: Sequence[APIRouter] = (),
+    pages: Pages | None = None,
     on_ready: Callable[[dict[str, str]], None] = lambda addresses: None,
 ) -> None:
     """Serve until the shutdown, finish the requests in progress, and close the executor.
@@ -52,6 +54,7 @@ def serve(
         connections: bounds of HTTP connections; None takes the defaults. `request_seconds` follows the executor's
             deadline.
         routers: further HTTP routes; not used without HTTP.
+        pages: templates and assets of the pages among them; None: only the sign-in is a page.
         on_ready: called once, when callers can connect, with the addresses by protocol: "flight", such as
             grpc://127.0.0.1:8815, and "http". A protocol that is not served is missing.
 
@@ -77,7 +80,7 @@ def serve(
             return
         scheme = "https" if is_tls else "http"
         http = HttpServer(
-            create_app(executor, access, routers=routers),
+            create_app(executor, access, routers=routers, pages=pages),
             access,
             http_port,
             limits=(connections or ConnectionLimits()).for_deadline(executor.limits.deadline_seconds),

@@ -47,15 +47,22 @@ def read_search(offline: Path, name: str) -> SavedSearch:
         NotFoundError: there is no search of this name.
         CorruptDataError: its file is damaged.
     """
-    file = _find_file(offline, name)
-    if not file.is_file():
-        known = sorted(one.stem for one in file.parent.glob("*.json"))
-        raise NotFoundError(f"no search is saved as {name!r}; there are: {', '.join(known) or 'none'}")
+    file = _require_file(offline, name)
     try:
         values = json.loads(file.read_text())
         return SavedSearch(**values | {"product_ids": tuple(values["product_ids"])})
     except (ValueError, TypeError, KeyError) as error:
         raise CorruptDataError(f"{file}: not a saved search ({error}); save it again") from error
+
+
+def list_names(offline: Path) -> list[str]:
+    """Return the names of all saved searches, sorted."""
+    return sorted(file.stem for file in (offline / FOLDER).glob("*.json"))
+
+
+def remove_search(offline: Path, name: str) -> None:
+    """Remove a search. Raise UsageError for a name that is not allowed, NotFoundError if there is no such search."""
+    _require_file(offline, name).unlink(missing_ok=True)
 
 
 def check_name(name: str) -> None:
@@ -85,3 +92,11 @@ def _find_file(offline: Path, name: str) -> Path:
     """Return the file of a search; it may not exist yet. Raise UsageError for a name that is not allowed."""
     check_name(name)
     return offline / FOLDER / f"{name}.json"
+
+
+def _require_file(offline: Path, name: str) -> Path:
+    """Return the file of a search. Raise NotFoundError if there is none."""
+    file = _find_file(offline, name)
+    if not file.is_file():
+        raise NotFoundError(f"no search is saved as {name!r}; there are: {', '.join(list_names(offline)) or 'none'}")
+    return file
