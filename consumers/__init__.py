@@ -7,6 +7,7 @@
     search/      products for a sentence
     tagging/     quality of the predicted tags
     captions/    quality of the written captions
+    cards/       one page for each feature view: meaning, cost, coverage, freshness, drift, lift
     labels/      samples of product pairs for people to judge, and precision and recall from their answers
     report_json.py  reports as JSON
     gate/        whether the candidate of an encoder upgrade may go into production

@@ -5,6 +5,7 @@ import typer
 from consumers.commands import (
     calibrate_search,
     captions_report,
+    cards,
     consistency,
     drift,
     export_training,
@@ -32,6 +33,7 @@ app.command()(export_training.export_training)
 app.command()(freshness.freshness)
 app.command()(drift.drift)
 app.command()(consistency.consistency)
+app.command()(cards.cards)
 app.command()(tags_report.tags_report)
 app.command()(captions_report.captions_report)
 app.command()(search.search)

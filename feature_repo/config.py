@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from feature_repo.age_scale import DEFAULT_AGE_SCALE, SETTING, AgeScale, parse_age_scale
-from feature_repo.errors import InvalidInputError, NotFoundError
+from feature_repo.errors import InvalidInputError, NotFoundError, VitrineError
 
 ENVIRONMENT_VARIABLE = "FEAST_FS_YAML_FILE_PATH"
 CANDIDATES = ("feature_repo/feature_store.yaml", "feature_store.yaml")
@@ -82,6 +82,17 @@ def find_age_scale() -> AgeScale:
         return load().age_scale
     except NotFoundError:
         return DEFAULT_AGE_SCALE
+
+
+def find_owner() -> str:
+    """Return who answers for the features of the deployment that Feast finds from here: the setting `owner`.
+
+    Empty if it is not set, or if there is no usable feature_store.yaml.
+    """
+    try:
+        return str(load().raw.get("owner") or "")
+    except VitrineError:  # Feast itself reports a file that is not usable
+        return ""
 
 
 def require_text(file: Path, name: str, value: object) -> str:

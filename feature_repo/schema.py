@@ -37,6 +37,7 @@ CAPTION_TABLE = "product_caption"
 INTEREST_TABLE = "user_interest"
 TAG_PREDICTIONS_TABLE = "tag_predictions"
 ENCODER_TRAINING_TABLE = "encoder_training"
+ENCODER_LICENCE_TABLE = "encoder_licence"
 FIRST_FEATURE_TABLE = "product_first_feature"
 QUARANTINE_TABLE = "quarantine"
 UPGRADES_TABLE = "encoder_upgrades"
@@ -46,6 +47,18 @@ ENCODER_TABLES = (EMBEDDING_TABLE, TAGS_TABLE, CODES_TABLE, NEIGHBOURS_TABLE, IN
 """Tables whose rows are derived from an encoder's vectors. They hold rows of every encoder version; a training set, a
 request and a materialization use those of one version (offline/production.py). Not `product_group`: its ids stay over
 an upgrade."""
+
+PRODUCERS = {
+    CATALOGUE_TABLE: "produce catalogue",
+    EMBEDDING_TABLE: "produce embeddings",
+    TAGS_TABLE: "produce tags",
+    CODES_TABLE: "produce codes",
+    NEIGHBOURS_TABLE: "produce neighbours",
+    INTEREST_TABLE: "produce interests",
+    GROUP_TABLE: "produce groups",
+    CAPTION_TABLE: "produce captions",
+}
+"""The command that writes each view's table, in the order in which the views are computed."""
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 VECTOR = pa.list_(pa.float32())
@@ -343,6 +356,15 @@ ENCODER_TRAINING = pa.schema(
 )
 """Table `encoder_training`: the products that each encoder was trained on, so that reports can tell how it does on
 others. Encoders that `produce encoder` did not train have no rows."""
+
+ENCODER_LICENCE = pa.schema(
+    [
+        ("encoder_version", pa.string()),
+        ("licence", pa.string()),  # as its checkpoint states it
+        (CREATED_TIMESTAMP, TIMESTAMP),
+    ]
+)
+"""Table `encoder_licence`: the licence of each encoder that wrote vectors. Encoders that state none have no row."""
 
 PRODUCT_FIRST_FEATURE = pa.schema(
     [

@@ -6,6 +6,7 @@ Views share the names `encoder_version` and `category`, so Feast's calls on a se
 
 from feast import FeatureService
 
+from feature_repo.entities import OWNER
 from feature_repo.features.affinity import HISTORY_SERVICE
 from feature_repo.views.affinity import user_product_affinity
 from feature_repo.views.product import (
@@ -29,6 +30,7 @@ ranking = FeatureService(
         product_neighbours,
         user_interest,
     ],
+    owner=OWNER,
     description=f"All features of a ranking model for a candidate and its user. {FULL_NAMES}",
 )
 
@@ -40,6 +42,7 @@ ranking_without_history = FeatureService(
         product_tags,
         product_codes,
     ],
+    owner=OWNER,
     description="`ranking` for shops without a log of impressions: no interests and no neighbour statistics. "
     f"{FULL_NAMES}",
 )
@@ -53,6 +56,7 @@ ranking_without_labels = FeatureService(
         product_neighbours,
         user_interest,
     ],
+    owner=OWNER,
     description=f"`ranking` for shops without labelled products: no tags are learnt. {FULL_NAMES}",
 )
 
@@ -62,6 +66,7 @@ ranking_without_tags = FeatureService(
         product_catalogue,
         product_embedding,
     ],
+    owner=OWNER,
     description="Catalogue and embeddings only: no tags, codes, neighbours or interests.",
 )
 
@@ -76,6 +81,7 @@ ranking_with_affinity = FeatureService(
         user_interest,
         user_product_affinity,
     ],
+    owner=OWNER,
     description="`ranking` and the affinity features. Feast needs the history in the request for the latter. "
     f"{FULL_NAMES}",
 )
@@ -86,5 +92,6 @@ affinity_history = FeatureService(
         product_embedding[["fused_vector", "encoder_version"]],
         product_codes[["codes"]],
     ],
+    owner=OWNER,
     description="What the affinity features need about the products that a user clicked last.",
 )

@@ -17,4 +17,5 @@ def delta_source(table: str) -> FileSource:
         file_format=DeltaFormat(),
         timestamp_field=EVENT_TIMESTAMP,
         created_timestamp_column=CREATED_TIMESTAMP,
+        description=f"Delta table {table}: every version of every row.",
     )

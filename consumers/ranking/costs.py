@@ -5,7 +5,7 @@ whole. Seconds come from the timings of the build steps. What was not measured i
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,29 +81,33 @@ class FetchCost:
     """Time of one request for CANDIDATES products; median of REQUESTS requests."""
 
 
-def measure_fetch_costs(settings: Settings, product_ids: Sequence[str]) -> dict[tuple[str, ...], FetchCost]:
-    """Measure the fetch of CANDIDATES products from the online store for each set of views in VIEWS.
+def measure_fetch_costs(
+    settings: Settings, ids: Sequence[str], view_sets: Iterable[tuple[str, ...]] = tuple(VIEWS.values())
+) -> dict[tuple[str, ...], FetchCost]:
+    """Measure the fetch of CANDIDATES entities from the online store for each of some sets of views.
 
     Args:
         settings: the deployment.
-        product_ids: products to fetch. Fewer than CANDIDATES are repeated, more are cut; none gives an empty result.
+        ids: products to fetch, or ids of another entity that all the views have. Fewer than CANDIDATES are repeated,
+            more are cut; none gives an empty result.
+        view_sets: names of views that are fetched together. The default has the views of each group of features.
 
     Returns:
-        Set of views, as a value of VIEWS, to its cost. A set is left out if one of its views is not in the online
-        store, or has no row for any of the products. Empty without an online store.
+        Set of views to its cost. A set is left out if one of its views is not in the online store, or has no row for
+        any of the entities. Empty without an online store.
 
     Raises:
         UnavailableError: the online store does not answer.
     """
-    table = open_configured_table(settings) if product_ids else None
+    table = open_configured_table(settings) if ids else None
     if table is None:
         return {}
     try:
-        candidates = [product_ids[i % len(product_ids)] for i in range(CANDIDATES)]
+        candidates = [ids[i % len(ids)] for i in range(CANDIDATES)]
         stored = set(table.catalog.load().list_views())
         costs = {
             views: _measure_fetch(table, views, candidates)
-            for views in dict.fromkeys(VIEWS.values())
+            for views in dict.fromkeys(view_sets)
             if stored >= set(views)
         }
         return {views: cost for views, cost in costs.items() if cost is not None}

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from consumers.ranking.plan import BASE
 from feature_repo.features.affinity import TOP
+from feature_repo.features.meanings import AFFINITY, NEIGHBOURS
 from feature_repo.schema import HISTORY_LENGTH
 
 GROUPS: Mapping[str, str] = {
@@ -34,7 +35,7 @@ _SAME = {
     "semantic_id": "this semantic ID",
     "coarse_code": "this first code of the semantic ID",
 }
-_KINDS = {"affinity": "fused image and title", "image": "image", "text": "title"}
+_KINDS = {"image": "image", "text": "title"}
 _HISTORY = {
     "history_cosine_max": "largest cosine",
     "history_cosine_mean": "mean cosine",
@@ -42,6 +43,8 @@ _HISTORY = {
 }
 
 _FIXED = {
+    **NEIGHBOURS,
+    **{f"affinity_{name}": meaning for name, meaning in AFFINITY.items()},
     "user_id": "the user, as a category",
     "product_id": "the product, as a category",
     "category": "the product's category",
@@ -60,18 +63,8 @@ _FIXED = {
     "age_match": "predicted probability of the age stage of the user's child, by the age in the log",
     "age_gap": "expected age stage of the product minus that of the user's child, by the age in the log",
     "gender_match": "predicted probability of the gender of the user's child, by the gender in the log",
-    "affinity_interest_cosine": "cosine of the product's fused vector and the decayed mean of the user's clicks",
-    "affinity_age_match": "cosine of the product's age stages and those that the user clicks",
-    "affinity_gender_match": "cosine of the product's genders and those that the user clicks",
-    "affinity_age_gap": "expected age stage of the product minus that of the user's clicks, at the child's present age",
     "semantic_id": "the product's semantic ID, as a category",
     "coarse_code": "the first code of the product's semantic ID, as a category",
-    "neighbour_click_rate": "click rate of the most similar products",
-    "neighbour_impressions": "impressions of the most similar products, as ln(1 + count)",
-    "neighbour_price": "mean price of the most similar products, as ln(1 + price)",
-    "neighbour_age": "mean expected age stage of the most similar products",
-    "neighbour_similarity": "mean cosine to the most similar products",
-    "neighbours": "number of similar products found",
     "vector_age_days": "days since the product's vectors were made",
     "category_predicted": "whether the shop gave no category and one was predicted",
 }
@@ -122,13 +115,6 @@ _PATTERNS = (
         rf"({_join(_KINDS)})_({_join(_HISTORY)})",
         lambda kind, statistic: (
             f"{_HISTORY[statistic]} of the product's {_KINDS[kind]} to the user's last {HISTORY_LENGTH} clicks"
-        ),
-    ),
-    (
-        r"affinity_tier_(.+)",
-        lambda tier: (
-            f"how many of the user's last {HISTORY_LENGTH} clicks have a cosine of about {tier} to the "
-            "product, as ln(1 + count)"
         ),
     ),
     (

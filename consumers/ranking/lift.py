@@ -194,6 +194,41 @@ def compare_groups(
     return result, evidence
 
 
+def compare_groups_by_slice(
+    scores: RankerScores,
+    weights: BootstrapWeights,
+    rows: NDArray[np.bool_],
+    slices: Mapping[str, NDArray[np.bool_]],
+    *,
+    seed: int,
+) -> list[Comparison]:
+    """Compare each group of features, added to the baseline, with the baseline in AUC, on each slice of the test rows.
+
+    Args:
+        scores: scores of every ranker.
+        weights: bootstrap weights of the test rows.
+        rows: mask of the test rows among the scored ones [scored rows].
+        slices: name of a part of the test rows to its mask [test rows]; may be empty.
+        seed: seed of the draw of training seeds.
+
+    Returns:
+        The comparisons, slice by slice, in each the groups in the order of `scores.features`. Both intervals draw users
+        and products.
+    """
+    ablation = {name: scores.ablation[name][:, rows] for name in scores.features}
+
+    def compare(part: str) -> list[Comparison]:
+        two_way = {name: weights.compute_two_way_auc(each, slices[part]) for name, each in ablation.items()}
+        count = int(slices[part].sum())
+        return [
+            replace(_compare({}, two_way, BASE, name, seed), slice=part, rows=count)
+            for name in ablation
+            if name != BASE
+        ]
+
+    return [comparison for part in map_on_all_cores(compare, list(slices)) for comparison in part]
+
+
 def _compare(
     one_way: Mapping[str, Floats], two_way: Mapping[str, Floats], base: str, with_features: str, seed: int
 ) -> Comparison:

@@ -78,10 +78,11 @@ def format_headline(result: LiftResult) -> str:
 def to_json(result: LiftResult, provenance: Provenance | None = None) -> str:
     """Return the result as JSON text with unrounded numbers; NaN and infinity become null.
 
-    The top-level keys are rows, comparisons (on test days), validation (comparisons on validation days),
-    validation_rule, rule, verdicts, power (what that of the verdicts means), screening, baseline_columns (context
-    columns of the log), headroom, learning_curve, importance, meaning (of each feature), delong, costs, encoder,
-    provenance, and the keys of `result.sections`. All but the last are always there. The text ends with a newline.
+    The top-level keys are rows, comparisons (on test days), validation (comparisons on validation days), group_slices
+    (single groups on parts of the test days), validation_rule, rule, verdicts, power (what that of the verdicts means),
+    screening, baseline_columns (context columns of the log), headroom, learning_curve, importance, meaning (of each
+    feature), delong, costs, encoder, provenance, and the keys of `result.sections`. All but the last are always there.
+    The text ends with a newline.
 
     Args:
         result: the measurement.
@@ -91,6 +92,7 @@ def to_json(result: LiftResult, provenance: Provenance | None = None) -> str:
         "rows": dict(result.rows),
         "comparisons": [each.as_json() for each in result.comparisons if each.days == "test"],
         "validation": [each.as_json() for each in result.comparisons if each.days != "test"],
+        "group_slices": [each.as_json() for each in result.group_slices],
         "validation_rule": splits.VALIDATION_RULE,
         "rule": verdict.RULE,
         "verdicts": {name: asdict(each) for name, each in result.verdicts.items()},

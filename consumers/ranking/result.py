@@ -82,6 +82,8 @@ class LiftResult:
     """Context columns of the log that no ranker used, each as `name (type)`, in the order of the log."""
     context: Mapping[str, str] = field(default_factory=dict)
     """The log's column of each feature `context_N`."""
+    group_slices: Sequence[Comparison] = ()
+    """Each group, added to the baseline, on each slice of the test rows, in AUC; slice by slice."""
     sections: Mapping[str, object] = field(default_factory=dict)
     """Further top-level entries of the JSON: `proxies`, if vectors of a known encoder were joined."""
 

@@ -25,7 +25,7 @@ from consumers.ranking.export import check_export, export_training_set
 from consumers.ranking.ground_truth import GroundTruth, read_ground_truth
 from consumers.ranking.joined_log import read_and_join
 from consumers.ranking.leakage import check_log
-from consumers.ranking.lift import compare_groups, compare_rankers
+from consumers.ranking.lift import compare_groups, compare_groups_by_slice, compare_rankers
 from consumers.ranking.plan import ALL, BASE, DIN, LIGHTGBM, TrainingPlan
 from consumers.ranking.result import AucStep, LearningCurvePoint, LiftResult
 from consumers.ranking.slices import slice_test_rows
@@ -244,6 +244,7 @@ def measure_joined_lift(
     validation_groups, evidence = compare_groups(scores, on_validation, split.validation, seed=0, days="validation")
     return LiftResult(
         comparisons=[*test_groups, *comparisons, *validation_groups],
+        group_slices=compare_groups_by_slice(scores, on_test, ~split.validation, slices, seed=0),
         scores=scores,
         clicked=on_test.clicked,
         user=data.user[split.test],

@@ -7,6 +7,7 @@
     affinity_torch.py  the affinity features in torch, with gradients
     neighbours.py      what the nearest products of a product earned
     missing.py         missing images, titles and tags, predicted categories, age of the vectors
+    meanings.py        what each computed feature means, in a sentence
     ages.py            child age stages, and how a distribution over them shifts while children grow
 
 All functions work on n rows at once. A missing float is NaN and a missing code -1, never zero; missing inputs give

@@ -15,6 +15,7 @@ anonymous_users.py       users of a log who are nobody: guests, ids that stand f
 validation.py            checks of input rows: text, numbers, timestamps, duplicates
 lost_share.py            the limit on the share of a column that is lost
 quarantine.py            rejected rows with the reason
+encoder_licence.py       the licence of each encoder
 training_products.py     which products each encoder was trained on
 retention.py             drop corrected rows, delete products and users, vacuum
 key_encoding.py          join keys as dense integers

@@ -10,9 +10,11 @@ from feast import Field, RequestSource
 from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Array, Float32, Int32, Int64
 
-from feature_repo.features import affinity, affinity_frame
+from feature_repo.entities import OWNER
+from feature_repo.features import affinity, affinity_frame, meanings
 from feature_repo.views.product import product_codes, product_embedding, product_tags
 from feature_repo.views.user import user_interest
+from feature_repo.views.view_tags import COMPARABLE_WITHIN, PRODUCER
 
 history = RequestSource(
     name="history",
@@ -25,6 +27,21 @@ history = RequestSource(
 )
 
 
+class ComputedField(Field):
+    """A field with a description in an on-demand view.
+
+    `feast apply` infers the fields of such a view, without descriptions, and refuses one that is not equal to any.
+    """
+
+    def __eq__(self, other: object) -> bool:
+        """Whether name, type and description are equal; a field without a description has any."""
+        if not isinstance(other, Field):
+            return NotImplemented
+        return (self.name, self.dtype) == (other.name, other.dtype) and other.description in ("", self.description)
+
+    __hash__ = Field.__hash__
+
+
 @on_demand_feature_view(  # type: ignore[untyped-decorator]
     sources=[
         user_interest,
@@ -33,9 +50,11 @@ history = RequestSource(
         product_codes[["codes"]],
         history,
     ],
-    schema=[Field(name=name, dtype=Float32) for name in affinity.NAMES],
+    schema=[ComputedField(name=name, dtype=Float32, description=meanings.AFFINITY[name]) for name in affinity.NAMES],
     mode="pandas",
     description="Affinity of a candidate to what its user clicked. Request it with full feature names.",
+    tags={PRODUCER: "computed on request", COMPARABLE_WITHIN: "encoder_version"},
+    owner=OWNER,
 )
 def user_product_affinity(inputs: pd.DataFrame) -> pd.DataFrame:
     """Compute the affinity features of a frame with one row per user and candidate."""

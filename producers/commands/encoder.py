@@ -26,6 +26,13 @@ def encoder(
             help="Name of the encoder, in its version and beside its vectors.", show_default="that of the folder"
         ),
     ] = None,
+    licence: Annotated[
+        str | None,
+        typer.Option(
+            help="Licence of the encoder, which `consume cards` shows.",
+            show_default="that of the checkpoint or of the towers, if they state one",
+        ),
+    ] = None,
     pairs: Annotated[
         int | None,
         typer.Option(
@@ -226,6 +233,7 @@ def encoder(
             bar.update(task, description=stage, completed=done, total=total)
 
         common: dict[str, Any] = {"seed": seed, "progress": progress, "held_out": held_out_ids, "name": name}
+        common["licence"] = licence
         summary: object = (
             assemble_encoder(
                 data,

@@ -13,12 +13,13 @@ from feature_repo.arrow import take
 from feature_repo.atomic_write import replace_atomically
 from feature_repo.config import Settings
 from feature_repo.errors import ConflictError, NotFoundError
-from feature_repo.offline import delta, production, quarantine, training_products
+from feature_repo.offline import delta, encoder_licence, production, quarantine, training_products
 from producers.catalogue import row_hash
 from producers.embeddings import existing_rows
 from producers.embeddings.existing_rows import KEY, STEP, Mask, txn_app_id
 from producers.encoders import shards
 from producers.encoders.checkpoint import read_training_products
+from producers.encoders.licence import read_licence
 from producers.encoders.pipeline import HASH_COLUMNS
 
 MAX_FEW_ROWS = 16_384
@@ -152,6 +153,7 @@ def commit_parts(settings: Settings, folder: Path, now: datetime) -> CommitSumma
     run = shards.read_description(folder)
     production.record_first_version(settings.offline, run.encoder_version, now)
     training_products.record(settings, run.encoder_version, read_training_products(folder), now)
+    encoder_licence.record(settings, run.encoder_version, read_licence(str(folder)), now)
     parts = added = existing = outdated = 0
     complete_rows = sum(run.count_rows(part) for part in range(run.parts) if shards.is_done(folder, part))
     refused: list[quarantine.RejectedRow] = []

@@ -22,7 +22,7 @@ from feature_repo.arrow import take
 from feature_repo.config import Settings
 from feature_repo.distributed import cluster
 from feature_repo.errors import ConflictError
-from feature_repo.offline import delta, production, quarantine, training_products
+from feature_repo.offline import delta, encoder_licence, production, quarantine, training_products
 from producers.catalogue import row_hash
 from producers.embeddings import encoder_check
 from producers.embeddings.adapted_vectors import cache_adapted_vectors
@@ -34,6 +34,7 @@ from producers.embeddings.vector_cache import VectorCache
 from producers.encoders import Encoder, load
 from producers.encoders.checkpoint import read_training_products
 from producers.encoders.image_loader import open_decoding_pool
+from producers.encoders.licence import read_licence
 from producers.encoders.pipeline import EncodedChunk, encode_chunks
 from producers.encoders.stage_seconds import ZERO_SECONDS, StageSeconds
 
@@ -127,6 +128,7 @@ def embed_catalogue(
         run.set_model(model.version)
         in_production = production.record_first_version(settings.offline, model.version, now)
         training_products.record(settings, model.version, read_training_products(Path(encoder)), now)
+        encoder_licence.record(settings, model.version, read_licence(encoder), now)
         if ray is not None:
             cluster.connect(ray)
         with open_caches(settings.offline, model) as (cache, outputs):

@@ -17,6 +17,7 @@ geometry.py          images resized and cropped to a model's input size
 image_loader.py      images decoded in worker processes, through shared memory
 prefetch.py          one stage of a pipeline beside the next, in threads
 pipeline.py          catalogue rows to vectors, and vectors to embedding rows
+licence.py           the licence that a checkpoint states
 stage_seconds.py     seconds per stage of an encoding
 on_ray.py            the same encoding on a Ray cluster
 run.py               the same for a Parquet file, without a store

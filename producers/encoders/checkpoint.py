@@ -16,6 +16,7 @@ from producers.encoders.adapted import encoder as adapted
 from producers.encoders.assembled.encoder import load_encoder as load_assembled
 from producers.encoders.assembled.model import AssembledConfig
 from producers.encoders.encoder import Encoder
+from producers.encoders.licence import MODEL_CARD
 from producers.encoders.runtime import choose_runtime
 
 HUB_TIMEOUT_SECONDS = 5.0
@@ -121,8 +122,8 @@ def read_training_products(folder: Path) -> pa.ChunkedArray | None:
 def resolve_checkpoint(path_or_name: str) -> Path:
     """Return the directory of that path, or else a local copy of the hub checkpoint of that name, downloaded if needed.
 
-    A directory is returned without a look at its files. Of a hub checkpoint only ENCODER_FILES of the newest revision
-    are downloaded. If the hub cannot be reached, an earlier download is returned.
+    A directory is returned without a look at its files. Of a hub checkpoint only ENCODER_FILES and the model card of
+    the newest revision are downloaded. If the hub cannot be reached, an earlier download is returned.
 
     Args:
         path_or_name: a directory, or a hub name such as `openai/clip-vit-base-patch32`.
@@ -138,7 +139,7 @@ def resolve_checkpoint(path_or_name: str) -> Path:
         return Path(
             snapshot_download(
                 path_or_name,
-                allow_patterns=list(checkpoint_files.ENCODER_FILES),
+                allow_patterns=[*checkpoint_files.ENCODER_FILES, MODEL_CARD],
                 ignore_patterns=list(checkpoint_files.OTHER_RUNTIMES),
                 etag_timeout=HUB_TIMEOUT_SECONDS,
             )

@@ -25,6 +25,7 @@ from feature_repo.cores import limit_thread_pools
 from feature_repo.errors import InvalidInputError, VitrineError
 from producers.encoders import load, shards
 from producers.encoders.image_loader import open_decoding_pool
+from producers.encoders.licence import read_licence, write_licence
 from producers.encoders.pipeline import HASH_COLUMNS, EmbeddingRows, Unusable, build_embedding_rows, encode_chunks
 from producers.encoders.stage_seconds import StageSeconds
 
@@ -76,7 +77,7 @@ def encode(
     model = load(encoder, device=device, dtype=dtype)
     run = shards.RunDescription(model.version, digest, file.metadata.num_rows, rows_per_part)
     shards.begin_run(out, run)
-    _copy_training_products(Path(encoder), out)
+    _copy_training_files(encoder, out)
     missing = [part for part in range(run.parts) if not shards.is_done(out, part)]
     start, seconds, rows, unusable = time.perf_counter(), StageSeconds(), 0, 0
     # The rows of an encoder without an image tower do not depend on the image, so they carry no image hash.
@@ -102,12 +103,16 @@ def encode(
     )
 
 
-def _copy_training_products(encoder: Path, out: Path) -> None:
-    """Copy the list of products that the encoder was trained on, if it has one, so that `produce commit` stores it."""
+def _copy_training_files(encoder: str, out: Path) -> None:
+    """Copy the encoder's licence and the list of products that it was trained on, so that `produce commit` stores them.
+
+    What the encoder does not state is left out.
+    """
     from producers.encoders.checkpoint import TRAINING_PRODUCTS_FILE  # imports torch, before which threads are limited
 
-    if (encoder / TRAINING_PRODUCTS_FILE).is_file():
-        shutil.copyfile(encoder / TRAINING_PRODUCTS_FILE, out / TRAINING_PRODUCTS_FILE)
+    if (Path(encoder) / TRAINING_PRODUCTS_FILE).is_file():
+        shutil.copyfile(Path(encoder) / TRAINING_PRODUCTS_FILE, out / TRAINING_PRODUCTS_FILE)
+    write_licence(out, read_licence(encoder))
 
 
 def _open_catalogue(catalogue: Path) -> tuple[pq.ParquetFile, str]:

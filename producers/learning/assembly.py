@@ -10,6 +10,7 @@ from feature_repo.schema import PRODUCT_ID
 from producers.embeddings.output_store import open_outputs
 from producers.encoders.assembled import towers
 from producers.encoders.assembled.assemble import AssemblySummary, assemble
+from producers.encoders.licence import combine_licences, write_licence
 from producers.learning.encoder import (
     check_output,
     read_pairs,
@@ -43,6 +44,7 @@ def assemble_encoder(
     name: str | None = None,
     image_layers: int = 0,
     text_layers: int = 0,
+    licence: str | None = None,
 ) -> AssemblySummary:
     """Train heads for two towers on the products of a shop folder that have a title and an image.
 
@@ -61,6 +63,7 @@ def assemble_encoder(
         name: the encoder's name, as in `train_encoder`.
         image_layers: last layers of the image tower that are trained after the heads; 0 keeps the tower frozen.
         text_layers: the same of the text tower.
+        licence: the encoder's licence. None takes those of the towers, as far as they state one.
 
     Raises:
         NotFoundError: products.parquet or a tower does not exist.
@@ -87,4 +90,7 @@ def assemble_encoder(
             text_layers=text_layers,
         )
     write_training_files(out, products[PRODUCT_ID], held_out, name)
+    write_licence(
+        out, licence or combine_licences([tower for tower in (image_tower, text_tower) if tower != towers.NONE])
+    )
     return replace(summary, left_out=summary.left_out + left_out)

@@ -21,6 +21,7 @@ from feature_repo.schema import CLICKED, EVENT_TIMESTAMP, PRODUCT_ID, PRODUCTS, 
 from feature_repo.table_format import DEFAULT_FORMAT, TableFormat
 from producers.encoders.checkpoint import NAME_FILE, TRAINING_PRODUCTS_FILE, check_name, read_training_products
 from producers.encoders.image_loader import Source
+from producers.encoders.licence import read_licence, write_licence
 from producers.encoders.train import TrainingSummary, train
 from producers.encoders.training.alignment import ClickArrays
 from producers.encoders.training.recipe import Recipe
@@ -46,6 +47,7 @@ def train_encoder(
     clicked: pa.Table | None = None,
     designs: pa.Table | None = None,
     name: str | None = None,
+    licence: str | None = None,
 ) -> TrainingSummary | None:
     """Train on the products of a shop folder that have a title and an image.
 
@@ -69,6 +71,7 @@ def train_encoder(
             products without one, and with None of all, equal titles are one design.
         name: the encoder's name, the part of its version before `@`; it is written to NAME_FILE in `out`. None leaves
             the encoder with the name of its folder.
+        licence: the encoder's licence, for LICENCE_FILE in `out`. None takes that of the checkpoint, if it states one.
 
     Returns:
         A summary in the first process of a training, None in every other. Its `left_out` counts the products without a
@@ -102,6 +105,7 @@ def train_encoder(
     if summary is None:
         return None
     write_training_files(out, products[PRODUCT_ID], held_out, name, checkpoint)
+    write_licence(out, licence or (read_licence(checkpoint) if checkpoint else None))
     return replace(summary, left_out=summary.left_out + left_out)
 
 

@@ -10,11 +10,11 @@ import pyarrow.compute as pc
 
 from consumers.monitoring.freshness import freshness, lags
 from consumers.monitoring.freshness.first_feature import FirstFeature, measure_first_feature
-from consumers.monitoring.freshness.freshness import COMMANDS, RUNS_READ, Freshness, ViewFreshness
+from consumers.monitoring.freshness.freshness import RUNS_READ, Freshness, ViewFreshness
 from consumers.monitoring.freshness.lags import SliceFreshness
 from consumers.monitoring.freshness.objectives import AGES, SHARES, Objectives
 from consumers.monitoring.freshness.slices import ALL, ActiveProducts
-from feature_repo import run_log
+from feature_repo import run_log, schema
 from feature_repo.config import Settings
 from feature_repo.durations import format_duration
 from feature_repo.offline import delta, quarantine
@@ -173,7 +173,7 @@ def _read_states(settings: Settings, views: Iterable[str]) -> dict[str, Material
 def _read_view_runs(
     settings: Settings, view: str, state: MaterializationState | None, last_runs: list[RunRecord]
 ) -> ViewRuns:
-    step = COMMANDS[view].removeprefix("produce ")
+    step = schema.PRODUCERS[view].removeprefix("produce ")
     ended = [run.ended for run in last_runs if run.step == step and run.ending == run_log.DONE and run.ended]
     window_ends = [window.end for window in state.files.values()] if state else []
     return ViewRuns(

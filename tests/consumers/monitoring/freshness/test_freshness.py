@@ -235,7 +235,7 @@ def test_every_registered_view_is_checked() -> None:
     from feature_repo import definitions
 
     views = [view for view in vars(definitions).values() if isinstance(view, FeatureView)]
-    assert {view.batch_source.path for view in views} == REQUIRED_VIEWS.keys() | OPTIONAL_VIEWS.keys()
+    assert {view.batch_source.path for view in views} == {*REQUIRED_VIEWS, *OPTIONAL_VIEWS}
     assert sources.delta_source("x").path == "x"
 
 
