@@ -48,18 +48,6 @@ ENCODER_TABLES = (EMBEDDING_TABLE, TAGS_TABLE, CODES_TABLE, NEIGHBOURS_TABLE, IN
 request and a materialization use those of one version (offline/production.py). Not `product_group`: its ids stay over
 an upgrade."""
 
-PRODUCERS = {
-    CATALOGUE_TABLE: "produce catalogue",
-    EMBEDDING_TABLE: "produce embeddings",
-    TAGS_TABLE: "produce tags",
-    CODES_TABLE: "produce codes",
-    NEIGHBOURS_TABLE: "produce neighbours",
-    INTEREST_TABLE: "produce interests",
-    GROUP_TABLE: "produce groups",
-    CAPTION_TABLE: "produce captions",
-}
-"""The command that writes each view's table, in the order in which the views are computed."""
-
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 VECTOR = pa.list_(pa.float32())
 

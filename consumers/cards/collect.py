@@ -9,7 +9,7 @@ from feast import FeatureStore, FeatureView
 
 from consumers.cards.card import FeatureCard, FeatureEntry, LastRun, ModelVersion, OnlineCost
 from consumers.cards.lift_file import LiftFile
-from consumers.cards.table import ViewTable
+from consumers.cards.table import ServedTable
 from consumers.monitoring.drift import check as drift_check
 from consumers.monitoring.drift.check import Drift
 from consumers.monitoring.freshness import freshness as freshness_check
@@ -20,9 +20,9 @@ from feature_repo.config import Settings
 from feature_repo.errors import InvalidInputError, NotFoundError, UnavailableError
 from feature_repo.offline import delta, encoder_licence
 from feature_repo.run_log import RunRecord
-from feature_repo.schema import ENCODER_VERSION, PRODUCERS
+from feature_repo.schema import ENCODER_VERSION
 from feature_repo.stores.feature_store import open_feature_store
-from feature_repo.views.view_tags import COMPARABLE_WITHIN, PRODUCER
+from feature_repo.views.view_tags import COMPARABLE_WITHIN, PRODUCER, PRODUCERS
 
 VERSION_SUFFIX = "_version"
 """End of the names of columns with a model version."""
@@ -77,12 +77,12 @@ def collect_cards(
     )
     runs = _read_last_runs(settings)
     licences = encoder_licence.read(settings)
-    services = _list_services(store)
+    services, meanings = _list_services(store), _read_meanings(store)
     computed = list(PRODUCERS)
     cards = []
     for view in sorted(views, key=lambda one: (_is_on_demand(one), _rank(one.name, computed), one.name)):
         progress(view.name)
-        cards.append(_collect_card(settings, view, services, fresh, drift, runs, licences, lift, now))
+        cards.append(_collect_card(settings, view, services, meanings, fresh, drift, runs, licences, lift, now))
     return cards
 
 
@@ -90,6 +90,7 @@ def _collect_card(
     settings: Settings,
     view: Any,
     services: Mapping[str, Sequence[str]],
+    meanings: Mapping[tuple[str, str], str],
     fresh: Freshness,
     drift: Drift,
     runs: Mapping[str, LastRun],
@@ -116,7 +117,7 @@ def _collect_card(
             FeatureEntry(
                 field.name,
                 str(field.dtype),
-                field.description,
+                meanings.get((view.name, field.name), ""),
                 field.tags.get("storage", "plain"),
                 missing.get(field.name),
             )
@@ -143,13 +144,13 @@ def _rank(name: str, computed: Sequence[str]) -> int:
     return computed.index(name) if name in computed else len(computed)
 
 
-def _open_table(settings: Settings, view: FeatureView, now: datetime) -> ViewTable | None:
+def _open_table(settings: Settings, view: FeatureView, now: datetime) -> ServedTable | None:
     """Return the table of a view; None without one, as for sources that are no Delta tables of this deployment."""
     path = settings.table(getattr(view.batch_source, "path", None) or view.name)
-    return ViewTable(path, sorted(view.join_keys), now) if delta.exists(path) else None
+    return ServedTable(path, sorted(view.join_keys), now) if delta.exists(path) else None
 
 
-def _list_versions(table: ViewTable, features: Sequence[str], licences: Mapping[str, str]) -> list[ModelVersion]:
+def _list_versions(table: ServedTable, features: Sequence[str], licences: Mapping[str, str]) -> list[ModelVersion]:
     columns = [name for name in features if name.endswith(VERSION_SUFFIX) and name in table.columns]
     return [
         ModelVersion(column, version, rows, is_served, licences.get(version) if column == ENCODER_VERSION else None)
@@ -158,7 +159,7 @@ def _list_versions(table: ViewTable, features: Sequence[str], licences: Mapping[
     ]
 
 
-def _measure_online(settings: Settings, view: str, table: ViewTable) -> OnlineCost | None:
+def _measure_online(settings: Settings, view: str, table: ServedTable) -> OnlineCost | None:
     cost = measure_fetch_costs(settings, table.read_ids()[:CANDIDATES], [(view,)]).get((view,))
     return OnlineCost(cost.bytes_per_candidate, cost.milliseconds, CANDIDATES) if cost else None
 
@@ -170,6 +171,20 @@ def _list_services(store: FeatureStore) -> dict[str, list[str]]:
         for projection in service.feature_view_projections:
             services.setdefault(projection.name, []).append(service.name)
     return services
+
+
+def _read_meanings(store: FeatureStore) -> dict[tuple[str, str], str]:
+    """Return the description of each feature by view and name.
+
+    They come from the registry's message: Feast leaves them out when it reads an on-demand view.
+    """
+    registry = store.registry.proto()
+    return {
+        (view.spec.name, feature.name): feature.description
+        for view in (*registry.feature_views, *registry.on_demand_feature_views)
+        for feature in view.spec.features
+        if view.spec.project == store.project
+    }
 
 
 def _read_last_runs(settings: Settings) -> dict[str, LastRun]:

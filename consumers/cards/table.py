@@ -20,7 +20,7 @@ ROWS = 65_536
 """Rows whose values are read at a time."""
 
 
-class ViewTable:
+class ServedTable:
     """The newest version of a view's table, and the row of each entity that readers get."""
 
     def __init__(self, path: Path, keys: Sequence[str], now: datetime) -> None:

@@ -1,6 +1,18 @@
 """Tags and descriptions that several views share. Feast's registry and the feature cards show them."""
 
-from feature_repo.schema import PRODUCERS
+from feature_repo import schema
+
+PRODUCERS = {
+    schema.CATALOGUE_TABLE: "produce catalogue",
+    schema.EMBEDDING_TABLE: "produce embeddings",
+    schema.TAGS_TABLE: "produce tags",
+    schema.CODES_TABLE: "produce codes",
+    schema.NEIGHBOURS_TABLE: "produce neighbours",
+    schema.INTEREST_TABLE: "produce interests",
+    schema.GROUP_TABLE: "produce groups",
+    schema.CAPTION_TABLE: "produce captions",
+}
+"""The command that writes each view's table, in the order in which the views are computed."""
 
 PRODUCER, COMPARABLE_WITHIN = "producer", "comparable_within"
 """Tags of a view: the command that writes its table; the feature by which its values may be compared."""

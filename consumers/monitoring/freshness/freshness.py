@@ -25,10 +25,11 @@ from feature_repo.offline.validation import parse_text, require_columns
 from feature_repo.online.open_store import LMDB, REDIS, open_configured_table
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID
 from feature_repo.table_format import DEFAULT_FORMAT, TableFormat
+from feature_repo.views.view_tags import PRODUCERS
 
 REQUIRED_VIEWS = (schema.CATALOGUE_TABLE, schema.EMBEDDING_TABLE, schema.TAGS_TABLE)
 """The views of every deployment. A view is computed from those before it."""
-OPTIONAL_VIEWS = tuple(view for view in schema.PRODUCERS if view not in REQUIRED_VIEWS)
+OPTIONAL_VIEWS = tuple(view for view in PRODUCERS if view not in REQUIRED_VIEWS)
 """Views that are checked only if they have a table. They are computed from the embeddings; captions from the images."""
 RUNS_READ = 500
 """Newest runs in which the last successful run of each step is looked for."""
@@ -157,9 +158,7 @@ def describe_repair(view: str, views: Mapping[str, ViewFreshness], *, has_rows: 
     late = (one.view for one in upstream if has_rows and one.breach and not one.is_unchanged)
     first = next(empty, None) or next(late, None)
     return (
-        f"run `{schema.PRODUCERS[first]}` first, because it is computed from {first}"
-        if first
-        else f"run `{schema.PRODUCERS[view]}`"
+        f"run `{PRODUCERS[first]}` first, because it is computed from {first}" if first else f"run `{PRODUCERS[view]}`"
     )
 
 
@@ -239,10 +238,10 @@ def _check_view(
         breach = f"{view}: no row up to now{clause}; {repair}"
     elif now - newest > max_age:
         age, allowed = format_duration(now - newest), format_duration(max_age)
-        own_end = ended.get(schema.PRODUCERS[view])
+        own_end = ended.get(PRODUCERS[view])
         is_unchanged = own_end is not None and own_end <= now and now - own_end <= max_age
         repair = describe_repair(view, earlier, has_rows=True)
-        if is_unchanged and repair == f"run `{schema.PRODUCERS[view]}`":
+        if is_unchanged and repair == f"run `{PRODUCERS[view]}`":
             repair = _describe_unchanged(view, earlier, ended, now)
         breach = f"{view}: newest event {age} ago, at most {allowed} allowed; {repair}"
     covered = None if not has_products else 0 if active is None else _count_covered(counted, active)
@@ -266,8 +265,8 @@ def _describe_unchanged(
     """Return what to do for a view whose command, or that of the first view upstream of it, has found nothing newer."""
     upstream = (name for name in upstream_views(view) if name in earlier and earlier[name].is_unchanged)
     first = next(upstream, view)
-    ago = format_duration(now - ended[schema.PRODUCERS[first]])
-    found = f"`{schema.PRODUCERS[first]}` ended {ago} ago and found nothing newer"
+    ago = format_duration(now - ended[PRODUCERS[first]])
+    found = f"`{PRODUCERS[first]}` ended {ago} ago and found nothing newer"
     if first != view:
         return f"{found}, and this view is computed from {first}"
     return f"{found}: check the event timestamps of its source, or allow a higher age"

@@ -14,7 +14,7 @@ from consumers.monitoring.freshness.freshness import RUNS_READ, Freshness, ViewF
 from consumers.monitoring.freshness.lags import SliceFreshness
 from consumers.monitoring.freshness.objectives import AGES, SHARES, Objectives
 from consumers.monitoring.freshness.slices import ALL, ActiveProducts
-from feature_repo import run_log, schema
+from feature_repo import run_log
 from feature_repo.config import Settings
 from feature_repo.durations import format_duration
 from feature_repo.offline import delta, quarantine
@@ -24,6 +24,7 @@ from feature_repo.online.open_store import open_configured_table
 from feature_repo.run_log import RunRecord
 from feature_repo.schema import CATALOGUE_TABLE, CREATED_TIMESTAMP
 from feature_repo.table_format import DEFAULT_FORMAT, TableFormat
+from feature_repo.views.view_tags import PRODUCERS
 
 RUNS_SHOWN = 20
 """Newest runs in the report."""
@@ -173,7 +174,7 @@ def _read_states(settings: Settings, views: Iterable[str]) -> dict[str, Material
 def _read_view_runs(
     settings: Settings, view: str, state: MaterializationState | None, last_runs: list[RunRecord]
 ) -> ViewRuns:
-    step = schema.PRODUCERS[view].removeprefix("produce ")
+    step = PRODUCERS[view].removeprefix("produce ")
     ended = [run.ended for run in last_runs if run.step == step and run.ending == run_log.DONE and run.ended]
     window_ends = [window.end for window in state.files.values()] if state else []
     return ViewRuns(

@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 from markupsafe import escape
 from rich.console import Console
+from sklearn.metrics import roc_auc_score
 
 from consumers.ranking import feature_meaning, lightgbm_ranker, plots, report, splits
 from consumers.ranking.lift import Comparison
+from consumers.ranking.plan import BASE
 from consumers.ranking.result import AucStep, LiftResult
+from consumers.ranking.slices import slice_test_rows
 from feature_repo.errors import VitrineError
 from tests.consumers.ranking.logs import DAY, START, measure_small_lift, small_log, truncate
 
@@ -38,6 +41,25 @@ def test_features_lift_and_their_placebo_does_not(run: LiftResult) -> None:
     assert placebo is not None
     assert real.ci95[0] > 0.02
     assert placebo.lift < 0.2 * real.lift
+
+
+def test_the_lift_of_a_group_on_a_slice_is_the_difference_in_auc_on_its_rows(run: LiftResult) -> None:
+    data = small_log(rows=12_000, users=60, days=24)
+    slices = slice_test_rows(data, data.timestamp_us >= run.split.astype(np.int64))
+    assert {c.slice for c in run.group_slices} == set(slices)
+    assert [c.name for c in run.group_slices[: len(GROUPS)]] == [name for name in run.scores.features if name != BASE]
+    on_test = {name: run.scores.ablation[name][:, -len(run.clicked) :] for name in run.scores.features}
+    for c in run.group_slices:
+        rows = slices[c.slice]
+        base, with_group = (
+            np.mean([roc_auc_score(run.clicked[rows], scores[rows]) for scores in on_test[name]])
+            for name in (BASE, c.name)
+        )
+        assert (c.base, c.with_features) == (pytest.approx(base), pytest.approx(with_group))
+        assert c.lift == pytest.approx(with_group - base)
+        assert c.rows == rows.sum()
+        assert c.interval[0] <= c.lift <= c.interval[1]
+    assert len(json.loads(report.to_json(run))["group_slices"]) == len(run.group_slices)
 
 
 def test_every_comparison_counts_the_rows_of_its_days(run: LiftResult) -> None:

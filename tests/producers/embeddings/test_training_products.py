@@ -1,4 +1,4 @@
-"""The offline tables say which products an encoder was trained on, whichever way its vectors come in."""
+"""The offline tables say what an encoder was trained on and its licence, whichever way its vectors come in."""
 
 import shutil
 from datetime import UTC, datetime
@@ -9,11 +9,12 @@ import pytest
 from typer.testing import CliRunner
 
 from feature_repo.config import Settings
-from feature_repo.offline import training_products
+from feature_repo.offline import encoder_licence, training_products
 from producers.cli import app
 from producers.embeddings.remote_jobs import commit_parts
 from producers.embeddings.run import embed_catalogue
 from producers.encoders import load, run
+from producers.encoders.licence import write_licence
 from producers.learning.encoder import write_training_files
 from tests.producers.catalogue.shop import ingest, open_deployment
 
@@ -37,6 +38,7 @@ def trained(encoder: Path, tmp_path: Path) -> Path:
         shutil.copytree(encoder, folder)
     write_training_files(folders[0], pa.chunked_array([["a", "a"]]), None, None)
     write_training_files(folders[1], pa.chunked_array([["c"]]), None, None, checkpoint=str(folders[0]))
+    write_licence(folders[1], "Apache-2.0")
     return folders[1]
 
 
@@ -51,11 +53,13 @@ def test_embeddings_records_the_products_of_the_checkpoint_and_of_the_one_it_sta
     for _ in range(2):
         embed_catalogue(store, str(trained), now=NOW, progress=lambda *_: None)
     assert read(store, trained) == ["a", "c"]
+    assert encoder_licence.read(store) == {load(str(trained)).version: "Apache-2.0"}
 
 
 def test_of_a_checkpoint_from_elsewhere_it_is_not_known(store: Settings, encoder: Path) -> None:
     embed_catalogue(store, str(encoder), now=NOW, progress=lambda *_: None)
     assert read(store, encoder) is None
+    assert encoder_licence.read(store) == {}
 
 
 def test_vectors_that_another_machine_encoded_bring_the_products_along(
@@ -66,3 +70,4 @@ def test_vectors_that_another_machine_encoded_bring_the_products_along(
     run.encode(str(trained), todo, parts, now=NOW, workers=1)
     commit_parts(store, parts, NOW)
     assert read(store, trained) == ["a", "c"]
+    assert encoder_licence.read(store) == {load(str(trained)).version: "Apache-2.0"}
