@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from consumers.cards.card import StoredTable
 from feature_repo.arrow import take
 from feature_repo.offline import asof, delta, production, versions
-from feature_repo.offline.delta_files import list_files
+from feature_repo.offline.delta_files import list_files, open_version
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP
 
 ROWS = 65_536
@@ -38,7 +38,7 @@ class ServedTable:
         self.keys = keys
         table = delta.open_table(path)
         self._bytes = sum(list_files(table).values())
-        self.dataset = delta.open_version(table, path)
+        self.dataset = open_version(table, path)
         columns = [*keys, EVENT_TIMESTAMP, CREATED_TIMESTAMP]
         versions.require_columns(self.dataset, columns)
         self._order = self.dataset.to_table(columns=columns)
