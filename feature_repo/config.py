@@ -15,6 +15,7 @@ import yaml
 
 from feature_repo.age_scale import DEFAULT_AGE_SCALE, SETTING, AgeScale, parse_age_scale
 from feature_repo.errors import InvalidInputError, NotFoundError, VitrineError
+from feature_repo.location import Location, find_local_folder, parse_location
 
 ENVIRONMENT_VARIABLE = "FEAST_FS_YAML_FILE_PATH"
 CANDIDATES = ("feature_repo/feature_store.yaml", "feature_store.yaml")
@@ -28,13 +29,17 @@ class Settings:
     """The feature_store.yaml. Absolute: `load` resolves it."""
     project: str
     """Name of the Feast project."""
-    offline: Path
-    """The folder of the Delta tables, one folder a table. Absolute: `load` resolves it from the folder of `file`."""
+    offline: Location
+    """Where the Delta tables are, one folder a table: an absolute path, which `load` resolves from the folder of
+    `file`, or a prefix of a bucket."""
+    local: Path
+    """The folder of what stays on this machine: locks, caches, indexes. Absolute. The same as `offline` unless the
+    tables are in a bucket."""
     raw: dict[str, Any]
     """The whole file as a mapping, with environment variables expanded. Paths in it are as they were written."""
 
-    def table(self, name: str) -> Path:
-        """Return the folder of the Delta table `name`, which need not exist."""
+    def table(self, name: str) -> Location:
+        """Return the location of the Delta table `name`, which need not exist."""
         return self.offline / name
 
     @property
@@ -44,7 +49,7 @@ class Settings:
 
 
 def load(file: Path | None = None) -> Settings:
-    """Read the settings of a deployment. `project`, `offline_store.path` and `child_age_stages` are checked.
+    """Read the settings of a deployment. `project`, `offline_store` and `child_age_stages` are checked.
 
     Args:
         file: the feature_store.yaml. None takes the file that the environment variable FEAST_FS_YAML_FILE_PATH names;
@@ -53,7 +58,8 @@ def load(file: Path | None = None) -> Settings:
     Raises:
         NotFoundError: there is no such file.
         InvalidInputError: it is not a YAML mapping, or its `project` or `offline_store.path` is missing, is not text,
-            is blank, or has an environment variable `${NAME}` that is not set; or `child_age_stages` is no scale.
+            is blank, or has an environment variable `${NAME}` that is not set; or `child_age_stages` is no scale; or
+            `storage_options` or `local_path` of `offline_store` does not fit its path.
     """
     path = _find_file(file)
     try:
@@ -65,11 +71,17 @@ def load(file: Path | None = None) -> Settings:
             f"{path}: not a usable feature_store.yaml ({message}); it needs `project` and `offline_store.path`"
         ) from error
     project, offline = (require_text(path, name, value) for name, value in values.items())
+    options = raw["offline_store"].get("storage_options") or {}
+    for name, value in options.items() if isinstance(options, dict) else [("", None)]:
+        if not isinstance(value, bool | int | float):
+            require_text(path, f"offline_store.storage_options {name}".strip(), value)
     try:
         parse_age_scale(raw.get(SETTING))
+        location = parse_location(offline, path.parent, options)
+        local = find_local_folder(location, path.parent, raw["offline_store"].get("local_path"))
     except InvalidInputError as error:
         raise InvalidInputError(f"{path}: {error}") from None
-    return Settings(file=path, project=project, offline=(path.parent / offline).resolve(), raw=raw)
+    return Settings(file=path, project=project, offline=location, local=local, raw=raw)
 
 
 def find_age_scale() -> AgeScale:

@@ -90,4 +90,4 @@ def _try_lock(lock: IO[str]) -> bool:
 
 
 def _lock_file(settings: Settings, step: str) -> Path:
-    return settings.offline / FOLDER / step.replace("/", "-")
+    return settings.local / FOLDER / step.replace("/", "-")

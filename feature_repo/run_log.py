@@ -278,7 +278,7 @@ def _registry_address(settings: Settings) -> "tuple[sql.URL, Path | None]":
 
     registry = settings.raw.get("registry")
     if not isinstance(registry, dict) or registry.get("registry_type") != "sql":
-        file = settings.offline / "ledger.db"
+        file = settings.local / "ledger.db"
         return sql.URL.create("sqlite", database=str(file)), file
     path = require_text(settings.file, "registry.path", registry.get("path"))
     try:

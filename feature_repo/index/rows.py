@@ -41,7 +41,7 @@ picture."""
 
 def find_folder(settings: Settings, encoder_version: str) -> Path:
     """Return the folder of the index of an encoder version; it may not exist yet."""
-    return settings.offline / FOLDER / name_folder(encoder_version)
+    return settings.local / FOLDER / name_folder(encoder_version)
 
 
 def name_folder(encoder_version: str) -> str:

@@ -1,8 +1,9 @@
 """Delta tables: storage, checks of input, retention, and the point-in-time join. Imports neither Feast nor a store.
 
+storage.py               open a folder or a prefix of a bucket for Delta Lake and Arrow
 delta.py                 read, append and overwrite Delta tables
 delta_blocks.py          append rows that do not fit in memory, such as images, in one commit
-delta_files.py           the paths and Parquet files of Delta tables, whoever wrote them
+delta_files.py           the Parquet files of Delta tables, whoever wrote them
 versions.py              rows of a time window, the newest row per key, products on sale
 production.py            which encoder version readers get, and the steps of an upgrade
 created_time.py          the created timestamp of a run's rows: later than that of every older row

@@ -8,7 +8,6 @@ row. A row from the far future would then draw all later ones after it; such a r
 import logging
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,6 +15,7 @@ import pyarrow.compute as pc
 from feature_repo.arrow.timestamps import as_utc
 from feature_repo.config import Settings
 from feature_repo.errors import ConflictError
+from feature_repo.location import Location
 from feature_repo.offline import delta
 from feature_repo.schema import CREATED_TIMESTAMP
 
@@ -69,7 +69,7 @@ def choose_created_timestamp(
     return after
 
 
-def find_time_after(path: Path) -> datetime | None:
+def find_time_after(path: Location) -> datetime | None:
     """Return a time that is later than the created timestamp of every row of a table, by at most a millisecond.
 
     The statistics of Delta's log are read, and a column only if a file has none. None without a table, without rows,

@@ -1,11 +1,10 @@
-"""Delta Lake tables: one folder a table.
+"""Delta Lake tables: one folder a table, on disk or in a bucket.
 
 A commit is visible completely or not at all, so a killed writer leaves no partial rows.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Literal, TypeVar
 
 import pyarrow as pa
@@ -21,7 +20,9 @@ from deltalake import (
 from deltalake.exceptions import CommitFailedError, DeltaError
 
 from feature_repo.errors import ConflictError, CorruptDataError, NotFoundError, UnavailableError
-from feature_repo.offline.delta_files import first_line, list_files, make_parent, open_version, to_uri
+from feature_repo.location import Location
+from feature_repo.offline.delta_files import list_files, open_version
+from feature_repo.offline.storage import first_line, make_parent, open_storage, translate_errors
 from feature_repo.schema import INPUT_DIGEST, OPTIONAL_PRODUCTS
 
 Result = TypeVar("Result")
@@ -32,27 +33,55 @@ ATTEMPTS = 10
 """Attempts at a commit. An append conflicts only with deletions and compactions, those with every writer."""
 
 
-def exists(path: Path) -> bool:
-    """Return whether the folder `path` holds a Delta table; False if there is no such folder."""
-    return DeltaTable.is_deltatable(to_uri(path))
+def exists(path: Location) -> bool:
+    """Return whether a location holds a Delta table; False if there is no such folder.
+
+    Raises:
+        UnavailableError: the bucket does not answer.
+    """
+    storage = open_storage(path)
+    with translate_errors(storage.uri):
+        return DeltaTable.is_deltatable(storage.uri, storage.options)
 
 
-def open_table(path: Path) -> DeltaTable:
+def open_table(path: Location) -> DeltaTable:
     """Open the newest version of an existing table. What is opened stays at this version.
 
     Raises:
         CorruptDataError: there is no table at `path`, or its log cannot be read.
     """
     try:
-        return DeltaTable(to_uri(path))
+        return _open_version(path, None)
     except DeltaError as error:
         raise CorruptDataError(
             f"table `{path.name}` under {path.parent} cannot be opened ({first_line(error)}); restore {path} from a "
             "backup"
         ) from error
+    except OSError as error:
+        raise UnavailableError(f"{path} does not answer ({first_line(error)}); run this again") from error
 
 
-def latest_version(path: Path) -> int | None:
+def create_table(path: Location, columns: pa.Schema) -> None:
+    """Create a table without rows, unless it exists.
+
+    Args:
+        path: the table's location.
+        columns: its schema.
+
+    Raises:
+        UnavailableError: the commit cannot be written.
+    """
+    make_parent(path)
+    storage = open_storage(path)
+
+    def create() -> DeltaTable:
+        return DeltaTable.create(storage.uri, schema=columns, mode="ignore", storage_options=storage.options)
+
+    if not exists(path):
+        commit_with_retries(path, create)
+
+
+def latest_version(path: Location) -> int | None:
     """Return the number of a table's newest version, counted from 0; None if there is no table.
 
     Raises:
@@ -61,13 +90,13 @@ def latest_version(path: Path) -> int | None:
     return open_table(path).version() if exists(path) else None
 
 
-def append(path: Path, rows: pa.Table) -> int:
+def append(path: Location, rows: pa.Table) -> int:
     """Add rows in one commit and return the table's newest version after it. Creates the table if it does not exist.
 
     Nothing is checked for duplicates: rows that the table holds already are added again.
 
     Args:
-        path: the table's folder.
+        path: the table's location.
         rows: rows of the table's schema; without any, the commit is made all the same.
 
     Raises:
@@ -78,14 +107,22 @@ def append(path: Path, rows: pa.Table) -> int:
     def write() -> int:
         mode = _schema_mode(open_table(path), rows.schema) if exists(path) else None
         properties = _writer_properties(rows.schema)
-        write_deltalake(to_uri(path), rows, mode="append", schema_mode=mode, writer_properties=properties)
+        storage = open_storage(path)
+        write_deltalake(
+            storage.uri,
+            rows,
+            mode="append",
+            schema_mode=mode,
+            storage_options=storage.options,
+            writer_properties=properties,
+        )
         return open_table(path).version()
 
     make_parent(path)
     return commit_with_retries(path, write)
 
 
-def commit_with_retries(path: Path, change: Callable[[], Result]) -> Result:
+def commit_with_retries(path: Location, change: Callable[[], Result]) -> Result:
     """Call `change`, which makes one commit, and call it again if another writer was first. Return its result.
 
     There is no pause between the attempts.
@@ -111,7 +148,7 @@ def commit_with_retries(path: Path, change: Callable[[], Result]) -> Result:
                     f"replaced; to allow it, run in the engine that set this: ALTER TABLE ... UNSET TBLPROPERTIES "
                     "('delta.appendOnly')"
                 ) from error
-        except DeltaError as error:
+        except (DeltaError, OSError) as error:
             raise UnavailableError(
                 f"table `{path.name}` under {path.parent} cannot be written ({first_line(error)}); this commit was "
                 "not applied: free disk space or repair the cause, and run this again"
@@ -126,7 +163,7 @@ class CommitConflictError(ConflictError):
     """
 
 
-def last_append_time(path: Path) -> datetime | None:
+def last_append_time(path: Location) -> datetime | None:
     """Return when rows were last added, by the writer's clock, in UTC.
 
     The creation of a table counts, even without rows, and so does an overwrite. None if there is no table, or if none
@@ -142,13 +179,13 @@ def last_append_time(path: Path) -> datetime | None:
     return datetime.fromtimestamp(max(times) / 1000, UTC) if times else None
 
 
-def txn_version(path: Path, series: str) -> int:
+def txn_version(path: Location, series: str) -> int:
     """Return how many commits `append_if_version` has made to a table under one name; 0 if none, or without a table.
 
     Call it before reading the rows on which an append depends, and pass the result to `append_if_version`.
 
     Args:
-        path: the table's folder.
+        path: the table's location.
         series: the name, which Delta calls an application id. Writers whose rows depend on each other's use the same
             one.
 
@@ -158,7 +195,7 @@ def txn_version(path: Path, series: str) -> int:
     return (open_table(path).transaction_version(series) or 0) if exists(path) else 0
 
 
-def require_txn_version(table: DeltaTable, path: Path, series: str, version: int) -> None:
+def require_txn_version(table: DeltaTable, path: Location, series: str, version: int) -> None:
     """Raise CommitConflictError unless the commits to a table under the name `series` are `version` in number.
 
     Args:
@@ -172,7 +209,7 @@ def require_txn_version(table: DeltaTable, path: Path, series: str, version: int
 
 
 def append_if_version(
-    path: Path, rows: pa.Table, series: str, version: int, markers: Mapping[str, int] | None = None
+    path: Location, rows: pa.Table, series: str, version: int, markers: Mapping[str, int] | None = None
 ) -> int:
     """Add rows in one commit, unless another writer has committed under the name `series` since `version` was read.
 
@@ -181,7 +218,7 @@ def append_if_version(
     creates a version in between, Delta itself rejects the second commit under one name.
 
     Args:
-        path: the table's folder.
+        path: the table's location.
         rows: rows of the table's schema; may be empty, if only markers are to be written.
         series: the name, which Delta calls an application id. Writers whose rows depend on each other's use the same
             one.
@@ -197,9 +234,7 @@ def append_if_version(
         ConflictError: `ATTEMPTS` commits were lost to other writers, such as deletions; nothing was added.
         UnavailableError: the commit cannot be written.
     """
-    make_parent(path)
-    if not exists(path):
-        commit_with_retries(path, lambda: DeltaTable.create(to_uri(path), schema=rows.schema, mode="ignore"))
+    create_table(path, rows.schema)
 
     def write() -> int:
         table = open_table(path)
@@ -222,7 +257,7 @@ def append_if_version(
     return commit_with_retries(path, write)
 
 
-def txn_marker(path: Path, name: str) -> int | None:
+def txn_marker(path: Location, name: str) -> int | None:
     """Return the number that `append_if_version` last stored on a table under a name.
 
     None if it never stored one, or if there is no table.
@@ -233,13 +268,13 @@ def txn_marker(path: Path, name: str) -> int | None:
     return open_table(path).transaction_version(name) if exists(path) else None
 
 
-def overwrite(path: Path, rows: pa.Table) -> int:
+def overwrite(path: Location, rows: pa.Table) -> int:
     """Replace all rows, and the schema, in one commit; return the table's newest version after it.
 
     Creates the table if it does not exist. Readers of older versions still see the old rows until a vacuum.
 
     Args:
-        path: the table's folder.
+        path: the table's location.
         rows: the new rows, which need not have the old schema; without any, the table is empty afterwards.
 
     Raises:
@@ -249,14 +284,22 @@ def overwrite(path: Path, rows: pa.Table) -> int:
 
     def write() -> int:
         properties = _writer_properties(rows.schema)
-        write_deltalake(to_uri(path), rows, mode="overwrite", schema_mode="overwrite", writer_properties=properties)
+        storage = open_storage(path)
+        write_deltalake(
+            storage.uri,
+            rows,
+            mode="overwrite",
+            schema_mode="overwrite",
+            storage_options=storage.options,
+            writer_properties=properties,
+        )
         return open_table(path).version()
 
     make_parent(path)
     return commit_with_retries(path, write)
 
 
-def open_dataset(path: Path) -> pyarrow.dataset.Dataset:
+def open_dataset(path: Location) -> pyarrow.dataset.Dataset:
     """Open the newest version as an Arrow dataset, which reads files only when rows are asked for.
 
     The dataset stays at this version; later commits are not visible in it.
@@ -270,13 +313,13 @@ def open_dataset(path: Path) -> pyarrow.dataset.Dataset:
     return open_version(open_table(path), path)
 
 
-def open_added_rows(path: Path, table: DeltaTable, since: int | None) -> pyarrow.dataset.Dataset:
+def open_added_rows(path: Location, table: DeltaTable, since: int | None) -> pyarrow.dataset.Dataset:
     """Open the files of a version that an earlier version did not have: they hold every row added in between.
 
     After a compaction or a deletion, the files also hold older rows that have moved.
 
     Args:
-        path: the table's folder.
+        path: the table's location.
         table: the version to read.
         since: the earlier version. None, or a version that the log no longer holds, selects all files.
 
@@ -288,7 +331,7 @@ def open_added_rows(path: Path, table: DeltaTable, since: int | None) -> pyarrow
     """
     dataset = open_version(table, path)
     try:
-        known_files = set() if since is None else set(list_files(DeltaTable(to_uri(path), since)))
+        known_files = set() if since is None else set(list_files(_open_version(path, since)))
     except DeltaError:
         known_files = set()
     fragments = [fragment for fragment in dataset.get_fragments() if fragment.path not in known_files]
@@ -296,12 +339,12 @@ def open_added_rows(path: Path, table: DeltaTable, since: int | None) -> pyarrow
 
 
 def read(
-    path: Path, columns: Sequence[str] | None = None, *, where: pyarrow.dataset.Expression | None = None
+    path: Location, columns: Sequence[str] | None = None, *, where: pyarrow.dataset.Expression | None = None
 ) -> pa.Table:
     """Read rows of the newest version into memory, in no particular order.
 
     Args:
-        path: the table's folder.
+        path: the table's location.
         columns: the columns to read, in the order of the result; None reads all.
         where: filter on any columns of the table; None selects all rows.
 
@@ -314,6 +357,11 @@ def read(
     if missing:
         raise NotFoundError(f"table `{path.name}` has no column {', '.join(missing)}; it has {table.schema.names}")
     return table.to_table(columns=list(columns) if columns is not None else None, filter=where)
+
+
+def _open_version(path: Location, version: int | None) -> DeltaTable:
+    storage = open_storage(path)
+    return DeltaTable(storage.uri, version, storage_options=storage.options)
 
 
 def _schema_mode(table: DeltaTable, columns: pa.Schema) -> Literal["merge"] | None:

@@ -7,9 +7,8 @@ memory at once. Here Arrow writes the Parquet files, and Delta Lake gets the com
 import json
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from datetime import UTC
-from pathlib import Path
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -18,8 +17,9 @@ import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction
 from deltalake.transaction import AddAction
 
+from feature_repo.location import Location
 from feature_repo.offline import delta
-from feature_repo.offline.delta_files import make_parent, to_uri
+from feature_repo.offline.storage import open_storage
 
 FILE_BYTES = 1 << 30
 """Size in bytes at which a file is closed; the next block begins another."""
@@ -29,7 +29,7 @@ and a reader holds whole pages in memory."""
 
 
 def append_blocks_if_version(
-    path: Path, columns: pa.Schema, blocks: Iterable[pa.Table], series: str, version: int
+    path: Location, columns: pa.Schema, blocks: Iterable[pa.Table], series: str, version: int
 ) -> int:
     """Add rows in one commit, unless another writer has committed under the name `series` since `version` was read.
 
@@ -37,7 +37,7 @@ def append_blocks_if_version(
     an error is raised, the files that were written are removed; those of a killed process stay until a full vacuum.
 
     Args:
-        path: the table's folder. The table is created if it does not exist.
+        path: the table's location. The table is created if it does not exist.
         columns: the schema of the rows. Columns that the table lacks are added to it.
         blocks: tables with this schema; read once. Those without rows are skipped.
         series: the name, which Delta calls an application id.
@@ -52,9 +52,7 @@ def append_blocks_if_version(
         UnavailableError: the commit cannot be written.
         OSError: a file cannot be written.
     """
-    make_parent(path)
-    if not delta.exists(path):
-        delta.commit_with_retries(path, lambda: DeltaTable.create(to_uri(path), schema=columns, mode="ignore"))
+    delta.create_table(path, columns)
     with _write_files(path, columns, blocks) as actions:
 
         def commit() -> int:
@@ -67,7 +65,7 @@ def append_blocks_if_version(
         return delta.commit_with_retries(path, commit)
 
 
-def _add_missing_columns(path: Path, columns: pa.Schema) -> DeltaTable:
+def _add_missing_columns(path: Location, columns: pa.Schema) -> DeltaTable:
     """Open a table, after a commit that adds the columns which it lacks; its rows have null there."""
     table = delta.open_table(path)
     names = {field.name for field in table.schema().fields}
@@ -78,30 +76,31 @@ def _add_missing_columns(path: Path, columns: pa.Schema) -> DeltaTable:
 
 
 @contextmanager
-def _write_files(path: Path, columns: pa.Schema, blocks: Iterable[pa.Table]) -> Iterator[list[AddAction]]:
+def _write_files(path: Location, columns: pa.Schema, blocks: Iterable[pa.Table]) -> Iterator[list[AddAction]]:
     """Write Parquet files, and yield what a commit says of them. If an error is raised meanwhile, remove them."""
     actions: list[AddAction] = []
-    files: list[Path] = []
+    names: list[str] = []
+    filesystem = open_storage(path).filesystem
     remaining = (block for block in blocks if len(block))
     try:
         block = next(remaining, None)
         while block is not None:
-            file = path / f"part-{len(files):05}-{uuid.uuid4()}-c000.snappy.parquet"
-            files.append(file)
+            names.append(f"part-{len(names):05}-{uuid.uuid4()}-c000.snappy.parquet")
             statistics = _Statistics(columns)
-            with pq.ParquetWriter(file, columns, write_batch_size=VALUES_PER_CHECK) as writer:
-                while block is not None and file.stat().st_size < FILE_BYTES:
-                    writer.write_table(block, row_group_size=len(block))
-                    statistics.add(block)
-                    block = next(remaining, None)
-            status = file.stat()
-            actions.append(
-                AddAction(file.name, status.st_size, {}, status.st_mtime_ns // 1_000_000, True, statistics.to_json())
-            )
+            with filesystem.open_output_stream(names[-1]) as file:
+                with pq.ParquetWriter(file, columns, write_batch_size=VALUES_PER_CHECK) as writer:
+                    while block is not None and file.tell() < FILE_BYTES:
+                        writer.write_table(block, row_group_size=len(block))
+                        statistics.add(block)
+                        block = next(remaining, None)
+                size = file.tell()
+            written_ms = int(datetime.now(UTC).timestamp() * 1e3)
+            actions.append(AddAction(names[-1], size, {}, written_ms, True, statistics.to_json()))
         yield actions
     except BaseException:
-        for file in files:
-            file.unlink(missing_ok=True)
+        for name in names:
+            with suppress(FileNotFoundError):
+                filesystem.delete_file(name)
         raise
 
 

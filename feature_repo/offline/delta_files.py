@@ -1,50 +1,27 @@
-"""The files of a Delta table: which paths can hold one, and the Parquet files of a version as an Arrow dataset."""
+"""The Parquet files of a version of a Delta table, as an Arrow dataset."""
 
-import re
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from pathlib import Path
 from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.dataset
 from deltalake import DeltaTable
-from deltalake.exceptions import DeltaError, DeltaProtocolError
-from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
+from deltalake.exceptions import DeltaProtocolError
+from pyarrow.fs import FileType
 
 from feature_repo.errors import CorruptDataError, InvalidInputError
+from feature_repo.location import Location
+from feature_repo.offline.storage import Storage, first_line, open_storage, translate_errors
 
-_REFUSED_IN_PATHS = re.compile(r"[\[\]^|\\]|%[0-9A-Fa-f]{2}|[\x00-\x1f]")
-"""Delta Lake aborts the process at the first four characters and reads or writes another folder for the rest."""
 _CACHED_FILES = 65_536
 """Number of files that the process remembers: whether their columns have view types."""
+REQUESTS = 16
+"""Requests to a bucket at the same time."""
 
 
-def to_uri(path: Path) -> str:
-    """Return the path as deltalake takes it.
-
-    Raises:
-        InvalidInputError: the path has characters with which Delta Lake opens another folder, or none.
-    """
-    refused = _REFUSED_IN_PATHS.search(str(path.absolute()))
-    if refused:
-        raise InvalidInputError(
-            f"{path}: Delta Lake cannot keep a table in a folder with {refused[0]!r} in its path; move it to a path "
-            "without [ ] ^ | \\ and percent escapes such as %20"
-        )
-    return str(path)
-
-
-def make_parent(path: Path) -> None:
-    """Create the folder in which the table's folder is to be, if it does not exist.
-
-    Raises:
-        InvalidInputError: Delta Lake cannot keep a table at this path; no folder is created.
-    """
-    to_uri(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-
-
-def open_version(table: DeltaTable, path: Path) -> pyarrow.dataset.Dataset:
+def open_version(table: DeltaTable, path: Location) -> pyarrow.dataset.Dataset:
     """Open one version of a table as an Arrow dataset that reads the files itself.
 
     Whoever wrote a file, its columns have the types of the table's schema, in rows and in filters.
@@ -54,32 +31,27 @@ def open_version(table: DeltaTable, path: Path) -> pyarrow.dataset.Dataset:
 
     Args:
         table: the version.
-        path: the table's folder.
+        path: the table's location.
 
     Raises:
         InvalidInputError: the table has a feature that is not read here, such as deletion vectors.
         CorruptDataError: a file of the version is missing or has another size than the log says.
     """
-    files = list_files(table)
-    for name, size in files.items():
-        file = path / name
-        if not file.is_file() or file.stat().st_size != size:
-            raise CorruptDataError(
-                f"table `{path.name}` under {path.parent} is damaged: its file {file.name} is missing or truncated; "
-                f"restore {path} from a backup"
-            )
-    filesystem = SubTreeFileSystem(str(path), LocalFileSystem())
+    storage, files = open_storage(path), list_files(table)
+    if not storage.is_remote:
+        _check_sizes(storage, files)
     try:
-        dataset = table.to_pyarrow_dataset(filesystem=filesystem)
+        dataset = table.to_pyarrow_dataset(filesystem=storage.filesystem)
     except DeltaProtocolError as error:
         raise InvalidInputError(
             f"table `{path.name}` under {path.parent} cannot be read: {_describe_feature(table, error)}"
         ) from error
+    has_views = _find_views(storage, files)
     fragments = [
-        _decode_views(fragment, dataset.schema) if _has_views(path / fragment.path, files[fragment.path]) else fragment
+        _decode_views(fragment, dataset.schema) if has_views[fragment.path] else fragment
         for fragment in dataset.get_fragments()
     ]
-    return pyarrow.dataset.FileSystemDataset(fragments, dataset.schema, dataset.format, filesystem)
+    return pyarrow.dataset.FileSystemDataset(fragments, dataset.schema, dataset.format, storage.filesystem)
 
 
 def list_files(table: DeltaTable) -> dict[str, int]:
@@ -90,11 +62,6 @@ def list_files(table: DeltaTable) -> dict[str, int]:
     actions = pa.table(table.get_add_actions())
     names, sizes = (actions[column].to_pylist() for column in ("path", "size_bytes"))
     return {unquote(name): size for name, size in zip(names, sizes, strict=True)}
-
-
-def first_line(error: DeltaError) -> str:
-    """Return Delta's message without the Rust stack trace that may follow it."""
-    return str(error).splitlines()[0].removeprefix("Kernel error: ") if str(error) else type(error).__name__
 
 
 def _describe_feature(table: DeltaTable, error: DeltaProtocolError) -> str:
@@ -109,15 +76,42 @@ def _describe_feature(table: DeltaTable, error: DeltaProtocolError) -> str:
     return f"{first_line(error)}; drop the feature in the engine that added it: ALTER TABLE ... DROP FEATURE ..."
 
 
+def _check_sizes(storage: Storage, files: Mapping[str, int]) -> None:
+    """Raise CorruptDataError if a file is missing or has another size than the log says.
+
+    A bucket is not asked: a file appears in it whole, and a missing one is noticed when its columns are read.
+    """
+    for name, info in zip(files, storage.filesystem.get_file_info(list(files)), strict=True):
+        if info.type != FileType.File or info.size != files[name]:
+            raise _describe_damage(storage, name)
+
+
+def _find_views(storage: Storage, files: Mapping[str, int]) -> dict[str, bool]:
+    """Return for each file whether its columns have view types. Files in a bucket are asked at the same time."""
+    if not storage.is_remote:
+        return {name: _has_views(storage, name, size) for name, size in files.items()}
+    with ThreadPoolExecutor(REQUESTS) as executor, translate_errors(storage.uri):
+        results = executor.map(_has_views, [storage] * len(files), files, files.values())
+        return dict(zip(files, results, strict=True))
+
+
 @lru_cache(maxsize=_CACHED_FILES)
-def _has_views(file: Path, size: int) -> bool:
+def _has_views(storage: Storage, name: str, size: int) -> bool:
     """Return whether the file's own Arrow schema has string or binary views. A file of a table never changes."""
     format_ = pyarrow.dataset.ParquetFileFormat()
     try:
-        columns = format_.make_fragment(str(file), filesystem=LocalFileSystem(), file_size=size).physical_schema
-    except pa.ArrowInvalid as error:
-        raise CorruptDataError(f"{file} is damaged: {error}; restore it from a backup") from error
+        columns = format_.make_fragment(name, filesystem=storage.filesystem, file_size=size).physical_schema
+    except (pa.ArrowInvalid, FileNotFoundError) as error:
+        raise _describe_damage(storage, name) from error
     return any(_is_view(column.type) for column in columns)
+
+
+def _describe_damage(storage: Storage, name: str) -> CorruptDataError:
+    folder, _, table = storage.uri.rpartition("/")
+    return CorruptDataError(
+        f"table `{table}` under {folder} is damaged: its file {name} is missing or truncated; restore "
+        f"{storage.uri} from a backup"
+    )
 
 
 def _is_view(type_: pa.DataType) -> bool:

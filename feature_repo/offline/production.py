@@ -18,7 +18,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -26,6 +25,7 @@ import pyarrow.dataset
 
 from feature_repo import schema
 from feature_repo.errors import ConflictError
+from feature_repo.location import Location
 from feature_repo.offline import delta
 from feature_repo.schema import CREATED_TIMESTAMP, ENCODER_VERSION
 
@@ -80,7 +80,7 @@ class Upgrade:
         return self.candidate_version is not None
 
 
-def read_history(folder: Path) -> list[Upgrade]:
+def read_history(folder: Location) -> list[Upgrade]:
     """Return every step of a store, oldest first; empty if none is recorded.
 
     Args:
@@ -105,13 +105,13 @@ def read_history(folder: Path) -> list[Upgrade]:
     ]
 
 
-def read_current(folder: Path) -> Upgrade | None:
+def read_current(folder: Location) -> Upgrade | None:
     """Return the current state of a store; None if none is recorded. `folder` has the offline tables."""
     history = read_history(folder)
     return history[-1] if history else None
 
 
-def read_version(folder: Path, at: datetime | None = None) -> str | None:
+def read_version(folder: Location, at: datetime | None = None) -> str | None:
     """Return the encoder version in production; None if none is recorded.
 
     Args:
@@ -124,7 +124,7 @@ def read_version(folder: Path, at: datetime | None = None) -> str | None:
     return earlier[-1].production_version if earlier else None
 
 
-def record_step(folder: Path, before: Upgrade | None, **changes: Any) -> Upgrade:
+def record_step(folder: Location, before: Upgrade | None, **changes: Any) -> Upgrade:
     """Record a step: the state before with some changes. Return the new state.
 
     Args:
@@ -155,7 +155,7 @@ def record_step(folder: Path, before: Upgrade | None, **changes: Any) -> Upgrade
     return after
 
 
-def record_first_version(folder: Path, encoder_version: str, now: datetime) -> str:
+def record_first_version(folder: Location, encoder_version: str, now: datetime) -> str:
     """Record an encoder version as the one in production, if none is recorded. Return the version in production.
 
     Args:
@@ -176,7 +176,7 @@ def record_first_version(folder: Path, encoder_version: str, now: datetime) -> s
     return current.production_version
 
 
-def count_products(folder: Path) -> dict[str, tuple[int, datetime]]:
+def count_products(folder: Location) -> dict[str, tuple[int, datetime]]:
     """Return for each encoder version the number of products with vectors and the last created timestamp.
 
     Args:
@@ -195,7 +195,7 @@ def count_products(folder: Path) -> dict[str, tuple[int, datetime]]:
     }
 
 
-def rows_filter(path: Path) -> pyarrow.dataset.Expression | None:
+def rows_filter(path: Location) -> pyarrow.dataset.Expression | None:
     """Return the filter that keeps the rows of the version in production; None if readers get every row.
 
     Args:

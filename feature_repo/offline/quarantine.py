@@ -8,13 +8,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_repo import schema
 from feature_repo.config import Settings
+from feature_repo.location import Location
 from feature_repo.offline import delta
 
 MAX_VALUE = 200
@@ -134,7 +134,7 @@ def count_by_cause(rows: pa.Table, step: str | None = None) -> dict[tuple[str, s
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
-def _select_new(rows: pa.Table, path: Path, step: str) -> pa.Table:
+def _select_new(rows: pa.Table, path: Location, step: str) -> pa.Table:
     """Return the rows that the table does not hold yet."""
     same_ids = (pc.field("step") == step) & pc.field("row_id").isin(pc.unique(rows["row_id"]))
     stored = delta.read(path, _KEY, where=same_ids)

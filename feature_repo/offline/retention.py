@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import reduce
 from operator import or_
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 
+from feature_repo.location import Location
 from feature_repo.offline import asof, delta, delta_files
 
 KEPT_SINCE = "vitrine.kept_since"
@@ -25,7 +25,7 @@ LOG_DAYS = 30
 """Days for which Delta's log keeps commits, unless the table's `delta.logRetentionDuration` says otherwise."""
 
 
-def read_kept_since(path: Path) -> datetime | None:
+def read_kept_since(path: Location) -> datetime | None:
     """Return the time before which corrected rows may have been dropped from a table.
 
     None if `drop_corrected` was never called for the table.
@@ -37,7 +37,7 @@ def read_kept_since(path: Path) -> datetime | None:
     return datetime.fromisoformat(value) if value else None
 
 
-def drop_corrected(path: Path, *, keys: Sequence[str], event: str, created: str, before: datetime) -> int:
+def drop_corrected(path: Location, *, keys: Sequence[str], event: str, created: str, before: datetime) -> int:
     """Drop rows that were corrected before a given time, and store that time on the table.
 
     A row is corrected if another row with the same key and event timestamp was created later. An as-of join does not
@@ -47,7 +47,7 @@ def drop_corrected(path: Path, *, keys: Sequence[str], event: str, created: str,
     dropped rows stay on disk until `vacuum`.
 
     Args:
-        path: the table's folder.
+        path: the table's location.
         keys: columns of the key.
         event: name of the event timestamp column.
         created: name of the created timestamp column.
@@ -76,11 +76,11 @@ def drop_corrected(path: Path, *, keys: Sequence[str], event: str, created: str,
     return delta.commit_with_retries(path, drop)
 
 
-def count_corrected(path: Path, *, keys: Sequence[str], event: str, created: str, before: datetime) -> int:
+def count_corrected(path: Location, *, keys: Sequence[str], event: str, created: str, before: datetime) -> int:
     """Return the number of rows that `drop_corrected` would drop with the same arguments. Changes nothing.
 
     Args:
-        path: the table's folder.
+        path: the table's location.
         keys: columns of the key.
         event: name of the event timestamp column.
         created: name of the created timestamp column.
@@ -92,13 +92,13 @@ def count_corrected(path: Path, *, keys: Sequence[str], event: str, created: str
     return len(_find_corrected(delta.open_table(path), path, keys, event, created, before))
 
 
-def count_rows(path: Path, values: Mapping[str, Sequence[str]]) -> int:
+def count_rows(path: Location, values: Mapping[str, Sequence[str]]) -> int:
     """Return the number of rows that `forget` would delete, if it were called for each column that the table has.
 
     A row with ids in two of the columns is counted once. 0 if the table has none of the columns.
 
     Args:
-        path: the table's folder.
+        path: the table's location.
         values: name of an id column -> ids, as text. Columns without ids, and those that the table lacks, are ignored.
 
     Raises:
@@ -111,7 +111,7 @@ def count_rows(path: Path, values: Mapping[str, Sequence[str]]) -> int:
     return dataset.count_rows(filter=reduce(or_, conditions)) if conditions else 0
 
 
-def forget(path: Path, column: str, values: Sequence[str | int]) -> int:
+def forget(path: Location, column: str, values: Sequence[str | int]) -> int:
     """Delete the rows of some products or users in one commit.
 
     Readers that open the table afterwards do not see the rows. The bytes stay on disk until a `vacuum` whose grace has
@@ -119,7 +119,7 @@ def forget(path: Path, column: str, values: Sequence[str | int]) -> int:
     the next `vacuum` after that.
 
     Args:
-        path: the table's folder.
+        path: the table's location.
         column: name of the id column.
         values: the ids, of the column's type; without any, nothing happens. Ids that no row has are ignored.
 
@@ -138,13 +138,13 @@ def forget(path: Path, column: str, values: Sequence[str | int]) -> int:
     return delta.commit_with_retries(path, lambda: int(delta.open_table(path).delete(predicate)["num_deleted_rows"]))
 
 
-def compact(path: Path) -> None:
+def compact(path: Location) -> None:
     """Merge a table's small files into larger ones; no row changes. The small files stay on disk until `vacuum`.
 
     The table gets a new version, unless there is nothing to merge.
 
     Args:
-        path: the table's folder.
+        path: the table's location.
 
     Raises:
         ConflictError: the commit was lost to other writers too often; running again can succeed.
@@ -154,11 +154,11 @@ def compact(path: Path) -> None:
     delta.commit_with_retries(path, lambda: delta.open_table(path).optimize.compact())
 
 
-def vacuum(path: Path, *, grace: timedelta, dry_run: bool = False) -> int:
+def vacuum(path: Location, *, grace: timedelta, dry_run: bool = False) -> int:
     """Remove files that the newest version does not use, and log entries older than LOG_DAYS.
 
     Args:
-        path: the table's folder.
+        path: the table's location.
         grace: keep files that were removed from the table, or written but not committed, less than this long ago:
             readers of an older version and running writers need them. Rounded up to whole hours. Zero keeps none.
         dry_run: only count the files; remove nothing.
@@ -184,7 +184,7 @@ def _shorten_log(table: DeltaTable) -> None:
 
 
 def _find_corrected(
-    table: DeltaTable, path: Path, keys: Sequence[str], event: str, created: str, before: datetime
+    table: DeltaTable, path: Location, keys: Sequence[str], event: str, created: str, before: datetime
 ) -> pa.Table:
     """Return key, event and created timestamp of each row that another one corrected before `before`."""
     rows = delta_files.open_version(table, path).to_table(columns=[*keys, event, created])

@@ -4,7 +4,6 @@ import functools
 import operator
 from collections.abc import Sequence
 from datetime import datetime
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +12,7 @@ import pyarrow.dataset
 
 from feature_repo.arrow import take, timestamps
 from feature_repo.errors import NotFoundError
+from feature_repo.location import Location
 from feature_repo.offline import asof, delta
 from feature_repo.schema import (
     CREATED_TIMESTAMP,
@@ -168,7 +168,7 @@ def require_columns(table: pyarrow.dataset.Dataset, columns: Sequence[str]) -> N
         raise NotFoundError(f"no column {', '.join(missing)} in the table; it has {', '.join(table.schema.names)}")
 
 
-def read_gone_products(path: Path, at: datetime | None = None) -> pa.ChunkedArray:
+def read_gone_products(path: Location, at: datetime | None = None) -> pa.ChunkedArray:
     """Return the products that have left the catalogue and not come back: strings, each once, in no order.
 
     The table `product_active` (schema.PRODUCT_ACTIVE) has no row for a product that never left, so it grows with
@@ -192,7 +192,7 @@ def read_gone_products(path: Path, at: datetime | None = None) -> pa.ChunkedArra
     return newest.filter(pc.invert(newest["active_last"]))[PRODUCT_ID]
 
 
-def read_active_products(catalogue: Path, path: Path, at: datetime) -> pa.Array:
+def read_active_products(catalogue: Location, path: Location, at: datetime) -> pa.Array:
     """Return the products that are on sale at a time: in the catalogue by then, and not gone. Each once, in no order.
 
     Args:

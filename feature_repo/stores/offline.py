@@ -34,7 +34,12 @@ class DeltaOfflineStoreConfig(FeastConfigBaseModel):
 
     type: Literal["feature_repo.stores.offline.DeltaOfflineStore"] = "feature_repo.stores.offline.DeltaOfflineStore"
     path: str = "offline"
-    """The folder of all tables, relative to the folder of feature_store.yaml. Paths of sources are relative to it."""
+    """The folder of all tables, relative to the folder of feature_store.yaml, or the URL of a prefix in a bucket. Paths
+    of sources are relative to it."""
+    storage_options: dict[str, str | int | float | bool] | None = None
+    """Options of a bucket, by the names of `location.OPTIONS`. None: all come from the environment and the machine."""
+    local_path: str | None = None
+    """The folder of what stays on this machine if the tables are in a bucket, and only then: locks, caches, indexes."""
     retention_days: float = 365
     """Days that a row is kept after it has been corrected, and so how far `created_before` can go back."""
     ray: str | None = None
@@ -249,7 +254,8 @@ class DeltaOfflineStore(OfflineStore):
                 f"features are logged to a FileLoggingDestination, not to {type(destination).__name__}"
             )
         log = data if isinstance(data, pa.Table) else pyarrow.dataset.dataset(data, format="parquet").to_table()
-        sources.append_log(sources.resolve_path(config, destination.path), log, destination.partition_by)
+        folder = sources.require_folder(sources.resolve_path(config, destination.path), "the log of features")
+        sources.append_log(folder, log, destination.partition_by)
 
     def validate_data_source(self, config: RepoConfig, data_source: DataSource) -> None:
         """Check that the source's table has the timestamp columns, if there is a table yet.

@@ -99,12 +99,14 @@ class TableRetrievalJob(RetrievalJob):
             )
         source = sources.require_file_source(storage.to_data_source(), "the saved data set")
         path = sources.resolve_path(self._config, source.path)
-        if path.exists() and not allow_overwrite:
+        is_there = sources.exists(self._config, source) or (isinstance(path, Path) and path.exists())
+        if is_there and not allow_overwrite:
             raise SavedDatasetLocationAlreadyExists(location=str(path))
         result = self.to_arrow(timeout=timeout)
         if sources.is_delta(source):
             delta.overwrite(path, result)
             return
+        path = sources.require_folder(path, "the saved data set")
         if path.is_dir():
             shutil.rmtree(path)
         if not path.suffix:

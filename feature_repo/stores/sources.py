@@ -15,30 +15,53 @@ from feast.data_format import DeltaFormat
 from feast.data_source import DataSource
 from feast.types import from_feast_to_pyarrow_type
 
-from feature_repo import schema
+from feature_repo import location, schema
 from feature_repo.atomic_write import replace_atomically
 from feature_repo.errors import InvalidInputError, NotFoundError
+from feature_repo.location import Location, is_url, parse_location
 from feature_repo.offline import delta, production, retention
 from feature_repo.offline.training_set import ViewTable
 from feature_repo.stores.feast_compat import DUMMY_ENTITY_ID, parse_feature_ref
 
 
-def resolve_path(config: RepoConfig, path: str) -> Path:
-    """Return the absolute path of a source, a saved data set or a log. Nothing needs to exist there.
+def resolve_path(config: RepoConfig, path: str) -> Location:
+    """Return the location of a source, a saved data set or a log. Nothing needs to exist there.
 
     Args:
         config: the deployment.
-        path: a path in `offline_store.path`, or an absolute path, which is kept.
+        path: a path in `offline_store.path`, or an absolute path or URL, which is kept. A URL of another bucket is
+            opened with the storage options of the deployment.
 
     Raises:
-        InvalidInputError: the path is the URL of a bucket.
+        InvalidInputError: the path or URL cannot be used.
     """
-    if "://" in path:
+    store = config.offline_store
+    root = parse_location(store.path, Path(config.repo_path or "."), store.storage_options)
+    return parse_location(path, root, store.storage_options if is_url(path) else None)
+
+
+def find_local_folder(config: RepoConfig) -> Path:
+    """Return the folder of what stays on this machine beside the tables (`Settings.local`)."""
+    repo = Path(config.repo_path or ".")
+    return location.find_local_folder(resolve_path(config, "."), repo, config.offline_store.local_path)
+
+
+def require_folder(where: Location, what: str) -> Path:
+    """Return a location on disk.
+
+    Args:
+        where: of something that can only be on disk.
+        what: its name, for the message.
+
+    Raises:
+        InvalidInputError: it is in a bucket.
+    """
+    if not isinstance(where, Path):
         raise InvalidInputError(
-            f"source {path}: DeltaOfflineStore reads local folders only; mount the bucket, or copy it"
+            f"{what} at {where}: only Delta tables are kept in a bucket; declare it with DeltaFormat(), or give it an "
+            "absolute path on disk"
         )
-    root = Path(config.repo_path or ".") / config.offline_store.path
-    return (root / path).resolve()
+    return where
 
 
 def is_delta(source: FileSource) -> bool:
@@ -65,10 +88,10 @@ def exists(config: RepoConfig, source: FileSource) -> bool:
     """Return whether the source's Delta table, Parquet file or folder exists. An empty Parquet folder does.
 
     Raises:
-        InvalidInputError: the source's path is the URL of a bucket.
+        InvalidInputError: the source is Parquet and its path is in a bucket.
     """
     path = resolve_path(config, source.path)
-    return delta.exists(path) if is_delta(source) else path.exists()
+    return delta.exists(path) if is_delta(source) else _require_parquet(path, source).exists()
 
 
 def open_table(config: RepoConfig, source: FileSource) -> pyarrow.dataset.Dataset:
@@ -76,11 +99,12 @@ def open_table(config: RepoConfig, source: FileSource) -> pyarrow.dataset.Datase
 
     Raises:
         NotFoundError: there is no such table.
-        InvalidInputError: the source's path is the URL of a bucket.
+        InvalidInputError: the source is Parquet and its path is in a bucket.
     """
     path = resolve_path(config, source.path)
     if is_delta(source):
         return delta.open_dataset(path)
+    path = _require_parquet(path, source)
     if not path.exists():
         raise NotFoundError(f"no Parquet file or folder at {path}, which source `{source.name}` names")
     return pyarrow.dataset.dataset(path, format="parquet")
@@ -93,7 +117,7 @@ def list_columns(config: RepoConfig, source: FileSource) -> list[tuple[str, str]
 
     Raises:
         NotFoundError: there is no such table.
-        InvalidInputError: the source's path is the URL of a bucket.
+        InvalidInputError: the source is Parquet and its path is in a bucket.
     """
     return [(field.name, str(_as_plain_list(field.type))) for field in open_table(config, source).schema]
 
@@ -113,20 +137,16 @@ def append(config: RepoConfig, source: FileSource, rows: pa.Table) -> None:
         InvalidInputError: the rows have a column that the table does not have, or one that cannot be cast to its type.
     """
     path = resolve_path(config, source.path)
-    if not exists(config, source):
-        if is_delta(source):
-            delta.append(path, rows)
-        else:
-            _write_parquet(rows, path / f"{uuid.uuid4().hex}.parquet" if not path.suffix else path)
-        return
-    table = open_table(config, source)
-    rows = _cast(rows, table.schema, source.name)
+    table = open_table(config, source) if exists(config, source) else None
+    rows = rows if table is None else _cast(rows, table.schema, source.name)
     if is_delta(source):
         delta.append(path, rows)
-    elif path.is_dir():
+        return
+    path = _require_parquet(path, source)
+    if path.is_dir() or (table is None and not path.suffix):
         _write_parquet(rows, path / f"{uuid.uuid4().hex}.parquet")
     else:
-        _write_parquet(pa.concat_tables([table.to_table(), rows]), path)
+        _write_parquet(rows if table is None else pa.concat_tables([table.to_table(), rows]), path)
 
 
 def append_log(folder: Path, rows: pa.Table, partition_by: list[str] | None) -> None:
@@ -272,6 +292,10 @@ def _cast(rows: pa.Table, schema: pa.Schema, name: str) -> pa.Table:
         except pa.ArrowException as error:
             raise InvalidInputError(f"column `{field.name}` does not fit table `{name}`: {error}") from error
     return pa.table(columns, schema=pa.schema(list(schema)))
+
+
+def _require_parquet(where: Location, source: FileSource) -> Path:
+    return require_folder(where, f"source `{source.name}`")
 
 
 def _write_parquet(rows: pa.Table, path: Path) -> None:

@@ -5,12 +5,12 @@ six seconds and one gigabyte of memory.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from feature_repo.location import Location
 from feature_repo.offline import delta
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID
 from producers.catalogue import row_hash
@@ -92,7 +92,7 @@ class StoredVersions:
         return self.product_ids.take(pa.array(self.row_index[self.starts[product]]))
 
 
-def read_versions(path: Path) -> StoredVersions:
+def read_versions(path: Location) -> StoredVersions:
     """Read all versions of the Delta table `product_catalogue`, also those of products that are gone.
 
     Args:

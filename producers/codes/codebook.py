@@ -181,7 +181,7 @@ def save_codebook(settings: Settings, codebook: Codebook) -> Path:
     The file is named after the version of the codebook: VERSION.npz. A file of the same version is replaced, and a
     missing folder is created.
     """
-    file = settings.offline / FOLDER / f"{codebook.version}.npz"
+    file = settings.local / FOLDER / f"{codebook.version}.npz"
     arrays = {f"level_{number}": level for number, level in enumerate(codebook.levels)}
     with replace_atomically(file) as unfinished, unfinished.open("wb") as stream:
         np.savez(stream, encoder_version=codebook.encoder_version, trained=codebook.trained_us, **arrays)  # type: ignore[arg-type]
@@ -246,7 +246,7 @@ def load_codebook(file: Path) -> Codebook:
 def _load_all(settings: Settings) -> list[Codebook]:
     """Return the codebooks of all encoder versions, in the order of their file names."""
     # Earlier versions left unfinished files named `.part.npz`.
-    files = [file for file in sorted((settings.offline / FOLDER).glob("codes-*.npz")) if ".part" not in file.name]
+    files = [file for file in sorted((settings.local / FOLDER).glob("codes-*.npz")) if ".part" not in file.name]
     return [load_codebook(file) for file in files]
 
 

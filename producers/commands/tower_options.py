@@ -96,6 +96,6 @@ def describe_choice(chosen: tuple[str, str] | None) -> str:
 def find_outputs(output: Path) -> Path:
     """Return where tower outputs are kept: in the deployment, beside its vectors; without one beside the output."""
     try:
-        return config.load().offline / "towers"
+        return config.load().local / "towers"
     except NotFoundError:
         return output.parent / "tower-outputs"

@@ -64,7 +64,7 @@ def estimate_embeddings(
     changes = read_changes(settings, model.version)
     if changes is None:
         return EmbeddingEstimate(model.version, rows=0, existing=catalogue.count_rows(), images=0, titles=0)
-    folder = settings.offline / vector_cache.FOLDER
+    folder = settings.local / vector_cache.FOLDER
     with ExitStack() as stack:
         if not folder.exists():  # opening the cache would create it
             folder = Path(stack.enter_context(TemporaryDirectory()))

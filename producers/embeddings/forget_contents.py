@@ -66,8 +66,8 @@ def delete_contents(settings: Settings, contents: Contents) -> int:
     """
     removed = 0
     for folder, owner_size in (
-        (settings.offline / vector_cache.FOLDER, VECTOR_OWNER_SIZE),
-        (settings.offline / output_store.FOLDER / "index", OUTPUT_OWNER_SIZE),
+        (settings.local / vector_cache.FOLDER, VECTOR_OWNER_SIZE),
+        (settings.local / output_store.FOLDER / "index", OUTPUT_OWNER_SIZE),
     ):
         if folder.exists() and any(contents.values()):
             try:

@@ -131,7 +131,7 @@ def embed_catalogue(
         encoder_licence.record(settings, model.version, read_licence(encoder), now)
         if ray is not None:
             cluster.connect(ray)
-        with open_caches(settings.offline, model) as (cache, outputs):
+        with open_caches(settings.local, model) as (cache, outputs):
             work = _EmbeddingRun(settings, model, cache, outputs, now, run, progress, ray and encoder)
             for _ in range(delta.ATTEMPTS):
                 try:

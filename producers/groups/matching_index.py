@@ -68,7 +68,7 @@ def update_matching_index(
     Raises:
         NotFoundError: a table is missing, or no product has vectors.
     """
-    folder = settings.offline / GROUP_FOLDER / verifier.version
+    folder = settings.local / GROUP_FOLDER / verifier.version
     try:
         index: ProductIndex | None = open_index(folder, encoder_version)
     except VitrineError:  # there is none, or it is damaged
@@ -117,7 +117,7 @@ def read_digests(index: ProductIndex, rows: Int64) -> Digests:
 
 def remove_other_indexes(settings: Settings, verifier: PairVerifier) -> None:
     """Remove the indexes of earlier verifiers of the same encoder version."""
-    for folder in (settings.offline / GROUP_FOLDER).glob("*"):
+    for folder in (settings.local / GROUP_FOLDER).glob("*"):
         if folder.name != verifier.version and _read_encoder_version(folder) in (verifier.encoder_version, None):
             shutil.rmtree(folder)
 

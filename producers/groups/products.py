@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 from datetime import datetime
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_repo import schema
 from feature_repo.config import Settings
+from feature_repo.location import Location
 from feature_repo.offline import delta, versions
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID
 from producers.groups.pictures import describe_pictures
@@ -62,7 +62,7 @@ def read_products(
     return embedding.drop_columns([name for name in ("image_bytes",) if name in embedding.column_names])
 
 
-def _read_newest(path: Path, columns: list[str], where: "pc.Expression | None") -> pa.Table:
+def _read_newest(path: Location, columns: list[str], where: "pc.Expression | None") -> pa.Table:
     """Return the newest row of each product."""
     return versions.read_newest(
         delta.open_dataset(path),

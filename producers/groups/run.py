@@ -176,7 +176,7 @@ def _choose_verifier(
     progress: Callable[[int, int], None],
 ) -> tuple[PairVerifier, MatcherSummary | None]:
     """Train and store a verifier from judged pairs, or read the newest one."""
-    folder = settings.offline / FOLDER
+    folder = settings.local / FOLDER
     if judgements is not None:
         products = read_products(settings, version, now, progress)
         judged = select_pairs(read_judgements(judgements), products[PRODUCT_ID])

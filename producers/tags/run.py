@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from feature_repo import schema
 from feature_repo.config import Settings
 from feature_repo.errors import InvalidInputError
+from feature_repo.location import Location
 from feature_repo.offline import delta, quarantine
 from feature_repo.schema import CREATED_TIMESTAMP, INPUT_DIGEST, TAG_PREDICTIONS, TAG_VARIANTS, TAGS
 from feature_repo.table_format import DEFAULT_FORMAT, TableFormat
@@ -134,7 +135,7 @@ def tag_products(
     )
 
 
-def _has_predictions(path: Path, tagger_version: str, training_digest: int) -> bool:
+def _has_predictions(path: Location, tagger_version: str, training_digest: int) -> bool:
     """Return whether the newest predictions of this tagger version are, as far as known, of this training."""
     if not delta.exists(path):
         return False

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 
 from feature_repo import run_log, schema
 from feature_repo.config import Settings
+from feature_repo.location import Location
 from feature_repo.offline import delta
 from feature_repo.run_log import RunRecord
 from producers.embeddings.estimate import EmbeddingEstimate
@@ -85,7 +85,7 @@ def read_rates(runs: list[RunRecord]) -> Mapping[str, float]:
     return {step: median(values[:RUNS_PER_RATE]) for step, values in seconds.items()}
 
 
-def _estimate_bytes(path: Path, rows: int) -> int:
+def _estimate_bytes(path: Location, rows: int) -> int:
     """Return the bytes of some rows at a table's bytes per row; 0 if it has no rows."""
     if not delta.exists(path):
         return 0

@@ -162,7 +162,7 @@ def delete_version(settings: Settings, encoder_version: str) -> dict[str, int]:
             deleted[table] = retention.forget(path, ENCODER_VERSION, [encoder_version])
     plan.forget_encoder(settings, encoder_version)
     shutil.rmtree(find_folder(settings, encoder_version), ignore_errors=True)
-    folder = settings.offline / vector_cache.FOLDER
+    folder = settings.local / vector_cache.FOLDER
     if folder.exists():
         with vector_cache.open_cache(folder, encoder_version, 0) as cache:
             cache.clear()

@@ -34,6 +34,7 @@ from feature_repo.arrow import timestamps
 from feature_repo.arrow.text import normalize_ids
 from feature_repo.config import Settings
 from feature_repo.errors import NotFoundError
+from feature_repo.location import Location
 from feature_repo.offline import delta, production
 from feature_repo.offline.input_files import read_table
 from feature_repo.offline.validation import parse_text
@@ -250,7 +251,7 @@ def _open_online(settings: Settings) -> Iterator[OnlineTable]:
 def _check_served_view(
     online: OnlineTable,
     view: View,
-    path: Path,
+    path: Location,
     encoder_version: str | None,
     served: ServedRows | None,
     now_us: int,
@@ -276,7 +277,7 @@ def _check_served_view(
 def _check_view(
     online: OnlineTable,
     view: View,
-    path: Path,
+    path: Location,
     encoder_version: str | None,
     sample: int,
     seed: int,

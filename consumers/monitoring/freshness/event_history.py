@@ -6,7 +6,6 @@ view's name and its columns have the features' names, as in this repository.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +14,7 @@ import pyarrow.dataset
 from numpy.typing import NDArray
 
 from feature_repo.arrow import take, timestamps
+from feature_repo.location import Location
 from feature_repo.offline import delta, key_ranges
 from feature_repo.online import entity_keys
 from feature_repo.online.catalog import View
@@ -189,7 +189,7 @@ class ViewHistory:
 
     @classmethod
     def open(
-        cls, online: OnlineTable, view: View, path: Path, encoder_version: str | None = None
+        cls, online: OnlineTable, view: View, path: Location, encoder_version: str | None = None
     ) -> "ViewHistory | str":
         """Return the history of a view; a string with the reason if the view cannot be checked.
 

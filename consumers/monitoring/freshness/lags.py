@@ -21,6 +21,7 @@ import pandas as pd
 from consumers.monitoring.freshness.event_history import MaterializedRows
 from consumers.monitoring.freshness.slices import ALL, ActiveProducts
 from feature_repo.arrow import timestamps
+from feature_repo.location import Location
 from feature_repo.offline import delta, production
 from feature_repo.offline.impressions import read_impressions
 from feature_repo.offline.input_files import warn_of_rows
@@ -117,7 +118,7 @@ class ViewTimeline:
     """
 
     @classmethod
-    def read(cls, path: Path, state: MaterializationState | None, now: datetime) -> "ViewTimeline | None":
+    def read(cls, path: Location, state: MaterializationState | None, now: datetime) -> "ViewTimeline | None":
         """Read a view's rows up to `now`, without those that lack an id or an event timestamp.
 
         Rows of an encoder version that is not in production are left out.

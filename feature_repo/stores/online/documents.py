@@ -107,7 +107,7 @@ class DocumentStore(OnlineStore):
         from feature_repo.index.product_index import open_index
         from feature_repo.index.rows import FOLDER, name_folder
 
-        root, version = sources.resolve_path(config, FOLDER), sources.read_production_version(config)
+        root, version = sources.find_local_folder(config) / FOLDER, sources.read_production_version(config)
         folders = [file.parent for file in root.glob(f"*/{FILE}")] if version is None else [root / name_folder(version)]
         if not folders:
             raise NotFoundError(f"no index under {root}; run: produce index")

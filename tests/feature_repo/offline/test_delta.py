@@ -1,8 +1,8 @@
-"""Delta tables on disk."""
+"""Delta tables, on disk and in a bucket."""
 
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +15,7 @@ from deltalake import DeltaTable
 from pyarrow.fs import LocalFileSystem
 
 from feature_repo.errors import InvalidInputError, UnavailableError
+from feature_repo.location import BucketPath, Location
 from feature_repo.offline import delta, retention
 
 ROWS = pa.table({"product_id": ["梦 1", "b"], "price": [1.5, None]})
@@ -34,8 +35,8 @@ def test_arrow_reads_files_without_calling_python(tmp_path: Path) -> None:
     assert isinstance(opened.base_fs, LocalFileSystem)
 
 
-def test_added_rows_are_found_after_a_vacuum_removed_the_old_files(tmp_path: Path) -> None:
-    path = tmp_path / "table"
+def test_added_rows_are_found_after_a_vacuum_removed_the_old_files(folder: Location) -> None:
+    path = folder / "table"
     seen = [delta.append(path, ROWS) for _ in range(2)][-1]
     retention.compact(path)
     retention.vacuum(path, grace=timedelta(0))
@@ -57,17 +58,25 @@ FILTERS = [
 ]
 
 
-def forget_one(path: Path) -> None:
+def forget_one(path: Location) -> None:
     retention.forget(path, "id", ["p2"])
 
 
-def drop_corrected(path: Path) -> None:
+def drop_corrected(path: Location) -> None:
     before = datetime(2030, 1, 1, tzinfo=UTC)
     assert retention.drop_corrected(path, keys=["id"], event="event", created="created", before=before) == 1
 
 
 @pytest.mark.parametrize("rewrite", [forget_one, drop_corrected, retention.compact])
 def test_files_that_delta_has_rewritten_are_filtered_like_any_other(tmp_path: Path, rewrite: Callable) -> None:
+    check_filters(tmp_path / "table", rewrite)
+
+
+def test_files_that_delta_has_rewritten_in_a_bucket_are_filtered_like_any_other(bucket: BucketPath) -> None:
+    check_filters(bucket / "table", drop_corrected, FILTERS[::3])
+
+
+def check_filters(path: Location, rewrite: Callable, filters: Sequence[pc.Expression] = FILTERS) -> None:
     event = pa.array([0, 1, 2, 3, 4, 4], pa.timestamp("us", "UTC"))
     rows = pa.table(
         {
@@ -80,22 +89,21 @@ def test_files_that_delta_has_rewritten_are_filtered_like_any_other(tmp_path: Pa
             "created": pa.array([0, 1, 2, 3, 4, 5], pa.timestamp("us", "UTC")),
         }
     )
-    path = tmp_path / "table"
     delta.append(path, rows)
     version = delta.append(path, rows.slice(0, 2))
     rewrite(path)
     stored = delta.read(path)
     assert stored.schema.types[:2] == [pa.string()] * 2
     added = delta.open_added_rows(path, delta.open_table(path), version)
-    for where in FILTERS:
+    for where in filters:
         expected = stored.filter(where)
         assert sorted(delta.read(path, where=where)["at"].to_pylist()) == sorted(expected["at"].to_pylist()), where
         assert delta.open_dataset(path).count_rows(filter=where) == len(expected), where
         assert set(added.to_table(filter=where)["at"].to_pylist()) <= set(expected["at"].to_pylist()), where
 
 
-def test_a_table_with_deletion_vectors_is_refused_in_one_line(tmp_path: Path) -> None:
-    path = tmp_path / "table"
+def test_a_table_with_deletion_vectors_is_refused_in_one_line(folder: Location) -> None:
+    path = folder / "table"
     delta.append(path, ROWS)
     delta.open_table(path).alter.set_table_properties({"delta.enableDeletionVectors": "true"})
     with pytest.raises(InvalidInputError, match=r"table `table` under .* deletion vectors, .* DROP FEATURE") as refused:
@@ -122,8 +130,8 @@ def test_a_folder_that_delta_would_mistake_is_refused_by_name(tmp_path: Path, na
     assert not list(tmp_path.iterdir())
 
 
-def test_an_append_with_an_old_transaction_version_adds_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "table"
+def test_an_append_with_an_old_transaction_version_adds_nothing(folder: Location) -> None:
+    path = folder / "table"
     assert delta.txn_version(path, "embeddings a") == 0
     assert delta.append_if_version(path, ROWS, "embeddings a", 0, {"catalogue": 7}) == 1
     with pytest.raises(delta.CommitConflictError):
@@ -134,10 +142,8 @@ def test_an_append_with_an_old_transaction_version_adds_nothing(tmp_path: Path) 
     assert (delta.txn_marker(path, "catalogue"), delta.txn_marker(path, "other")) == (7, None)
 
 
-def test_of_concurrent_writers_one_commits_and_the_others_add_what_is_still_missing(
-    tmp_path: Path,
-) -> None:
-    path, wanted, gate = tmp_path / "table", [f"p{number}" for number in range(12)], threading.Barrier(4)
+def test_of_concurrent_writers_one_commits_and_the_others_add_what_is_still_missing(folder: Location) -> None:
+    path, wanted, gate = folder / "table", [f"p{number}" for number in range(12)], threading.Barrier(4)
 
     def writer(_: int) -> int:
         lost = 0
@@ -159,24 +165,24 @@ def test_of_concurrent_writers_one_commits_and_the_others_add_what_is_still_miss
     assert lost > 0
 
 
-def test_concurrent_writers_that_create_one_table_all_succeed(tmp_path: Path) -> None:
-    gate = threading.Barrier(4, timeout=20)
+def test_concurrent_writers_that_create_one_table_all_succeed(folder: Location) -> None:
+    gate, tables = threading.Barrier(4, timeout=60), 10 if isinstance(folder, Path) else 2
 
     def write(number: int) -> None:
         rows = pa.table({"writer": [number]})
-        for table in range(10):
+        for table in range(tables):
             gate.wait()
             change = delta.overwrite if number == 0 else delta.append
-            change(tmp_path / f"table {table}", rows)
+            change(folder / f"table-{table}", rows)
             gate.wait()
             with contextlib.suppress(delta.CommitConflictError):
-                delta.append_if_version(tmp_path / f"table in turn {table}", rows, "series", 0)
+                delta.append_if_version(folder / f"in-turn-{table}", rows, "series", 0)
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(write, range(4)))
-    for table in range(10):
-        assert 0 in delta.read(tmp_path / f"table {table}")["writer"].to_pylist()
-        assert delta.read(tmp_path / f"table in turn {table}").num_rows == 1
+    for table in range(tables):
+        assert 0 in delta.read(folder / f"table-{table}")["writer"].to_pylist()
+        assert delta.read(folder / f"in-turn-{table}").num_rows == 1
 
 
 def test_lists_of_a_table_with_vectors_have_no_dictionary_and_plain_columns_have_one(

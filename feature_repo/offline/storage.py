@@ -1,0 +1,124 @@
+"""Open a location for Delta Lake and for Arrow: a folder on disk, or a prefix of a bucket.
+
+deltalake commits, and pyarrow reads and writes the Parquet files. A commit creates the next file of the table's log,
+which succeeds only if the file does not exist: on disk by a hard link, in a bucket by a conditional put. So of two
+writers of one version one is refused, on one machine or on several, and no lock table is needed.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+from deltalake.exceptions import DeltaError
+from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem, SubTreeFileSystem
+
+from feature_repo.errors import InvalidInputError, UnavailableError
+from feature_repo.location import OPTIONS, BucketPath, Location
+
+_REFUSED_IN_PATHS = re.compile(r"[\[\]^|\\]|%[0-9A-Fa-f]{2}|[\x00-\x1f]")
+"""Delta Lake aborts the process at the first four characters and reads or writes another folder for the rest."""
+_OPENED = 1_024
+"""Locations in buckets whose file systems a process keeps."""
+
+
+@dataclass(frozen=True)
+class Storage:
+    """One location, opened. Two of one location are equal."""
+
+    uri: str
+    """The path or URL, as deltalake takes it."""
+    is_remote: bool
+    """Whether every request goes over the network."""
+    options: dict[str, str] | None = field(repr=False, compare=False)
+    """Storage options for deltalake; None for a folder."""
+    filesystem: SubTreeFileSystem = field(repr=False, compare=False)
+    """Arrow's file system, whose root is the location. It can be pickled, with its credentials."""
+
+    def list_folders(self) -> list[str] | None:
+        """Return the names of the folders in the location, sorted; None if the location does not exist.
+
+        Raises:
+            UnavailableError: the bucket does not answer.
+        """
+        with translate_errors(self.uri):
+            entries = self.filesystem.get_file_info(FileSelector("", allow_not_found=True))
+            if not entries and (self.is_remote or self.filesystem.get_file_info("").type == FileType.NotFound):
+                return None
+        return sorted(entry.base_name for entry in entries if entry.type == FileType.Directory)
+
+
+def open_storage(location: Location) -> Storage:
+    """Open a location. Nothing needs to exist there, and nothing is asked of a bucket.
+
+    Raises:
+        InvalidInputError: the path has characters with which Delta Lake opens another folder, or none; or the storage
+            options cannot be used.
+    """
+    if isinstance(location, BucketPath):
+        return _open_bucket(location, tuple(sorted(location.options.items())))
+    refused = _REFUSED_IN_PATHS.search(str(location.absolute()))
+    if refused:
+        raise InvalidInputError(
+            f"{location}: Delta Lake cannot keep a table in a folder with {refused[0]!r} in its path; move it to a "
+            "path without [ ] ^ | \\ and percent escapes such as %20"
+        )
+    return Storage(str(location), False, None, SubTreeFileSystem(str(location), LocalFileSystem()))
+
+
+def make_parent(location: Location) -> None:
+    """Create the folder in which a table's folder is to be, if it does not exist. A bucket has no folders.
+
+    Raises:
+        InvalidInputError: Delta Lake cannot keep a table at this path; no folder is created.
+    """
+    open_storage(location)
+    if isinstance(location, Path):
+        location.parent.mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def translate_errors(uri: str) -> Iterator[None]:
+    """Raise UnavailableError with one line for an error of the network or the store. `uri` is the location."""
+    try:
+        yield
+    except (OSError, DeltaError) as error:
+        raise UnavailableError(
+            f"{uri} does not answer ({first_line(error)}); check the address, the network and the credentials"
+        ) from error
+
+
+def first_line(error: Exception) -> str:
+    """Return an error's message in one line, without the Rust stack trace that may follow it."""
+    lines = [re.sub(r"\x1b\[[0-9;]*m|↳", "", line).strip() for line in str(error).splitlines()]
+    causes = [line for line in lines[1:] if line][-1:] if "Generic " in str(error) else []
+    return ": ".join([lines[0].removeprefix("Kernel error: "), *causes]) if lines else type(error).__name__
+
+
+@lru_cache(maxsize=_OPENED)
+def _open_bucket(location: BucketPath, options: tuple[tuple[str, str], ...]) -> Storage:
+    arguments = {OPTIONS[location.scheme].get(name): value for name, value in options}
+    arguments.pop(None, None)
+    try:
+        root = _make_filesystem(location.scheme, {str(name): value for name, value in arguments.items()})
+    except (TypeError, ValueError, OSError) as error:
+        raise InvalidInputError(f"{location}: storage_options cannot be used: {first_line(error)}") from error
+    return Storage(location.url, True, dict(options), SubTreeFileSystem(location.key, root))
+
+
+def _make_filesystem(scheme: str, arguments: dict[str, str]) -> FileSystem:
+    from pyarrow import fs
+
+    if scheme == "gs":
+        return fs.GcsFileSystem(**arguments)
+    endpoint = "endpoint_override" if scheme == "s3" else "blob_storage_authority"
+    protocol, separator, address = arguments.get(endpoint, "").rpartition("://")
+    if separator and scheme == "s3":
+        arguments |= {endpoint: address.rstrip("/"), "scheme": protocol}
+    elif separator:  # the account, which may follow, is an argument of its own
+        authority = address.partition("/")[0]
+        for service in ("blob", "dfs"):
+            arguments |= {f"{service}_storage_authority": authority, f"{service}_storage_scheme": protocol}
+    return fs.S3FileSystem(**arguments) if scheme == "s3" else fs.AzureFileSystem(**arguments)
