@@ -2,12 +2,17 @@
 
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from feature_repo import config, console, schema
 from feature_repo.console import StoreOption
+from feature_repo.table_options import with_table_options
+
+if TYPE_CHECKING:
+    from feature_repo.table_format import TableFormat
 
 
 class Engine(StrEnum):
@@ -17,6 +22,7 @@ class Engine(StrEnum):
     RAY = "ray"
 
 
+@with_table_options
 def embeddings(
     encoder: Annotated[
         str,
@@ -30,7 +36,13 @@ def embeddings(
     ] = False,
     encoder_version: Annotated[
         str | None,
-        typer.Option(help="The version that the checkpoint must have; another one is refused.", show_default="any"),
+        typer.Option(
+            help="The version that the checkpoint must have; another one is refused. Only this version is written.",
+            show_default="any; during an upgrade both",
+        ),
+    ] = None,
+    impressions: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="A log of impressions: encode the products shown most first.")
     ] = None,
     engine: Annotated[
         Engine,
@@ -39,15 +51,22 @@ def embeddings(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be written and encoded, and write nothing.")
     ] = False,
+    *,
+    table_format: "TableFormat",
     store: StoreOption = None,
 ) -> None:
     """Compute vectors of every product's image and title that this encoder has not encoded yet.
+
+    While `produce upgrade` runs, products that came since its start get vectors of both versions.
 
     Unusable images go to the quarantine table with the reason; the product then has a vector of its title only.
     """
     from feature_repo.offline.created_time import choose_created_timestamp
     from producers.embeddings.estimate import estimate_embeddings
-    from producers.embeddings.run import embed_catalogue
+    from producers.embeddings.existing_rows import BACKFILL, STEP
+    from producers.embeddings.run import EmbeddingSummary, embed_catalogue
+    from producers.embeddings.served_order import list_most_served
+    from producers.upgrade.both_versions import find_other_version
 
     settings = config.load(store)
     if dry_run:
@@ -57,15 +76,29 @@ def embeddings(
         )
         return
     address = settings.raw["offline_store"].get("ray") or "local"
-    with console.make_progress_bar() as bar:
-        task = bar.add_task("encode products", total=None)
-        summary = embed_catalogue(
-            settings,
-            encoder,
-            now=choose_created_timestamp(settings, [schema.EMBEDDING_TABLE], datetime.now(UTC)),
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-            accept_changed=accept_changed,
-            encoder_version=encoder_version,
-            ray=address if engine is Engine.RAY else None,
-        )
+
+    def embed(checkpoint: str, **options: Any) -> EmbeddingSummary:
+        with console.make_progress_bar() as bar:
+            task = bar.add_task("encode products", total=None)
+            return embed_catalogue(
+                settings,
+                checkpoint,
+                now=choose_created_timestamp(settings, [schema.EMBEDDING_TABLE], datetime.now(UTC)),
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+                ray=address if engine is Engine.RAY else None,
+                **options,
+            )
+
+    first = [] if impressions is None else list_most_served(settings, impressions, datetime.now(UTC), table_format)
+    # A backfill may take days: under a name of its own, it does not lock out the runs of each day.
+    step = STEP if encoder_version is None else BACKFILL
+    summary = embed(encoder, accept_changed=accept_changed, encoder_version=encoder_version, first=first, step=step)
     typer.echo(summary)
+    other = None if encoder_version else find_other_version(settings, summary.encoder_version)
+    if other is None:
+        return
+    if other.encoder is None:
+        typer.echo(f"not encoded with {other.version}, because `produce upgrade start` had no --former-encoder")
+        return
+    both = embed(other.encoder, accept_changed=True, encoder_version=other.version, first=first, only=other.select())
+    typer.echo(both)

@@ -108,6 +108,23 @@ def advance(
     _print_state(after)
 
 
+@app.command("catch-up")
+def catch_up(store: StoreOption = None) -> None:
+    """Write the rows that the other version lacks, and stay in the state. `produce day` ends with it."""
+    from feature_repo import run_log
+    from producers.upgrade import machine
+
+    settings = config.load(store)
+    with run_log.record_run(settings, LOCK, now=datetime.now(UTC)):
+        current = machine.catch_up(
+            settings,
+            run_step=_make_step_runner(settings),
+            clock=lambda: datetime.now(UTC),
+            report=typer.echo,
+        )
+    _print_state(current)
+
+
 @app.command()
 def rollback(store: StoreOption = None) -> None:
     """Put the former encoder back into production. Rows of both are kept."""

@@ -2,6 +2,7 @@
 
 run.py            plans, encodes and commits, chunk by chunk
 plan.py           which catalogue versions, and which of their contents, have to be encoded
+served_order.py   which products are encoded first
 estimate.py       what a run would do
 encoder_check.py  whether an encoder is the expected one
 existing_rows.py  which rows the table has already

@@ -4,7 +4,7 @@ from feature_repo import run_log
 from feature_repo.config import Settings
 from feature_repo.errors import EncoderMismatchError
 from feature_repo.offline import production
-from producers.embeddings.existing_rows import STEP
+from producers.embeddings.existing_rows import BACKFILL, STEP
 
 LOGGED_RUNS = 100_000
 """The number of latest runs in which an earlier version of the encoder is looked for."""
@@ -32,11 +32,11 @@ def require_unchanged(settings: Settings, version: str) -> None:
     an upgrade that is running.
     """
     upgrade = production.read_current(settings.offline)
-    if upgrade and upgrade.is_running and version in (upgrade.production_version, upgrade.candidate_version):
+    if upgrade and version in (upgrade.production_version, upgrade.candidate_version):
         return
     name = version.rpartition("@")[0]
     runs = run_log.read_last_runs(settings, LOGGED_RUNS)  # unlike read_runs it creates no database
-    models = (run.model for run in runs if run.step == STEP and run.model)
+    models = (run.model for run in runs if run.step in (STEP, BACKFILL) and run.model)
     last = next((model for model in models if model.rpartition("@")[0] == name), version)
     if last != version:
         raise EncoderMismatchError(

@@ -18,6 +18,8 @@ from producers.encoders.pipeline import HASH_COLUMNS
 
 STEP = "embeddings"
 """Name of this step in the run log and the quarantine."""
+BACKFILL = "backfill"
+"""Name in the run log of a run that writes the version of an upgrade."""
 KEY = [PRODUCT_ID, EVENT_TIMESTAMP]
 
 RowIndices = NDArray[np.int64]

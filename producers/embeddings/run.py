@@ -7,7 +7,7 @@ commit is atomic, and the next run plans from what the tables hold.
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -86,6 +86,9 @@ def embed_catalogue(
     accept_changed: bool = False,
     encoder_version: str | None = None,
     ray: str | None = None,
+    first: Sequence[pc.Expression] = (),
+    only: pc.Expression | None = None,
+    step: str = STEP,
 ) -> EmbeddingSummary:
     """Write an embedding row for every catalogue version that has no current one of this encoder.
 
@@ -106,6 +109,9 @@ def embed_catalogue(
         encoder_version: the version that the encoder must have; None takes any.
         ray: address of a Ray cluster that decodes and encodes: "local", "auto", "head:6379" or "ray://head:10001".
             None uses this machine.
+        first: filters of catalogue rows that are encoded before the others, one filter after the other.
+        only: filter of the catalogue rows that are encoded; None encodes all.
+        step: name of the run in the run log, and of its lock.
 
     Returns:
         What was written and reused.
@@ -118,7 +124,7 @@ def embed_catalogue(
         UnavailableError: the cluster, the hub or the database of the run log cannot be reached.
         VitrineError: the encoder cannot be loaded.
     """
-    with run_log.record_run(settings, STEP, now=now) as run:
+    with run_log.record_run(settings, step, now=now) as run:
         if not delta.exists(settings.table(schema.CATALOGUE_TABLE)):
             delta.open_dataset(settings.table(schema.CATALOGUE_TABLE))  # raises, before the encoder is loaded
         model = load(encoder)
@@ -133,13 +139,17 @@ def embed_catalogue(
             cluster.connect(ray)
         with open_caches(settings.local, model) as (cache, outputs):
             work = _EmbeddingRun(settings, model, cache, outputs, now, run, progress, ray and encoder)
-            for _ in range(delta.ATTEMPTS):
+            attempts, written = 0, 0
+            while attempts < delta.ATTEMPTS:
                 try:
-                    while not work.encode_pass():
-                        pass
+                    for where in (*first, None) if only is None else (only,):
+                        while not work.encode_pass(where):
+                            pass
                     return replace(work.summarize(), production_version=in_production)
                 except delta.CommitConflictError:
-                    continue  # another run of this encoder has committed rows: plan again; the vectors are cached
+                    # Another run of this encoder has committed rows: plan again; the vectors are cached.
+                    attempts = 1 if work.written > written else attempts + 1
+                    written = work.written
     raise ConflictError(
         f"table `{schema.EMBEDDING_TABLE}`: other runs committed first {delta.ATTEMPTS} times; run this again"
     )
@@ -186,10 +196,14 @@ class _EmbeddingRun:
             seconds=self.seconds,
         )
 
-    def encode_pass(self) -> bool:
-        """Encode and commit everything new; return whether nothing is left.
+    def encode_pass(self, where: pc.Expression | None) -> bool:
+        """Encode and commit what is new; return whether nothing is left.
 
         Rows are left if they share an image whose file has changed meanwhile; another pass encodes them.
+
+        Args:
+            where: filter of the catalogue rows; None encodes all, and stores that this version of the catalogue is
+                done.
 
         Raises:
             CommitConflictError: another run of this encoder has committed rows meanwhile.
@@ -203,18 +217,23 @@ class _EmbeddingRun:
             self.existing = self.existing or delta.open_dataset(catalogue).count_rows()
             return True
         self.run.add_input(schema.CATALOGUE_TABLE, changes.version)
+        if where is not None:
+            changes = replace(changes, new=changes.new.filter(where))
         cache_kept_outputs(changes.new, self.cache, self.outputs)
         cache_adapted_vectors(changes.new, self.cache, self.model)
         plan = plan_encoding(
             self.settings, changes.new, self.model.version, self.cache, has_images=self.model.has_images
         )
         total = len(plan.reused) + len(plan.encoded)
-        self.existing = self.existing or changes.rows - total
+        if where is None:
+            self.existing = self.existing or changes.rows - total - self.written
         builder = RowBuilder(self.model, self.cache, self.now, self.outputs)
         for done in self._commit_chunks(changes, plan, builder):
             self.progress(done, total)
         if builder.deferred:
             return False
+        if where is not None:
+            return True
         self.txn_version = delta.append_if_version(
             path,
             schema.PRODUCT_EMBEDDING.empty_table(),

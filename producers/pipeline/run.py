@@ -13,11 +13,16 @@ from feature_repo import run_log
 from feature_repo.config import Settings
 from feature_repo.content_hash import content_hash
 from feature_repo.errors import UnavailableError
+from feature_repo.offline import production
+from feature_repo.offline.production import State
 from producers.pipeline.plan import DayPipeline, PipelineStep
 from producers.pipeline.process import run_process
 from producers.pipeline.summary import DONE_BEFORE, DaySummary, StepOutcome
+from producers.upgrade.both_versions import COMPLETE
 
 DAY = "day"
+UPGRADE = "upgrade"
+"""Name of the step that follows those of the pipeline during an upgrade."""
 
 
 class StepFailedError(UnavailableError):
@@ -52,12 +57,14 @@ def run_day(
     finished = set() if restart else find_finished(settings, inputs)
     steps: list[StepOutcome] = []
     checks: list[StepOutcome] = []
-    names = [step.name for step in pipeline.steps]
+    follow_up, note = find_upgrade_step(settings)
+    all_steps = (*pipeline.steps, *follow_up)
+    names = [step.name for step in all_steps]
     try:
         with run_log.record_run(settings, DAY, now=now) as run:
             for name, version in inputs.items():
                 run.add_input(name, version)
-            for step in pipeline.steps:
+            for step in all_steps:
                 if step.name in finished:
                     steps.append(StepOutcome(step.name, DONE_BEFORE, 0.0))
                     continue
@@ -75,7 +82,26 @@ def run_day(
         remaining=tuple(names[len(steps) :]),
         inputs_written=max(map(_read_time, files.values()), default=None),
         ended=datetime.now(UTC),
+        note=note,
     )
+
+
+def find_upgrade_step(settings: Settings) -> tuple[tuple[PipelineStep, ...], str | None]:
+    """Return the step that keeps the other version of an encoder upgrade up to date, if there is one, and a remark.
+
+    The steps of a pipeline write rows of the version in production, and `produce embeddings` vectors of both.
+    """
+    upgrade = production.read_current(settings.offline)
+    if upgrade is None or not upgrade.is_running:
+        return (), None
+    if upgrade.state in COMPLETE:
+        return (PipelineStep(UPGRADE, ("produce", "upgrade", "catch-up")),), None
+    if upgrade.state in (State.STAGED, State.BACKFILLING):
+        return (), (
+            f"the upgrade to {upgrade.candidate_version} is {upgrade.state}: `produce upgrade advance` writes what it "
+            "lacks of today"
+        )
+    return (), f"{upgrade.candidate_version} is {upgrade.state} and gets no rows"
 
 
 def find_finished(settings: Settings, inputs: dict[str, int | None]) -> set[str]:

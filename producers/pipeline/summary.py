@@ -53,6 +53,8 @@ class DaySummary:
     """When the newest of the input files was written; None without any."""
     ended: datetime
     """When the last step ended, in UTC."""
+    note: str | None = None
+    """What the day does not do for the other version of an encoder upgrade; None without one."""
 
     @property
     def failed_steps(self) -> list[StepOutcome]:
@@ -75,4 +77,5 @@ class DaySummary:
         elif self.inputs_written is not None:
             late = max(timedelta(0), self.ended - self.inputs_written)
             lines.append(f"all steps ended well, {format_duration(late)} after the newest input was written")
+        lines += [] if self.note is None else [self.note]
         return "\n".join([*lines, f"the day took {self.seconds:.1f} s"])

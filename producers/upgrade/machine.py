@@ -15,6 +15,7 @@ from feature_repo.gate_report import read_report
 from feature_repo.offline import production
 from feature_repo.offline.production import State, Upgrade
 from producers.upgrade import versions
+from producers.upgrade.both_versions import COMPLETE
 from producers.upgrade.versions import RunStep, UpgradeOptions
 
 RETIRE_GRACE = timedelta(minutes=10)
@@ -106,6 +107,30 @@ def advance(
     if current.state is State.GATED:
         assert current.candidate_version is not None
         return _switch(settings, current, State.CUT_OVER, current.candidate_version, clock)
+    return current
+
+
+def catch_up(
+    settings: Settings, *, run_step: RunStep, clock: Callable[[], datetime], report: Callable[[str], None]
+) -> Upgrade:
+    """Write the rows that the version that is not in production lacks, and stay in the state.
+
+    Nothing is written before the end of the backfill, which `advance` makes, and after a rollback.
+
+    Args:
+        settings: the deployment.
+        run_step: runs a command of `produce`.
+        clock: returns the current time, with a time zone.
+        report: called with one line for each thing that was done.
+
+    Raises:
+        NotFoundError: there is no upgrade.
+    """
+    current = _require_running(settings)
+    if current.state in COMPLETE:
+        _catch_up(settings, current, run_step, clock, report)
+    else:
+        report(f"{current.candidate_version} is {current.state}: nothing is written")
     return current
 
 

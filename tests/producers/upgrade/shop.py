@@ -108,6 +108,10 @@ def rollback(settings: Settings, steps: Steps) -> production.Upgrade:
     return machine.rollback(settings, run_step=steps, clock=lambda: RANKED, report=lambda line: None)
 
 
+def catch_up(settings: Settings, steps: Steps) -> production.Upgrade:
+    return machine.catch_up(settings, run_step=steps, clock=lambda: RANKED, report=lambda line: None)
+
+
 def start(settings: Settings) -> production.Upgrade:
     return machine.start(settings, NEW, OPTIONS, now=datetime.now(RANKED.tzinfo))
 

@@ -77,6 +77,28 @@ def test_what_came_after_the_cut_over_is_there_after_a_rollback(settings: Settin
     assert (batch.values["has_image"].tolist(), batch.values["encoder_version"].tolist()) == ([False], [OLD])
 
 
+def test_catching_up_writes_what_the_other_version_lacks_and_stays_in_the_state(
+    settings: Settings, tmp_path: Path
+) -> None:
+    steps = Steps(settings)
+    shop.start(settings)
+    assert shop.catch_up(settings, steps).state is State.STAGED
+    assert versions.count_rows(settings, "product_embedding", NEW) == 0
+    shop.advance(settings, steps)
+    shop.advance(settings, steps, shop.write_gate(tmp_path / "gate.json"))
+    for state, version, other in ((State.GATED, OLD, NEW), (State.CUT_OVER, NEW, OLD)):
+        if state is State.CUT_OVER:
+            shop.advance(settings, steps)
+        event_time = RANKED - timedelta(hours=1 + (state is State.GATED))
+        columns = {"product_id": ["p1"], "has_image": [False], "encoder_version": [version]}
+        world.write_rows(settings, "product_embedding", [event_time], **columns)
+        assert shop.catch_up(settings, steps).state is state
+        counts = [versions.count_rows(settings, "product_embedding", name) for name in (version, other)]
+        assert counts[0] == counts[1]
+    shop.rollback(settings, steps)
+    assert shop.catch_up(settings, steps).state is State.ROLLED_BACK
+
+
 def cut_over(settings: Settings, steps: Steps, folder: Path) -> None:
     shop.start(settings)
     shop.advance(settings, steps)
