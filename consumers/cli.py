@@ -17,6 +17,7 @@ from consumers.commands import (
     search,
     search_report,
     serve,
+    similar,
     tags_report,
 )
 from feature_repo import console
@@ -37,6 +38,7 @@ app.command()(cards.cards)
 app.command()(tags_report.tags_report)
 app.command()(captions_report.captions_report)
 app.command()(search.search)
+app.command()(similar.similar)
 app.command()(calibrate_search.calibrate_search)
 app.command()(search_report.search_report)
 app.add_typer(labels.app, name="labels")

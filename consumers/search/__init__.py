@@ -5,6 +5,8 @@ scoring.py        the scores of products for a sentence, part by part, and their
 calibration.py    weights and cut-offs from labels
 selection.py      the best products for a sentence, with reasons, near-duplicates collapsed
 similar.py        the products that are most like a product or a picture
+related.py        the products of the same group, and those with the most similar pictures and titles
+similarity_weights.py  how much pictures and titles count in it, from judged pairs
 saved.py          selections that are run again, and what came and went since
 contact_sheet.py  a selection as a page of pictures, or as CSV
 terminal.py       a page of a selection as a table

@@ -3,6 +3,7 @@
 rows.py           the columns of an indexed product
 segment.py        a part of an index on disk: written once, opened by mmap
 manifest.py       which segments an index has; replaced atomically
+production.py     the index of the encoder version in production
 filters.py        which products a search may return
 nearest.py        the nearest vectors of one segment, exact or over a graph
 product_index.py  an open index: filter products, find the nearest, read rows

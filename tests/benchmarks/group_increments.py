@@ -129,7 +129,8 @@ def make_store(folder: Path, products: int, verifier: PairVerifier) -> Settings:
     left, right = list_missing_pairs(none, none, members, products)
     weak = np.random.default_rng(6).integers(0, products, (2, 2 * products))
     weak = weak[:, weak[0] < weak[1]]
-    probability = np.repeat(np.float32([0.95, 0.05]), [len(left), weak.shape[1]])
+    sure = (1 + verifier.group_threshold) / 2
+    probability = np.repeat(np.float32([sure, 0.05]), [len(left), weak.shape[1]])
     scored = ScoredPairs(
         np.concatenate([left, weak[0]]), np.concatenate([right, weak[1]]), probability, probability
     ).replace_pairs(ScoredPairs(none, none, np.empty(0, np.float32), np.empty(0, np.float32)), products)

@@ -11,6 +11,7 @@ flipkart_1050  The sentence is the last level of a category path of two levels o
 grocery        The photos of the set's train split get the name of their class as title, all others have none. The
                sentence is the name of a class; photos of it in `val` and `test` fit, other photos of these do not.
                Photos with a title, and the shop's own pictures, are not judged. Keywords have nothing to read.
+               The encoder was trained with `produce encoder --minutes 25` on two busy cores: 427,000 pairs.
 """
 
 import argparse

@@ -16,7 +16,7 @@ from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.repo_config import RepoConfig
 
-from feature_repo.errors import InvalidInputError, NotFoundError
+from feature_repo.errors import InvalidInputError
 from feature_repo.schema import PRODUCT_ID
 from feature_repo.stores import sources
 
@@ -99,26 +99,15 @@ class DocumentStore(OnlineStore):
         return sorted(documents, key=lambda document: document[1].entity_values[0].string_val)
 
     def _open_index(self, config: RepoConfig) -> "ProductIndex":
-        """Return the index of the encoder version in production; it is opened again when it has changed.
-
-        A store without a recorded version may have one index only.
-        """
-        from feature_repo.index.manifest import FILE, read_manifest
+        """Return the index of the encoder version in production; it is opened again when it has changed."""
+        from feature_repo.index.manifest import read_manifest
         from feature_repo.index.product_index import open_index
-        from feature_repo.index.rows import FOLDER, name_folder
+        from feature_repo.index.production import find_production_folder
 
-        root, version = sources.find_local_folder(config) / FOLDER, sources.read_production_version(config)
-        folders = [file.parent for file in root.glob(f"*/{FILE}")] if version is None else [root / name_folder(version)]
-        if not folders:
-            raise NotFoundError(f"no index under {root}; run: produce index")
-        if len(folders) > 1:
-            raise InvalidInputError(
-                f"{root} has indexes of {len(folders)} encoder versions, and none is recorded as in production; run "
-                "produce embeddings with one of them, which records it"
-            )
+        folder = find_production_folder(sources.find_local_folder(config), sources.read_production_version(config))
         opened = self._opened_index
-        if opened is None or opened.folder != folders[0] or opened.manifest != read_manifest(folders[0], version):
-            opened = self._opened_index = open_index(folders[0], version)
+        if opened is None or opened.folder != folder or opened.manifest != read_manifest(folder):
+            opened = self._opened_index = open_index(folder)
         return opened
 
 
