@@ -5,6 +5,7 @@ names. A deployment whose definitions have not been applied has none, and nothin
 """
 
 import logging
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from feast import FeatureStore, FeatureView, FileSource
@@ -34,7 +35,7 @@ def write_version(store: FeatureStore, encoder_version: str, production_version:
         now: the last event time, with a time zone.
 
     Returns:
-        The number of views.
+        The number of rows of the files that had some to write.
 
     Raises:
         ConflictError: a view was dropped or changed meanwhile.
@@ -44,12 +45,21 @@ def write_version(store: FeatureStore, encoder_version: str, production_version:
     if not found:
         return 0
     _catalog(store).begin_upgrade(production_version)
+    written = 0
+
+    def start_progress(rows: int) -> Callable[[int], object]:
+        nonlocal written
+        written += rows
+        return lambda done: None
+
     for view in found:
         window = TimeWindow(_find_start(view, now), now)
         # Also if its table does not exist yet: the view is empty then, and must be for readers of this version too.
         _catalog(store).register_view(views.stored_view(store.config, view), encoder_version)
-        materialize_view(store.config, online, view, window, encoder_version=encoder_version)
-    return len(found)
+        materialize_view(
+            store.config, online, view, window, encoder_version=encoder_version, start_progress=start_progress
+        )
+    return written
 
 
 def switch_version(store: FeatureStore, encoder_version: str, production_version: str) -> None:

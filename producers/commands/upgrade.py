@@ -54,12 +54,12 @@ def start(
         options = versions.UpgradeOptions(folders[0] or encoder, folders[1], steps)
         costs = cost.estimate(settings, embeddings, before.production_version, version)
         typer.echo(f"{before.production_version} -> {version}: {embeddings.images:,} images and {embeddings.titles:,} ")
-        typer.echo("titles to encode; offline, and about as much again online:")
+        typer.echo("titles to encode; bytes are those of the offline tables, the online store takes about as many:")
         for line in costs:
             typer.echo(line)
         known = [one.seconds for one in costs if one.seconds is not None]
         total = f"{sum(known):,.0f} s" + (" and more" if len(known) < len(costs) else "")
-        size = sum(one.bytes for one in costs) / 1e6
+        size = sum(one.bytes or 0 for one in costs) / 1e6
         typer.echo(f"  in all: {sum(one.rows for one in costs):,} rows, {total}, {size:,.1f} MB")
         after = machine.start(settings, version, options, now=datetime.now(UTC))
     _print_state(after)

@@ -22,14 +22,30 @@ def cache_adapted_vectors(rows: pyarrow.dataset.Dataset, cache: VectorCache, enc
         cache: of the encoder's vectors.
         encoder: one that is not an `AdaptedEncoder` does nothing.
     """
-    if not isinstance(encoder, AdaptedEncoder):
-        return 0
-    source, adapter = cache.of_encoder(encoder.source.version, encoder.source.dim), encoder.adapter
+    return fill_cache(rows, cache, SourceVectors(cache, encoder).map) if isinstance(encoder, AdaptedEncoder) else 0
 
-    def make_vectors(modality: bytes, hashes: Sequence[bytes], titles: Sequence[str]) -> NDArray[np.float32]:
-        vector_map = adapter.image if modality == IMAGE else adapter.text
+
+class SourceVectors:
+    """The cached vectors of the source of an adapted encoder."""
+
+    def __init__(self, cache: VectorCache, encoder: AdaptedEncoder) -> None:
+        """Read the file of a cache, which may be that of the adapted encoder's vectors."""
+        self._cache = cache.of_encoder(encoder.source.version, encoder.source.dim)
+        self._adapter = encoder.adapter
+
+    def has(self, modality: bytes, hashes: Sequence[bytes | None]) -> NDArray[np.bool_]:
+        """Return whether `map` has a vector for each content, bool [n]; False for None."""
+        return self._cache.has(modality, hashes) & (modality != IMAGE or self._adapter.image is not None)
+
+    def map(self, modality: bytes, hashes: Sequence[bytes], titles: Sequence[str]) -> NDArray[np.float32]:
+        """Return the mapped vectors float32 [n, dim] of contents, in their order; NaN where the source has none.
+
+        Args:
+            modality: IMAGE or TITLE.
+            hashes: content hashes of 16 bytes [n]; may be empty.
+            titles: not read.
+        """
+        vector_map = self._adapter.image if modality == IMAGE else self._adapter.text
         if vector_map is None:
-            return np.full((len(hashes), adapter.dim), np.nan, np.float32)
-        return vector_map.transform(source.get(modality, hashes))
-
-    return fill_cache(rows, cache, make_vectors)
+            return np.full((len(hashes), self._adapter.dim), np.nan, np.float32)
+        return vector_map.transform(self._cache.get(modality, hashes))

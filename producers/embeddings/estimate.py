@@ -1,16 +1,24 @@
 """What a run of `produce embeddings` would do now."""
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
+from numpy.typing import NDArray
+
 from feature_repo import schema
 from feature_repo.config import Settings
 from feature_repo.offline import delta
-from producers.embeddings import encoder_check, vector_cache
-from producers.embeddings.plan import plan_encoding, read_changes
+from producers.embeddings import encoder_check, output_store, vector_cache
+from producers.embeddings.adapted_vectors import SourceVectors
+from producers.embeddings.plan import KnownContents, plan_encoding, read_changes
+from producers.embeddings.tower_outputs import TowerOutputs
 from producers.encoders import load
+from producers.encoders.adapted.encoder import AdaptedEncoder
+from producers.encoders.encoder import TowerEncoder
 
 
 @dataclass(frozen=True)
@@ -24,8 +32,8 @@ class EmbeddingEstimate:
     existing: int
     """Catalogue rows that need none: they have their embedding row already, or a later correction replaces them."""
     images: int
-    """Distinct images that would be passed to the encoder, damaged ones included. One without a hash, as if it could
-    not be read, counts for each of its rows."""
+    """Distinct images that would be passed to the encoder, damaged ones included, and those with kept outputs not. One
+    without a hash, as if it could not be read, counts for each of its rows."""
     titles: int
     """Distinct titles that would be passed to the encoder."""
 
@@ -34,6 +42,18 @@ class EmbeddingEstimate:
             f"{self.encoder_version}: {self.rows:,} rows to add to {schema.EMBEDDING_TABLE}, {self.existing:,} encoded "
             f"before\n  {self.images:,} images and {self.titles:,} titles to encode"
         )
+
+
+@dataclass(frozen=True)
+class _Known:
+    """The contents that one of several sources knows."""
+
+    sources: Sequence[KnownContents]
+    """At least one."""
+
+    def has(self, modality: bytes, hashes: Sequence[bytes | None]) -> NDArray[np.bool_]:
+        """Return whether any source knows each content, bool [n]."""
+        return np.any([source.has(modality, hashes) for source in self.sources], axis=0)
 
 
 def estimate_embeddings(
@@ -69,7 +89,13 @@ def estimate_embeddings(
         if not folder.exists():  # opening the cache would create it
             folder = Path(stack.enter_context(TemporaryDirectory()))
         cache = stack.enter_context(vector_cache.open_cache(folder, model.version, model.dim))
-        plan = plan_encoding(settings, changes.new, model.version, cache, has_images=model.has_images)
+        known: list[KnownContents] = [cache]
+        if isinstance(model, AdaptedEncoder):
+            known.append(SourceVectors(cache, model))
+        outputs = settings.local / output_store.FOLDER
+        if isinstance(model, TowerEncoder) and outputs.exists():
+            known.append(TowerOutputs(stack.enter_context(output_store.open_outputs(outputs)), model))
+        plan = plan_encoding(settings, changes.new, model.version, _Known(known), has_images=model.has_images)
     rows = len(plan.reused) + len(plan.encoded)
     return EmbeddingEstimate(
         model.version,

@@ -6,7 +6,9 @@ reads keys and hashes, and by Delta's statistics only of files whose event times
 reads nothing, and any other run reads as much as was added. Rows of other encoders do not count.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +22,15 @@ from feature_repo.schema import CREATED_TIMESTAMP
 from producers.catalogue import row_hash
 from producers.embeddings import existing_rows
 from producers.embeddings.existing_rows import KEY, RowIndices
-from producers.embeddings.vector_cache import IMAGE, TITLE, VectorCache
+from producers.embeddings.vector_cache import IMAGE, TITLE
+
+
+class KnownContents(Protocol):
+    """Says which contents have a vector, or get one without the encoder; a `VectorCache` is one."""
+
+    def has(self, modality: bytes, hashes: Sequence[bytes | None]) -> NDArray[np.bool_]:
+        """Return whether each content hash is known, bool [n]; False for None. `modality` is IMAGE or TITLE."""
+
 
 NOTHING_ENCODED = -1
 """Value of the marker of an encoder whose rows have been deleted."""
@@ -106,7 +116,7 @@ def _catalogue_marker(table_id: object, encoder_version: str) -> str:
 
 
 def plan_encoding(
-    settings: Settings, new: pyarrow.dataset.Dataset, encoder_version: str, cache: VectorCache, *, has_images: bool
+    settings: Settings, new: pyarrow.dataset.Dataset, encoder_version: str, cache: KnownContents, *, has_images: bool
 ) -> EncodingPlan:
     """Decide which catalogue rows need an embedding row, and which of their contents have to be encoded.
 
@@ -117,7 +127,7 @@ def plan_encoding(
         settings: the deployment.
         new: catalogue rows, from `read_changes`; may be empty.
         encoder_version: the encoder, as `name@fingerprint`.
-        cache: of that encoder's vectors; nothing is written to it.
+        cache: of that encoder's vectors, or what will be in it; nothing is written to it.
         has_images: whether the encoder has an image tower; if not, images are ignored.
 
     Returns:
@@ -141,7 +151,7 @@ def plan_encoding(
     return EncodingPlan(needed[~encoded], needed[encoded], is_image_encoded[encoded], is_title_encoded[encoded])
 
 
-def _find_uncached(cache: VectorCache, modality: bytes, hashes: pa.Array) -> NDArray[np.bool_]:
+def _find_uncached(cache: KnownContents, modality: bytes, hashes: pa.Array) -> NDArray[np.bool_]:
     """Return which hashes are not null and have no vector in the cache, bool [n]."""
     is_valid = hashes.is_valid().to_numpy(zero_copy_only=False)
     return is_valid & ~cache.has(modality, hashes.to_pylist())

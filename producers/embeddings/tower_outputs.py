@@ -51,6 +51,13 @@ class TowerOutputs:
         width = self.encoder.image_width if modality == IMAGE else self.encoder.text_width
         return self.store.get(modality, self._fingerprint(modality) or "", hashes, width)
 
+    def has(self, modality: bytes, hashes: Sequence[bytes | None]) -> NDArray[np.bool_]:
+        """Return whether `project` has a vector for each content, bool [n]; False for None."""
+        fingerprint = self._fingerprint(modality)
+        if fingerprint is None:
+            return np.array([hash_ is not None for hash_ in hashes], bool)
+        return self.store.has(modality, fingerprint, hashes)
+
     def project(self, modality: bytes, hashes: Sequence[bytes], titles: Sequence[str]) -> NDArray[np.float32]:
         """Return the vectors float32 [n, dim] of contents whose outputs are kept, in their order; NaN for the others.
 

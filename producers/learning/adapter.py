@@ -18,12 +18,12 @@ from feature_repo.atomic_write import replace_atomically
 from feature_repo.config import Settings
 from feature_repo.errors import ConflictError, InvalidInputError, NotFoundError
 from feature_repo.features.similarity import normalize_rows
+from feature_repo.fusion import SAME_PRODUCT, Space, fuse
 from feature_repo.offline import delta, versions
 from feature_repo.schema import CREATED_TIMESTAMP, EMBEDDING_TABLE, ENCODER_VERSION, EVENT_TIMESTAMP, PRODUCT_ID
 from producers.encoders.adapted.encoder import Adapter, save_adapter
 from producers.encoders.adapted.vector_map import MapKind, VectorMap, fit_map, fit_ridge
 from producers.encoders.checkpoint import NAME_FILE, check_name
-from producers.encoders.whitening import SAME_PRODUCT, Space, fuse
 
 Vectors = NDArray[np.float32]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.compute as pc
 
-from feature_repo import schema
+from feature_repo import run_log, schema
 from feature_repo.config import Settings
 from feature_repo.errors import InvalidInputError
 from feature_repo.index.rows import find_folder
@@ -32,6 +32,8 @@ STEP_OF_TABLE = {
 }
 """The command that writes each derived table."""
 EMBEDDINGS = "embeddings"
+ONLINE = "online"
+"""Name in the run log of writing the rows of a version to the online store."""
 OTHER_STEPS = ("index",)
 """Further commands that follow an encoder version, and may be steps of an upgrade."""
 
@@ -123,7 +125,19 @@ def write_online(settings: Settings, encoder_version: str, production_version: s
     """
     from feature_repo.stores import encoder_views
 
-    encoder_views.write_version(_open_store(settings), encoder_version, production_version, now)
+    with run_log.record_run(settings, ONLINE, now=now) as run:
+        run.set_model(encoder_version)
+        run.add_counts(
+            rows=encoder_views.write_version(_open_store(settings), encoder_version, production_version, now)
+        )
+
+
+def count_online_rows(settings: Settings, encoder_version: str) -> int:
+    """Return the number of offline rows of an encoder version, in the tables that have an online view."""
+    from feature_repo.stores import encoder_views
+
+    names = {view.name for view in encoder_views.list_views(_open_store(settings))}
+    return sum(count_rows(settings, table, encoder_version) for table in schema.ENCODER_TABLES if table in names)
 
 
 def switch_online(settings: Settings, encoder_version: str, production_version: str) -> None:

@@ -20,11 +20,11 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from feature_repo.errors import CorruptDataError, EncoderMismatchError, InvalidInputError
+from feature_repo.fusion import Space
+from feature_repo.image_geometry import Geometry
 from producers.encoders import checkpoint_files, whitening
 from producers.encoders.adapted.vector_map import MapKind, VectorMap
 from producers.encoders.encoder import Encoder, Pixels, Vectors
-from producers.encoders.geometry import Geometry
-from producers.encoders.whitening import Space
 
 MODEL_TYPE = "vitrine_adapter"
 """`model_type` in config.json."""

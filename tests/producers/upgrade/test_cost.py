@@ -14,10 +14,10 @@ from tests.feature_repo.features import world
 NOW = datetime(2026, 9, 1, tzinfo=UTC)
 
 
-def record(step: str, rows: int, seconds: float, ending: str = run_log.DONE) -> RunRecord:
+def record(step: str, rows: int, seconds: float, ending: str = run_log.DONE, **contents: int) -> RunRecord:
     name = cost.ROW_COUNTS.get(step, "rows")
     ended = NOW + timedelta(seconds=seconds)
-    return RunRecord(1, step, None, {}, {name: rows}, {}, NOW, ended, ending, None, "host", 1)
+    return RunRecord(1, step, None, {}, {name: rows, **contents}, {}, NOW, ended, ending, None, "host", 1)
 
 
 def test_a_rate_is_the_median_of_the_latest_runs_that_have_written_rows() -> None:
@@ -25,6 +25,24 @@ def test_a_rate_is_the_median_of_the_latest_runs_that_have_written_rows() -> Non
     runs += [record("tags", 10, seconds) for seconds in (10, 30, 40, 50)] + [record("tags", 10, 1e6)] * 20
     assert cost.read_rates(runs) == {"tags": 3.0}
     assert cost.read_rates([record("catalogue", 10, 20), record("codes", 0, 5)]) == {}
+
+
+def test_a_small_run_tells_nothing_because_it_is_mostly_its_start() -> None:
+    runs = [record("codes", 10, 5)] * 5 + [record("codes", 1_000_000, 100)]
+    assert cost.read_rates(runs) == {"codes": pytest.approx(1e-4)}
+
+
+def test_the_cost_of_a_row_and_that_of_an_encoded_content_are_told_apart() -> None:
+    encoding = record("embeddings", 1000, 60, pictures=800, titles=1000)
+    reusing = record("backfill", 1000, 6, reused=2000)
+    alone = cost.read_rates([encoding])
+    assert alone == {"encoding": pytest.approx(60 / 1800)}
+    assert cost._estimate_encoding(alone, 500, 1000) == pytest.approx(1000 * 60 / 1800)
+    assert cost._estimate_encoding(alone, 500, 0) is None
+    both = cost.read_rates([encoding, reusing])
+    assert both == {"embeddings": pytest.approx(0.006), "encoding": pytest.approx(54 / 1800)}
+    assert cost._estimate_encoding(both, 500, 0) == pytest.approx(3.0)
+    assert cost._estimate_encoding(cost.read_rates([reusing]), 500, 7) is None
 
 
 def test_a_step_writes_what_the_candidate_lacks_of_the_rows_in_production(tmp_path: Path) -> None:
@@ -40,7 +58,7 @@ def test_a_step_writes_what_the_candidate_lacks_of_the_rows_in_production(tmp_pa
         "tags": 34 - 4,
         "codes": 33,
         "interests": 8,
-    }
+    }  # no view is applied, so nothing is written online
     assert found["tags"].seconds is None
     assert "unknown time" in str(found["tags"])
     assert found["codes"].seconds == pytest.approx(0, abs=0.1)
