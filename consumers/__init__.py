@@ -5,6 +5,7 @@
     serving/     feature server over Arrow Flight and HTTP
     ranking/     training set, rankers, metrics, lift
     search/      products for a sentence
+    pairs/       whether two products are the same, answered while the caller waits
     tagging/     quality of the predicted tags
     captions/    quality of the written captions
     cards/       one page for each feature view: meaning, cost, coverage, freshness, drift, lift

@@ -145,6 +145,21 @@ def open_pixels(source: Path | bytes, *, side: int) -> NDArray[np.uint8]:
     return np.asarray(open_image(content, side=side))
 
 
+def check_pixels(content: bytes, max_pixels: int) -> None:
+    """Raise UnusableImageError if the header of an image gives more pixels. What has no readable header passes.
+
+    Args:
+        content: the encoded bytes. No pixel is decoded.
+        max_pixels: largest width times height, inclusive.
+    """
+    try:
+        width, height = Image.open(BytesIO(content), formats=FORMATS).size
+    except Exception:  # decoding says what is wrong
+        return
+    if width * height > max_pixels:
+        raise UnusableImageError(TOO_LARGE, f"{width} x {height} pixels, at most {max_pixels:,} are decoded")
+
+
 def min_decoded_side(side: int) -> int:
     """Return the smallest side in pixels at which an image that will be resized to `side` pixels is decoded.
 

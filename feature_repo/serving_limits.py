@@ -33,6 +33,28 @@ class ServingLimits:
 
 
 @dataclass(frozen=True)
+class PairLimits:
+    """How much one server process accepts of requests for pairs. All bounds are inclusive."""
+
+    max_pairs: int = 32
+    """Largest number of pairs in one request."""
+    max_picture_bytes: int = 2 * 2**20
+    """Largest encoded picture, in bytes."""
+    max_picture_pixels: int = 16_000_000
+    """Largest width times height of a picture, as its header gives them; 48 MB as decoded RGB."""
+    max_request_bytes: int = 8 * 2**20
+    """Size of the largest accepted request, in bytes; base64 makes four bytes of three."""
+    workers: int = 8
+    """Requests whose pictures are decoded, or that wait for a batch, at the same time, each in a thread."""
+    queue_size: int = 56
+    """Requests that may wait for a worker. The server rejects further requests at once, over HTTP with status 429."""
+    max_batch_pairs: int = 32
+    """Pairs that are scored together, except that all pairs of one request are."""
+    batch_wait_seconds: float = 0.002
+    """How long the first request of a batch waits for others, in seconds."""
+
+
+@dataclass(frozen=True)
 class ConnectionLimits:
     """What one HTTP connection may send and hold, and how many there may be. All bounds are inclusive.
 

@@ -21,6 +21,8 @@ from feature_repo.serving_limits import ConnectionLimits, ServingLimits
 from feature_repo.table_options import with_table_options
 
 if TYPE_CHECKING:
+    from consumers.serving.metrics import Metrics
+    from consumers.serving.pairs import PairExecutor
     from feature_repo.auth import ServerAccess
     from feature_repo.table_format import TableFormat
 
@@ -91,6 +93,10 @@ def serve(
     log_served_one_in: Annotated[
         int, typer.Option(min=1, help="With --log-served: log one row of every N reads of a view.")
     ] = 1_000,
+    towers: Annotated[
+        Path | None,
+        typer.Option(help="Folder that `produce export --with-verifier` wrote: score pairs of products at /v1/pairs."),
+    ] = None,
     watch: Annotated[
         str | None,
         typer.Option(help="Run the freshness, drift and consistency checks at this interval (5m). See /status."),
@@ -140,6 +146,7 @@ def serve(
         refresh_seconds=refresh,
         log_served=log_served,
         log_served_one_in=log_served_one_in,
+        towers=towers,
         watch=watch,
         objectives=objectives,
         impressions=impressions,
@@ -166,6 +173,7 @@ class _ServeOptions:
     refresh_seconds: float
     log_served: Path | None
     log_served_one_in: int
+    towers: Path | None
     watch: str | None
     objectives: Path | None
     impressions: Path | None
@@ -278,6 +286,7 @@ def _serve(options: _ServeOptions, on_ready: Callable[[dict[str, str]], None]) -
         stream = stack.enter_context(_open_stream(options.access_log))
         if options.log_served is not None:
             table.on_read = stack.enter_context(ServedLog(options.log_served, options.log_served_one_in))
+        pairs = None if options.towers is None else _open_pairs(options, options.towers, metrics)
         reader = stack.enter_context(OnlineReader.from_table(table, refresh=options.refresh_seconds))
         server.serve(
             RequestExecutor(reader, limits=options.limits, metrics=metrics, access_log=AccessLog(stream)),
@@ -287,8 +296,41 @@ def _serve(options: _ServeOptions, on_ready: Callable[[dict[str, str]], None]) -
             http_port=None if options.http_port < 0 else options.http_port,
             shutdown=shutdown,
             connections=options.connections,
+            pairs=pairs,
             on_ready=on_ready,
         )
+
+
+def _open_pairs(options: _ServeOptions, towers: Path, metrics: "Metrics") -> "PairExecutor":
+    """Return what scores pairs by an export, with products of the index of `produce groups`.
+
+    Raises:
+        NotFoundError: the folder is no export, or has no pair verifier.
+        CorruptDataError: a file of the export is damaged.
+    """
+    from feature_repo.extras import require
+
+    require("search", "onnxruntime", "tokenizers", "PIL", "sklearn", "faiss")
+    require("rank", "lightgbm")
+    from consumers.pairs.products import IndexedProductReader
+    from consumers.pairs.scoring import PairScorer
+    from consumers.serving.pairs import PairExecutor, open_verifier
+    from feature_repo.exported.encoder import open_encoder
+    from feature_repo.index.rows import find_group_folder
+    from feature_repo.serving_limits import PairLimits
+
+    encoder = open_encoder(towers, threads=1)
+    verifier = open_verifier(towers, encoder)
+    if verifier is None:
+        raise NotFoundError(f"{towers}: no pair verifier; run: produce export --with-verifier --output {towers}")
+    folder = find_group_folder(options.deployment, verifier.version)
+    return PairExecutor(
+        PairScorer(encoder, verifier),
+        IndexedProductReader(folder, encoder.encoder_version, refresh_seconds=options.refresh_seconds),
+        limits=PairLimits(),
+        deadline_seconds=options.limits.deadline_seconds,
+        metrics=metrics,
+    )
 
 
 def _print_addresses(addresses: list[dict[str, str]]) -> None:

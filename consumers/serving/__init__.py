@@ -5,6 +5,9 @@
     errors.py         error codes of both protocols, and the code of each error class
     executor.py       executes requests: deadline, access log, counts
     workers.py        a few threads with a bounded queue
+    pair_request.py   a request for pairs, parsed from JSON and checked
+    pairs.py          answers requests for pairs: products read, scored in batches across requests
+    pair_routes.py    pairs over HTTP
     flight.py         Arrow Flight server
     http.py           HTTP application: routes, JSON and Arrow streams
     access.py         which HTTP requests are answered: token, a browser's session, size of a body

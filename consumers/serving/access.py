@@ -32,17 +32,26 @@ class AccessMiddleware:
             page without it is sent to the sign-in.
         max_body_bytes: largest accepted body in bytes, inclusive. A larger one gets 413 and is not read to its end; so
             does a Content-Length that is not a number.
+        body_limits: the same for some paths.
         metrics: counts the requests without the token.
     """
 
     def __init__(
-        self, app: ASGIApp, *, access: ServerAccess, sessions: SessionSigner, max_body_bytes: int, metrics: Metrics
+        self,
+        app: ASGIApp,
+        *,
+        access: ServerAccess,
+        sessions: SessionSigner,
+        max_body_bytes: int,
+        body_limits: Mapping[str, int],
+        metrics: Metrics,
     ) -> None:
         self._app = app
         self._access = access
         self._sessions = sessions
         self._metrics = metrics
         self._max_body_bytes = max_body_bytes
+        self._body_limits = body_limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer an unauthorized or too long request, and pass every other one to the application.
@@ -67,10 +76,11 @@ class AccessMiddleware:
         if not is_open:
             scope.setdefault("state", {})[AUTHORIZED] = True
         content_length = headers.get(b"content-length", "0")
-        if not content_length.isdigit() or int(content_length) > self._max_body_bytes:
-            await _send_error(send, self._body_too_long())
+        max_bytes = self._body_limits.get(path, self._max_body_bytes)
+        if not content_length.isdigit() or int(content_length) > max_bytes:
+            await _send_error(send, _body_too_long(max_bytes))
             return
-        await self._app(scope, self._limit(receive), send)
+        await self._app(scope, _limit(receive, max_bytes), send)
 
     def _is_authorized(self, path: str, headers: Mapping[bytes, str]) -> bool:
         """Return whether a request has the token or, outside /v1, the session of a browser that has signed in."""
@@ -78,24 +88,24 @@ class AccessMiddleware:
             return True
         return not path.startswith(_API) and self._sessions.is_valid(find_session(headers.get(b"cookie")), _now())
 
-    def _limit(self, receive: Receive) -> Receive:
-        """`receive` that counts the bytes of a body, for bodies without a Content-Length."""
-        received_bytes = 0
 
-        async def receive_counted() -> Message:
-            nonlocal received_bytes
-            message = await receive()
-            received_bytes += len(message.get("body", b""))
-            if received_bytes > self._max_body_bytes:
-                raise self._body_too_long()
-            return message
+def _limit(receive: Receive, max_bytes: int) -> Receive:
+    """`receive` that counts the bytes of a body, for bodies without a Content-Length."""
+    received_bytes = 0
 
-        return receive_counted
+    async def receive_counted() -> Message:
+        nonlocal received_bytes
+        message = await receive()
+        received_bytes += len(message.get("body", b""))
+        if received_bytes > max_bytes:
+            raise _body_too_long(max_bytes)
+        return message
 
-    def _body_too_long(self) -> RequestError:
-        return RequestError(
-            ErrorCode.INVALID_ARGUMENT, f"a request body may have at most {self._max_body_bytes:,} bytes", status=413
-        )
+    return receive_counted
+
+
+def _body_too_long(max_bytes: int) -> RequestError:
+    return RequestError(ErrorCode.INVALID_ARGUMENT, f"a request body may have at most {max_bytes:,} bytes", status=413)
 
 
 async def _send_to_sign_in(send: Send, wanted: str) -> None:

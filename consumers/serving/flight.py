@@ -5,7 +5,8 @@
     do_exchange  the same for many requests on one open stream, which saves the setup of a call for each request. The
                  app_metadata of each message is a request; batches, as above, answer it: as many rows as the request
                  has candidates. A stream is for one feature service, because all its batches have one schema. A failed
-                 request ends the stream with its error.
+                 request ends the stream with its error. With the path `pairs` as descriptor the requests are for
+                 pairs (pair_request.py), and one batch answers each.
 
 A response is split so that no message is longer than response.MAX_MESSAGE_BYTES: gRPC's clients in Go, Java and other
 languages refuse a message of more than 4 MiB by default.
@@ -15,20 +16,25 @@ request in the access log. Flight's other methods return UNIMPLEMENTED.
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.flight as flight
 
 from consumers.serving.errors import ErrorCode, RequestError
-from consumers.serving.executor import RequestExecutor
+from consumers.serving.executor import RequestContext, RequestExecutor
 from consumers.serving.response import FeatureResponse, split_batch, to_ipc
 from feature_repo.auth import ServerAccess
 from feature_repo.errors import UnavailableError
 
+if TYPE_CHECKING:
+    from consumers.serving.pairs import PairExecutor
+
 PROTOCOL = "flight"
+PAIRS_PATH = [b"pairs"]
+"""Descriptor of a stream of requests for pairs."""
 _MIDDLEWARE = "call"
 _METHODS = (flight.FlightMethod.DO_GET, flight.FlightMethod.DO_EXCHANGE)
 _ERRORS = {
@@ -42,6 +48,10 @@ _ERRORS = {
 """pyarrow's error for each code; FlightServerError for the others."""
 
 
+_Answer = Callable[[pa.Buffer, RequestContext], tuple[list[pa.RecordBatch], pa.Buffer | None]]
+"""Answers a request by batches, and by the app_metadata of the first."""
+
+
 class FlightServer(flight.FlightServerBase):
     """Serves in threads of its own as soon as it is created, until `shutdown()`. `serve()` waits for that.
 
@@ -50,13 +60,16 @@ class FlightServer(flight.FlightServerBase):
             `do_exchange` that may be open; calls of `do_get` do not count.
         access: host, token and certificate.
         port: port to listen on; 0 takes any free one, which the attribute `port` then holds.
+        pairs: answers requests for pairs, the caller closes it; None refuses them.
 
     Raises:
         UnavailableError: it cannot listen: the port is taken, the host is not an address of this machine, or the
             certificate's files cannot be used.
     """
 
-    def __init__(self, executor: RequestExecutor, access: ServerAccess, port: int) -> None:
+    def __init__(
+        self, executor: RequestExecutor, access: ServerAccess, port: int, pairs: "PairExecutor | None" = None
+    ) -> None:
         certificate = access.certificate
         host = f"[{access.host}]" if ":" in access.host else access.host
         try:
@@ -73,6 +86,7 @@ class FlightServer(flight.FlightServerBase):
                 "port, give another --flight-port, or -1 to serve without Flight"
             ) from error
         self._executor = executor
+        self._pairs = pairs
         self._free_streams = threading.BoundedSemaphore(executor.limits.max_streams)
 
     def do_get(self, context: Any, ticket: Any) -> Any:
@@ -94,7 +108,7 @@ class FlightServer(flight.FlightServerBase):
 
         Args:
             context: the call, with its headers.
-            descriptor: not used; each request names its service.
+            descriptor: the path PAIRS_PATH for pairs; otherwise it is not used, because each request names its service.
             reader: the requests. All must have the same result columns as the first, so in practice the same service.
             writer: gets the batches of each request.
 
@@ -103,7 +117,7 @@ class FlightServer(flight.FlightServerBase):
                 errors.py lists the subclass for each cause.
         """
         with _flight_errors(), self._open_stream():
-            self._exchange(context, reader, writer)
+            self._exchange(context, self._choose_answer(descriptor), reader, writer)
 
     @contextmanager
     def _open_stream(self) -> Iterator[None]:
@@ -117,11 +131,20 @@ class FlightServer(flight.FlightServerBase):
         finally:
             self._free_streams.release()
 
-    def _exchange(self, context: Any, reader: Any, writer: Any) -> None:
+    def _choose_answer(self, descriptor: Any) -> _Answer:
+        """Return what answers the requests of a stream."""
+        if descriptor.path != PAIRS_PATH:
+            return lambda data, context: self._executor.execute(data, context, _to_chunks)
+        if self._pairs is None:
+            raise RequestError(ErrorCode.UNIMPLEMENTED, "this server scores no pairs; it was started without --towers")
+        pairs = self._pairs
+        return lambda data, context: ([pairs.execute(data, context, lambda batch: batch)], None)
+
+    def _exchange(self, context: Any, answer: _Answer, reader: Any, writer: Any) -> None:
         schema = None
         while (data := _read_request(reader)) is not None:
             with self._executor.track(PROTOCOL, _request_id(context)) as request_context:
-                batches, user = self._executor.execute(data, request_context, _to_chunks)
+                batches, user = answer(data, request_context)
                 if schema is None:
                     schema = batches[0].schema
                     writer.begin(schema)

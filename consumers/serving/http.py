@@ -22,7 +22,7 @@ import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -43,7 +43,21 @@ from feature_repo.web import sign_in
 from feature_repo.web.pages import Pages
 from feature_repo.web.sessions import SessionSigner
 
+if TYPE_CHECKING:
+    from consumers.serving.pairs import PairExecutor
+
 PROTOCOL = "http"
+_CODES = (
+    ErrorCode.INVALID_ARGUMENT,
+    ErrorCode.NOT_FOUND,
+    ErrorCode.ABORTED,
+    ErrorCode.UNAUTHENTICATED,
+    ErrorCode.RESOURCE_EXHAUSTED,
+    ErrorCode.DEADLINE_EXCEEDED,
+    ErrorCode.UNAVAILABLE,
+    ErrorCode.INTERNAL,
+)
+"""Codes of the responses to requests."""
 _ERROR_SCHEMA = {
     "type": "object",
     "properties": {"error": {"type": "string"}, "message": {"type": "string"}},
@@ -52,13 +66,19 @@ _ERROR_SCHEMA = {
 
 
 def create_app(
-    executor: RequestExecutor, access: ServerAccess, *, routers: Sequence[APIRouter] = (), pages: Pages | None = None
+    executor: RequestExecutor,
+    access: ServerAccess,
+    *,
+    pairs: "PairExecutor | None" = None,
+    routers: Sequence[APIRouter] = (),
+    pages: Pages | None = None,
 ) -> FastAPI:
-    """Return the HTTP application. The caller serves it, and closes the executor.
+    """Return the HTTP application. The caller serves it, and closes the executors.
 
     Args:
         executor: answers the requests.
         access: the token that every route needs, except those in OPEN_PATHS. Its host and certificate are not used.
+        pairs: answers requests for pairs; without it there is no such route.
         routers: further routes, such as the status page's. They need the token too.
         pages: templates and assets of the pages among them; None: only the sign-in is a page.
     """
@@ -73,6 +93,12 @@ def create_app(
     )
     app.include_router(_feature_routes(executor))
     app.include_router(_monitoring_routes(executor))
+    body_limits = {}
+    if pairs is not None:
+        from consumers.serving import pair_routes  # needs the extras that score pairs
+
+        app.include_router(pair_routes.create_router(executor, pairs))
+        body_limits[pair_routes.PATH] = pairs.limits.max_request_bytes
     for router in routers:
         app.include_router(router)
     app.include_router(index_page.create_router(app))
@@ -83,6 +109,7 @@ def create_app(
         access=access,
         sessions=sessions,
         max_body_bytes=executor.max_request_bytes,
+        body_limits=body_limits,
         metrics=executor.metrics,
     )
     app.add_exception_handler(RequestError, _respond_to_error)
@@ -92,16 +119,6 @@ def create_app(
 
 def _feature_routes(executor: RequestExecutor) -> APIRouter:
     router = APIRouter()
-    codes = (
-        ErrorCode.INVALID_ARGUMENT,
-        ErrorCode.NOT_FOUND,
-        ErrorCode.ABORTED,
-        ErrorCode.UNAUTHENTICATED,
-        ErrorCode.RESOURCE_EXHAUSTED,
-        ErrorCode.DEADLINE_EXCEEDED,
-        ErrorCode.UNAVAILABLE,
-        ErrorCode.INTERNAL,
-    )
 
     @router.post(
         "/v1/features",
@@ -118,9 +135,7 @@ def _feature_routes(executor: RequestExecutor) -> APIRouter:
                         ARROW: {"schema": {"type": "string"}},
                     },
                 },
-                **{str(code.value): _error_response(code.name) for code in codes},
-                "408": _error_response("The body did not arrive in time."),
-                "413": _error_response("The body is too long."),
+                **describe_errors(),
             },
         },
     )
@@ -128,7 +143,7 @@ def _feature_routes(executor: RequestExecutor) -> APIRouter:
         """Return the features of a user and candidates."""
         wants_arrow = ARROW in request.headers.get("accept", "")
         with executor.track(PROTOCOL, request.headers.get("x-request-id")) as context:
-            data = await _read_body(request, executor.limits.deadline_seconds)
+            data = await read_body(request, executor.limits.deadline_seconds)
             body = await executor.execute_async(data, context, _to_arrow if wants_arrow else _to_json)
         return Response(
             body, media_type=ARROW if wants_arrow else "application/json", headers={"x-request-id": context.id}
@@ -169,7 +184,7 @@ def _monitoring_routes(executor: RequestExecutor) -> APIRouter:
     return router
 
 
-async def _read_body(request: Request, timeout_seconds: float) -> bytes:
+async def read_body(request: Request, timeout_seconds: float) -> bytes:
     """Return the request's body.
 
     Raises:
@@ -221,8 +236,12 @@ _RESPONSE_SCHEMA = {
 }
 
 
-def _error_response(description: str) -> dict[str, Any]:
-    return {"description": description, "content": {"application/json": {"schema": _ERROR_SCHEMA}}}
+def describe_errors() -> dict[str, Any]:
+    """Return the error responses of a route that answers requests, by status, as OpenAPI has them."""
+    texts = {code.value: code.name for code in _CODES}
+    texts |= {408: "The body did not arrive in time.", 413: "The body is too long."}
+    content = {"application/json": {"schema": _ERROR_SCHEMA}}
+    return {str(status): {"description": text, "content": content} for status, text in texts.items()}
 
 
 def _respond_to_error(request: Request, error: Exception) -> Response:

@@ -17,7 +17,8 @@ class Metrics:
     """The metrics of one server process. `registry` is what `/metrics` shows.
 
     The other attributes are the metrics: `requests`, `seconds` and `in_work` of requests, `candidates` by feature
-    service, `rows` by view and status, open `connections` and those `refused` over HTTP, `descriptors` of the process.
+    service, `rows` by view and status, `pairs` and their `pair_batches`, open `connections` and those `refused` over
+    HTTP, `descriptors` of the process.
 
     Args:
         shared: the folder of all processes' figures, which SHARED_FOLDER_VARIABLE must name too; `registry` then shows
@@ -51,6 +52,10 @@ class Metrics:
             "Rows in responses by view and status: present, stale, absent, failed.",
             ["view", "status"],
             registry=own,
+        )
+        self.pairs = Counter("vitrine_serving_pairs", "Pairs of products in answered requests.", registry=own)
+        self.pair_batches = Counter(
+            "vitrine_serving_pair_batches", "Batches in which pairs of several requests were scored.", registry=own
         )
         self.in_work = Gauge(
             "vitrine_serving_in_work",

@@ -62,7 +62,7 @@ def parse_request(data: bytes | memoryview, max_product_ids: int) -> FeatureRequ
     try:
         request = FeatureRequest.model_validate_json(bytes(data))
     except ValidationError as error:
-        raise InvalidInputError(_describe(error)) from None
+        raise InvalidInputError(describe_fault(error)) from None
     if len(request.product_ids) > max_product_ids:
         raise InvalidInputError(
             f"product_ids: {len(request.product_ids):,} candidates; a request may have at most {max_product_ids:,}"
@@ -202,7 +202,7 @@ def _check_served(request: FeatureRequest, join_keys: set[str], on_demand: tuple
         )
 
 
-def _describe(error: ValidationError) -> str:
+def describe_fault(error: ValidationError) -> str:
     """Return the place and text of the first fault, without the input, which may be long or hostile."""
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     path = ".".join(str(step)[:40] for step in first["loc"])

@@ -4,6 +4,7 @@ import gc
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from fastapi import APIRouter
 
@@ -17,6 +18,9 @@ from feature_repo import memory
 from feature_repo.auth import ServerAccess
 from feature_repo.serving_limits import ConnectionLimits
 from feature_repo.web.pages import Pages
+
+if TYPE_CHECKING:
+    from consumers.serving.pairs import PairExecutor
 
 FLIGHT_GRACE_SECONDS = 1.0
 """Time in which Flight may send finished responses at the shutdown. Streams still open after it are ended."""
@@ -36,11 +40,12 @@ def serve(
     http_port: int | None,
     shutdown: Shutdown,
     connections: ConnectionLimits | None = None,
+    pairs: "PairExecutor | None" = None,
     routers: Sequence[APIRouter] = (),
     pages: Pages | None = None,
     on_ready: Callable[[dict[str, str]], None] = lambda addresses: None,
 ) -> None:
-    """Serve until the shutdown, finish the requests in progress, and close the executor.
+    """Serve until the shutdown, finish the requests in progress, and close the executors.
 
     First one request is sent to each feature service, so that the first caller need not wait for what loads late. If
     that fails, the server starts all the same.
@@ -53,6 +58,7 @@ def serve(
         shutdown: from `graceful_shutdown`.
         connections: bounds of HTTP connections; None takes the defaults. `request_seconds` follows the executor's
             deadline.
+        pairs: answers requests for pairs; None refuses them.
         routers: further HTTP routes; not used without HTTP.
         pages: templates and assets of the pages among them; None: only the sign-in is a page.
         on_ready: called once, when callers can connect, with the addresses by protocol: "flight", such as
@@ -64,9 +70,11 @@ def serve(
     descriptors.raise_descriptor_limit()
     memory.keep_freed()
     executor.lookup.warm_up()
+    if pairs is not None:
+        pairs.warm_up()
     gc.collect()
     gc.freeze()  # later collections skip what is imported and warm; scanning it would delay requests
-    flight = None if flight_port is None else FlightServer(executor, access, flight_port)
+    flight = None if flight_port is None else FlightServer(executor, access, flight_port, pairs)
     is_tls = access.certificate is not None
     addresses = {} if flight is None else {"flight": f"grpc{'+tls' if is_tls else ''}://{access.host}:{flight.port}"}
     closed = threading.Event()
@@ -80,7 +88,7 @@ def serve(
             return
         scheme = "https" if is_tls else "http"
         http = HttpServer(
-            create_app(executor, access, routers=routers, pages=pages),
+            create_app(executor, access, pairs=pairs, routers=routers, pages=pages),
             access,
             http_port,
             limits=(connections or ConnectionLimits()).for_deadline(executor.limits.deadline_seconds),
@@ -96,6 +104,8 @@ def serve(
         if closing is not None:
             closing.start()
         executor.close()
+        if pairs is not None:
+            pairs.close()
         if closing is not None:
             closing.join(FLIGHT_GRACE_SECONDS)
 

@@ -32,6 +32,9 @@ INDEX_ROWS = pa.schema(
 )
 """One row for each indexed product version."""
 
+PICTURE = "picture"
+"""Array of a segment of an index of `produce groups`: the numbers of `describe_picture`, NaN without a usable picture.
+"""
 TEXTURES = "texture"
 """Array of a segment: descriptions of the pictures' texture, float16 [rows, width], NaN without a picture."""
 WORDS = "words"
@@ -42,6 +45,11 @@ picture."""
 def find_folder(settings: Settings, encoder_version: str) -> Path:
     """Return the folder of the index of an encoder version; it may not exist yet."""
     return settings.local / FOLDER / name_folder(encoder_version)
+
+
+def find_group_folder(settings: Settings, verifier_version: str) -> Path:
+    """Return the folder of the index of a pair verifier; it may not exist yet."""
+    return settings.local / GROUP_FOLDER / verifier_version
 
 
 def name_folder(encoder_version: str) -> str:

@@ -5,6 +5,9 @@ from typing import Annotated
 
 import typer
 
+from feature_repo import config
+from feature_repo.console import StoreOption
+
 
 def export(
     encoder: Annotated[
@@ -27,13 +30,20 @@ def export(
             show_default="random ones",
         ),
     ] = None,
+    with_verifier: Annotated[
+        bool,
+        typer.Option("--with-verifier", help="Export the newest pair verifier of this encoder, too."),
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Random seed of the random probes.")] = 0,
+    store: StoreOption = None,
 ) -> None:
-    """Export both towers as ONNX in a Triton model repository; their outputs have unit length.
+    """Export an encoder as ONNX in a Triton model repository, with all that a reader without torch needs.
 
-    The export fails if a tower's vectors differ from those of torch: the cosine must be at least 0.9999 for every
-    probe. Needs the extra `export`.
+    The export fails if vectors differ from those of torch: the cosine must be at least 0.9999 for every probe. Needs
+    the extra `export`.
     """
+    from feature_repo.pairs.verifier import FOLDER
     from producers.learning.export import export_encoder
 
-    typer.echo(export_encoder(encoder, output, format=format, data=data, seed=seed))
+    verifiers = config.load(store).local / FOLDER if with_verifier else None
+    typer.echo(export_encoder(encoder, output, format=format, data=data, seed=seed, verifiers=verifiers))

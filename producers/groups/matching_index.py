@@ -21,7 +21,7 @@ from feature_repo.errors import VitrineError
 from feature_repo.index import update
 from feature_repo.index.manifest import read_manifest
 from feature_repo.index.product_index import ProductIndex, open_index
-from feature_repo.index.rows import GROUP_FOLDER
+from feature_repo.index.rows import GROUP_FOLDER, PICTURE, find_group_folder
 from feature_repo.index.update import IndexedProducts
 from feature_repo.offline.versions import read_gone_products
 from feature_repo.pairs.metric import PairMetric
@@ -42,8 +42,6 @@ TABLES = (schema.CATALOGUE_TABLE, schema.EMBEDDING_TABLE)
 SOURCES = (*TABLES, schema.ACTIVE_TABLE)
 SEARCHED = tuple(f"{name}_vector" for name in CANDIDATE_SPACES)
 """The vectors by which candidates are found; that of the space `picture` depends on the verifier."""
-PICTURE = "picture"
-"""Array: the numbers of `describe_picture`, NaN without a usable picture."""
 DIGEST = "digest"
 """Array: the digest of `group_rows.hash_inputs`."""
 FEATURE_COLUMNS = (PRODUCT_ID, "title", "brand", "category", "price", schema.SELLER_ID, "image_hash")
@@ -68,7 +66,7 @@ def update_matching_index(
     Raises:
         NotFoundError: a table is missing, or no product has vectors.
     """
-    folder = settings.local / GROUP_FOLDER / verifier.version
+    folder = find_group_folder(settings, verifier.version)
     try:
         index: ProductIndex | None = open_index(folder, encoder_version)
     except VitrineError:  # there is none, or it is damaged

@@ -4,7 +4,7 @@ import io
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +16,7 @@ from consumers.serving.flight import FlightServer
 from consumers.serving.http import create_app
 from consumers.serving.http_server import HttpServer
 from consumers.serving.metrics import Metrics
+from consumers.serving.pairs import PairExecutor
 from feature_repo import definitions
 from feature_repo.auth import ServerAccess
 from feature_repo.config import Settings
@@ -58,6 +59,7 @@ def serving(
     limits: ServingLimits | None = None,
     connections: ConnectionLimits | None = None,
     now: datetime | None = None,
+    open_pairs: Callable[[Metrics], PairExecutor] | None = None,
 ) -> Iterator[Served]:
     """Serve both protocols on free ports."""
     log, access = io.StringIO(), access or ServerAccess()
@@ -68,10 +70,11 @@ def serving(
         access_log=AccessLog(log),
         clock=lambda: now or datetime.now(UTC),
     )
-    flight = FlightServer(executor, access, 0)
+    pairs = None if open_pairs is None else open_pairs(executor.metrics)
+    flight = FlightServer(executor, access, 0, pairs)
     started = threading.Event()
     http = HttpServer(
-        create_app(executor, access),
+        create_app(executor, access, pairs=pairs),
         access,
         0,
         limits=connections or ConnectionLimits(),
@@ -95,3 +98,5 @@ def serving(
         thread.join()
         flight.shutdown()
         executor.close()
+        if pairs is not None:
+            pairs.close()

@@ -1,0 +1,8 @@
+"""Whether two products are the same, answered while the caller waits. Needs an export of the encoder, and no torch.
+
+    products.py  what is known of a product: from the index by its id, or given by a caller
+    scoring.py   the probability and the reasons of pairs
+    batching.py  the pairs of several requests scored together
+
+Nothing of a request is stored or logged.
+"""

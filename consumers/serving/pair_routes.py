@@ -1,0 +1,91 @@
+"""Pairs over HTTP.
+
+POST /v1/pairs   a request (pair_request.py) as JSON. With `Accept: application/vnd.apache.arrow.stream` the response
+                 body is an Arrow IPC stream, as pairs.py describes it; otherwise it is JSON.
+"""
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from consumers.serving.executor import RequestExecutor
+from consumers.serving.http import PROTOCOL, describe_errors, read_body
+from consumers.serving.pair_request import request_schema
+from consumers.serving.pairs import PairExecutor, to_json_response
+from consumers.serving.response import ARROW, to_ipc
+from feature_repo.pairs.verifier import REASONS
+
+PATH = "/v1/pairs"
+
+_NUMBER = {"type": ["number", "null"]}
+_RESPONSE_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "encoder_version": {"type": "string"},
+        "verifier_version": {"type": "string"},
+        "pairs": {
+            "type": "array",
+            "description": "One object for each pair, in the order of the request.",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "probability": {"type": "number", "description": "That both are the same product; calibrated."},
+                    "is_same": {"type": "boolean"},
+                    "reasons": {
+                        "type": "object",
+                        "description": "What each adds to the log-odds; null is a veto.",
+                        "properties": dict.fromkeys(REASONS, _NUMBER),
+                    },
+                    "vetoes": {
+                        "type": "array",
+                        "description": "Measures that both products state differently.",
+                        "items": {"type": "string"},
+                    },
+                },
+                "required": ["probability", "is_same", "reasons", "vetoes"],
+            },
+        },
+    },
+    "required": ["encoder_version", "verifier_version", "pairs"],
+}
+
+
+def create_router(executor: RequestExecutor, pairs: PairExecutor) -> APIRouter:
+    """Return the route. The caller closes both executors.
+
+    Args:
+        executor: logs and counts the requests.
+        pairs: answers them.
+    """
+    router = APIRouter()
+
+    @router.post(
+        PATH,
+        openapi_extra={
+            "requestBody": {
+                "required": True,
+                "content": {"application/json": {"schema": request_schema(pairs.limits)}},
+            },
+            "responses": {
+                "200": {
+                    "description": "The answers.",
+                    "content": {
+                        "application/json": {"schema": _RESPONSE_SCHEMA},
+                        ARROW: {"schema": {"type": "string"}},
+                    },
+                },
+                **describe_errors(),
+            },
+        },
+    )
+    async def score_pairs(request: Request) -> Response:
+        """Return the probability that two products are the same, and its reasons."""
+        wants_arrow = ARROW in request.headers.get("accept", "")
+        with executor.track(PROTOCOL, request.headers.get("x-request-id")) as context:
+            data = await read_body(request, executor.limits.deadline_seconds)
+            body = await pairs.execute_async(data, context, to_ipc if wants_arrow else to_json_response)
+        return Response(
+            bytes(body), media_type=ARROW if wants_arrow else "application/json", headers={"x-request-id": context.id}
+        )
+
+    return router

@@ -1,0 +1,220 @@
+"""Answers requests for pairs: parsed, read, scored in batches across requests, and written as Arrow or JSON.
+
+The response has one row for each pair, in the order of the request:
+
+    probability                            float32, that both are the same product; calibrated, 0 after a veto
+    is_same                                bool, whether it reaches the threshold that the verifier was trained to
+    reason_image, reason_title, ...        float32, what each adds to the log-odds; minus infinity is a veto
+    vetoes                                 list<string>, measures that both products state differently
+    encoder_version, verifier_version      string, the same in each row
+"""
+
+from collections.abc import Callable, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import TypeVar
+
+import pyarrow as pa
+from PIL import Image
+from pydantic_core import to_json
+
+from consumers.pairs.batching import PairBatcher
+from consumers.pairs.products import IndexedProductReader, KnownProduct, describe_product
+from consumers.pairs.scoring import PairScorer, ScoredPair
+from consumers.serving.executor import RequestContext
+from consumers.serving.metrics import Metrics
+from consumers.serving.pair_request import PairedProduct, PairRequest, parse_request
+from consumers.serving.workers import WorkerPool
+from feature_repo.errors import InvalidInputError, NotFoundError
+from feature_repo.exported.encoder import ExportedEncoder
+from feature_repo.pairs.verifier import FOLDER, REASONS, PairVerifier, load_verifier
+from feature_repo.serving_limits import PairLimits
+
+SERVICE = "pairs"
+"""What the access log names as the service of a request for pairs."""
+
+Result = TypeVar("Result")
+
+
+class PairExecutor:
+    """Answers requests for pairs. Safe to share between threads and an event loop; its threads run until `close`.
+
+    Args:
+        scorer: scores pairs.
+        reader: reads products by their ids; None refuses ids.
+        limits: how much a request may have, and how many are processed and may wait.
+        deadline_seconds: time allowed for one request.
+        metrics: counts pairs and batches.
+    """
+
+    def __init__(
+        self,
+        scorer: PairScorer,
+        reader: IndexedProductReader | None,
+        *,
+        limits: PairLimits,
+        deadline_seconds: float,
+        metrics: Metrics,
+    ) -> None:
+        self.limits = limits
+        self._scorer = scorer
+        self._reader = reader
+        self._deadline_seconds = deadline_seconds
+        self._metrics = metrics
+        self._pool = WorkerPool(limits.workers, limits.queue_size, metrics.in_work, name="pairs")
+        self._batcher = PairBatcher(
+            scorer.score,
+            max_pairs=limits.max_batch_pairs,
+            wait_seconds=limits.batch_wait_seconds,
+            on_batch=lambda pairs: metrics.pair_batches.inc(),
+        )
+
+    def warm_up(self) -> None:
+        """Score one pair, so that the first caller does not wait for what loads late.
+
+        Raises:
+            CorruptDataError: a file of the export is damaged.
+            UnavailableError: the towers run elsewhere, and do not answer.
+        """
+        picture = BytesIO()
+        Image.new("RGB", (64, 64)).save(picture, "png")
+        encoder = self._scorer.encoder
+        product = describe_product(encoder, title="x", picture=picture.getvalue() if encoder.has_images else None)
+        self._batcher.score([(product, product)])
+
+    def close(self) -> None:
+        """Finish the work in progress and stop the threads. Later requests fail with UNAVAILABLE."""
+        self._pool.close()
+        self._batcher.close()
+
+    def execute(
+        self, data: bytes | memoryview, context: RequestContext, encode: Callable[[pa.RecordBatch], Result]
+    ) -> Result:
+        """Answer a request. Blocks until the response is encoded or the deadline has passed.
+
+        Args:
+            data: the request as JSON.
+            context: of `RequestExecutor.track`; gets the number of pairs.
+            encode: converts the response in the worker thread; its result is returned.
+
+        Raises:
+            VitrineError: the request is invalid, a product is not known, or the towers do not answer.
+            RequestError: RESOURCE_EXHAUSTED if the queue is full, DEADLINE_EXCEEDED, or UNAVAILABLE during shutdown.
+        """
+        request, timeout = self._parse(data, context)
+        result = self._pool.run(lambda: encode(self._answer(request)), timeout)
+        self._count(request, context)
+        return result
+
+    async def execute_async(
+        self, data: bytes | memoryview, context: RequestContext, encode: Callable[[pa.RecordBatch], Result]
+    ) -> Result:
+        """Do the same as `execute` without blocking the event loop."""
+        request, timeout = self._parse(data, context)
+        result = await self._pool.run_async(lambda: encode(self._answer(request)), timeout)
+        self._count(request, context)
+        return result
+
+    def _parse(self, data: bytes | memoryview, context: RequestContext) -> tuple[PairRequest, float]:
+        """Return the request and its time limit in seconds."""
+        context.service = SERVICE
+        request = parse_request(data, self.limits)
+        limit = self._deadline_seconds
+        return request, limit if request.deadline_ms is None else min(limit, request.deadline_ms / 1e3)
+
+    def _answer(self, request: PairRequest) -> pa.RecordBatch:
+        products = self._read_sides(request.list_sides())
+        pairs = list(zip(products[::2], products[1::2], strict=True))
+        return build_response(self._batcher.score(pairs), self._scorer.encoder.encoder_version, self._scorer.verifier)
+
+    def _count(self, request: PairRequest, context: RequestContext) -> None:
+        context.rows = len(request.pairs)
+        self._metrics.pairs.inc(len(request.pairs))
+
+    def _read_sides(self, sides: Sequence[tuple[str, PairedProduct]]) -> list[KnownProduct]:
+        """Return the products of a request; an id that occurs twice is one product.
+
+        Raises:
+            NotFoundError: an id is not in the index.
+            InvalidInputError: a picture cannot be decoded or is too large, or there is no index. The message names the
+                place in the request.
+        """
+        by_id = self._read_ids(list(dict.fromkeys(side.product_id for _, side in sides if side.product_id is not None)))
+        products = []
+        for place, side in sides:
+            if side.product_id is None:
+                products.append(self._describe_side(place, side))
+            elif (product := by_id[side.product_id]) is not None:
+                products.append(product)
+            else:
+                raise NotFoundError(f"{place}.product_id: there is no such product in the index of `produce groups`")
+        return products
+
+    def _read_ids(self, product_ids: Sequence[str]) -> dict[str, KnownProduct | None]:
+        if not product_ids:
+            return {}
+        try:
+            if self._reader is not None:
+                return dict(zip(product_ids, self._reader.read(product_ids), strict=True))
+        except NotFoundError:
+            pass
+        raise InvalidInputError(
+            "the server has no index of products, which `produce groups` writes; give title and picture instead of "
+            "product_id"
+        )
+
+    def _describe_side(self, place: str, side: PairedProduct) -> KnownProduct:
+        try:
+            return describe_product(
+                self._scorer.encoder,
+                title=side.title,
+                picture=side.picture,
+                brand=side.brand,
+                price=side.price,
+                category=side.category,
+                facts=" ".join(f"{name} {value}" for name, value in (side.attributes or {}).items()),
+                max_pixels=self.limits.max_picture_pixels,
+            )
+        except InvalidInputError as error:
+            raise InvalidInputError(f"{place}.picture: {error}") from None
+
+
+def open_verifier(towers: Path, encoder: ExportedEncoder) -> PairVerifier | None:
+    """Return the pair verifier of an export; None if it has none.
+
+    Raises:
+        CorruptDataError: its file is missing or damaged.
+    """
+    version = encoder.description.pair_verifier
+    return load_verifier(towers / FOLDER / f"{version}.npz") if version else None
+
+
+def build_response(scored: Sequence[ScoredPair], encoder_version: str, verifier: PairVerifier) -> pa.RecordBatch:
+    """Return the response, one row for each pair."""
+    columns: dict[str, pa.Array] = {
+        "probability": pa.array([one.probability for one in scored], pa.float32()),
+        "is_same": pa.array([one.probability >= verifier.threshold and not one.vetoes for one in scored]),
+        **{
+            f"reason_{name}": pa.array([one.reasons[column] for one in scored], pa.float32())
+            for column, name in enumerate(REASONS)
+        },
+        "vetoes": pa.array([list(one.vetoes) for one in scored], pa.list_(pa.string())),
+        "encoder_version": pa.array([encoder_version] * len(scored)),
+        "verifier_version": pa.array([verifier.version] * len(scored)),
+    }
+    return pa.RecordBatch.from_pydict(columns)
+
+
+def to_json_response(batch: pa.RecordBatch) -> bytes:
+    """Return a response as JSON, with versions once. Minus infinity is null."""
+    rows = batch.to_pylist()
+    pairs = [
+        {
+            **{name: row[name] for name in ("probability", "is_same")},
+            "reasons": {name: row[f"reason_{name}"] for name in REASONS},
+            "vetoes": row["vetoes"],
+        }
+        for row in rows
+    ]
+    versions = {name: rows[0][name] for name in ("encoder_version", "verifier_version")}
+    return to_json({**versions, "pairs": pairs}, inf_nan_mode="null")
