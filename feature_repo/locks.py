@@ -2,8 +2,9 @@
 
 The kernel releases the lock when the process ends, however it ends, so a killed run leaves nothing to clean up. The
 lock holds between all processes of a machine, and between machines if their file system supports such locks (NFS 4).
-Without them, two runs at once still do no harm: each commit checks whether another run of its step was first
-(`delta.append_if_version`).
+Without them, and between machines whose tables are in a bucket, two runs at once lose nothing: the commits of
+catalogue, embeddings, stream and quarantine check whether another run was first (`delta.append_if_version`), and of
+rows that the other steps write twice the one created last counts.
 
 The lock is POSIX's `lockf`, which child processes do not inherit. The library `filelock` takes `flock`, which a forked
 child inherits and holds on to after a killed parent, unless the child was forked by Python.

@@ -343,6 +343,8 @@ def _mark_killed(engine: "sql.Engine", settings: Settings, step: str) -> None:
     """Mark the runs of a step that are recorded as running as killed. The caller knows that its lock is free."""
     runs = _runs_table()
     dead = (runs.c.project == settings.project) & (runs.c.step == step) & (runs.c.ending == RUNNING)
+    if settings.offline != settings.local:  # tables in a bucket, and the locks of this machine only
+        dead &= runs.c.host == socket.gethostname()
     with _transaction(engine, settings) as connection:
         connection.execute(runs.update().where(dead).values(ending=KILLED))
 

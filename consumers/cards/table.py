@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from consumers.cards.card import StoredTable
 from feature_repo.arrow import take
+from feature_repo.location import Location
 from feature_repo.offline import asof, delta, production, versions
 from feature_repo.offline.delta_files import list_files, open_version
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP
@@ -23,7 +23,7 @@ ROWS = 65_536
 class ServedTable:
     """The newest version of a view's table, and the row of each entity that readers get."""
 
-    def __init__(self, path: Path, keys: Sequence[str], now: datetime) -> None:
+    def __init__(self, path: Location, keys: Sequence[str], now: datetime) -> None:
         """Read the keys and timestamps.
 
         Args:
@@ -83,7 +83,7 @@ class ServedTable:
                 shares[name] = missing / len(self.positions)
         return shares
 
-    def _find_served_rows(self, path: Path, now: datetime) -> NDArray[np.int64]:
+    def _find_served_rows(self, path: Location, now: datetime) -> NDArray[np.int64]:
         """Return the position of each entity's newest row of the version in production, ascending."""
         kind = self._order.schema.field(EVENT_TIMESTAMP).type
         is_served = pc.less_equal(self._order[EVENT_TIMESTAMP], pa.scalar(now, kind)).fill_null(False)

@@ -106,7 +106,7 @@ def append(path: Location, rows: pa.Table) -> int:
 
     def write() -> int:
         mode = _schema_mode(open_table(path), rows.schema) if exists(path) else None
-        properties = _writer_properties(rows.schema)
+        properties = choose_writer_properties(rows.schema)
         storage = open_storage(path)
         write_deltalake(
             storage.uri,
@@ -243,7 +243,7 @@ def append_if_version(
         transactions = CommitProperties(
             app_transactions=[Transaction(name, number) for name, number in numbers.items()]
         )
-        properties = _writer_properties(rows.schema)
+        properties = choose_writer_properties(rows.schema)
         write_deltalake(
             table,
             rows,
@@ -283,7 +283,7 @@ def overwrite(path: Location, rows: pa.Table) -> int:
     """
 
     def write() -> int:
-        properties = _writer_properties(rows.schema)
+        properties = choose_writer_properties(rows.schema)
         storage = open_storage(path)
         write_deltalake(
             storage.uri,
@@ -373,7 +373,7 @@ def _schema_mode(table: DeltaTable, columns: pa.Schema) -> Literal["merge"] | No
     return "merge" if different and different <= {INPUT_DIGEST, "further_tags", *OPTIONAL_PRODUCTS.names} else None
 
 
-def _writer_properties(columns: pa.Schema) -> WriterProperties | None:
+def choose_writer_properties(columns: pa.Schema) -> WriterProperties | None:
     """Return Parquet properties that turn dictionaries off for lists, if the table has vectors; else None.
 
     Numbers of a vector hardly repeat: a dictionary of them takes five times as long to write and to read and a quarter

@@ -21,6 +21,10 @@ from feature_repo.offline import asof, delta, delta_files
 
 KEPT_SINCE = "vitrine.kept_since"
 """Name of the table property that holds the time, in ISO 8601."""
+SMALL_BYTES, SMALL_FILES = 2 << 20, 32
+"""Size in bytes below which a file is small, and the number of small files that `compact_small_files` merges."""
+COMPACTED_BYTES = 16 << 20
+"""Size in bytes of a file that `compact_small_files` writes, at most. It bounds what is written again and again."""
 LOG_DAYS = 30
 """Days for which Delta's log keeps commits, unless the table's `delta.logRetentionDuration` says otherwise."""
 
@@ -152,6 +156,36 @@ def compact(path: Location) -> None:
         CorruptDataError: there is no table at `path`, or its log cannot be read.
     """
     delta.commit_with_retries(path, lambda: delta.open_table(path).optimize.compact())
+
+
+def compact_small_files(path: Location) -> bool:
+    """Merge the small files that many commits leave, if there are SMALL_FILES of them; no row changes.
+
+    Call it after each of many small commits, so that the number of files and the time of a commit stay bounded. Files
+    of up to COMPACTED_BYTES are written; larger ones stay as they are. Other writers may commit meanwhile, and readers
+    of older versions find their files until `vacuum`.
+
+    Args:
+        path: the table's location.
+
+    Returns:
+        Whether files were merged.
+
+    Raises:
+        ConflictError: the commit was lost to deletions too often; running again can succeed.
+        UnavailableError: the commit cannot be written.
+        CorruptDataError: there is no table at `path`, or its log cannot be read.
+    """
+
+    def merge() -> bool:
+        table = delta.open_table(path)
+        if sum(size < SMALL_BYTES for size in delta_files.list_files(table).values()) < SMALL_FILES:
+            return False
+        properties = delta.choose_writer_properties(pa.schema(table.schema().to_arrow()))
+        table.optimize.compact(target_size=COMPACTED_BYTES, writer_properties=properties)
+        return True
+
+    return delta.commit_with_retries(path, merge)
 
 
 def vacuum(path: Location, *, grace: timedelta, dry_run: bool = False) -> int:

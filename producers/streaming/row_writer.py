@@ -1,7 +1,8 @@
 """Writes rows online at once, and keeps them for the next commit to the offline tables.
 
 A commit skips the rows that the table has already, by product or user, event timestamp and model versions (KEYS). For
-that it reads these columns from the files that may have the same products.
+that it reads these columns from the files that may have the same products. Small files of earlier commits are merged,
+so that a commit takes as long after a day as at its beginning.
 """
 
 import logging
@@ -14,7 +15,7 @@ import pyarrow.compute as pc
 from feature_repo import schema
 from feature_repo.config import Settings
 from feature_repo.errors import ConflictError
-from feature_repo.offline import delta
+from feature_repo.offline import delta, retention
 from feature_repo.online.catalog import View
 from feature_repo.online.materialize import Packer
 from feature_repo.online.table import OnlineTable
@@ -104,6 +105,7 @@ class RowWriter:
             if parts:
                 added[table] = self._append(table, key, pa.concat_tables(parts))
                 del self._uncommitted[table]
+                self._compact(table)
         return added
 
     def _find_view(self, table: str) -> View | None:
@@ -136,6 +138,13 @@ class RowWriter:
         raise ConflictError(
             f"table `{table}`: other writers committed first {delta.ATTEMPTS} times; start the stream again"
         )
+
+    def _compact(self, table: str) -> None:
+        """Merge small files. A compaction that loses to deletions is tried again after the next commit."""
+        try:
+            retention.compact_small_files(self._settings.table(table))
+        except ConflictError as error:
+            _log.warning("%s; the next commit tries again", error)
 
 
 def _select_candidates(rows: pa.Table, key: tuple[str, ...]) -> pc.Expression:

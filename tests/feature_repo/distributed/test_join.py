@@ -13,6 +13,7 @@ from ray.data.context import DEFAULT_SHUFFLE_STRATEGY, DataContext, ShuffleStrat
 
 from feature_repo.distributed import join
 from feature_repo.errors import VitrineError
+from feature_repo.location import BucketPath, Location
 from feature_repo.offline import delta, training_set, training_set_on_disk
 from feature_repo.offline.training_set import ViewTable
 
@@ -25,7 +26,7 @@ def stamps(days: list[int | None]) -> pa.Array:
     return pa.array([None if day is None else START + timedelta(days=day) for day in days], STAMP)
 
 
-def versions(chance: random.Random, folder: Path, files: int = 5, rows: int = 40) -> None:
+def versions(chance: random.Random, folder: Location, files: int = 5, rows: int = 40) -> None:
     """Write versions of pairs of product and user in several files; few days, so that ties are common."""
     for file in range(files):
         days = [[chance.choice([None, *range(8)]) for _ in range(rows)] for _ in range(2)]
@@ -40,7 +41,7 @@ def versions(chance: random.Random, folder: Path, files: int = 5, rows: int = 40
         delta.append(folder, pa.table(table))
 
 
-def views(folder: Path, ttl: timedelta | None) -> list[ViewTable]:
+def views(folder: Location, ttl: timedelta | None) -> list[ViewTable]:
     """Return views of one table: keyed by product, by product and user, and without keys."""
     table = delta.open_dataset(folder)
     created: dict[str, Any] = {"created_timestamp": "created_timestamp", "ttl": ttl}
@@ -74,9 +75,18 @@ def impressions(chance: random.Random, rows: int = 300) -> pa.Table:
     ],
 )
 def test_the_training_set_equals_that_of_one_machine(tmp_path: Path, seed: int, options: dict[str, Any]) -> None:
+    check_join(tmp_path / "looks", seed, options)
+
+
+@pytest.mark.slow
+def test_the_training_set_of_tables_in_a_bucket_equals_that_of_one_machine(bucket: BucketPath) -> None:
+    check_join(bucket / "looks", 1, {"created_by_then": True})
+
+
+def check_join(folder: Location, seed: int, options: dict[str, Any]) -> None:
     chance = random.Random(seed)
-    versions(chance, tmp_path / "looks")
-    asked = views(tmp_path / "looks", chance.choice([None, timedelta(days=2)]))
+    versions(chance, folder)
+    asked = views(folder, chance.choice([None, timedelta(days=2)]))
     rows = impressions(chance)
     expected = training_set.join(rows, "at", asked, **options)
     made = training_set.join(rows, "at", asked, **options, find=join.look_up_rows)

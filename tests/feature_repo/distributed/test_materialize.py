@@ -14,6 +14,7 @@ from feast import FeatureStore
 
 from feature_repo.distributed import materialize as on_ray
 from feature_repo.errors import VitrineError
+from feature_repo.location import BucketPath, Location
 from feature_repo.offline import delta
 from feature_repo.online import entity_keys
 from feature_repo.online.catalog import materialization_log_key
@@ -50,7 +51,7 @@ def stores(online_config: dict[str, Any], tmp_path: Path) -> Iterator[tuple[Feat
     one.teardown()
 
 
-def append(folder: Path, chance: random.Random) -> list[world.Look]:
+def append(folder: Location, chance: random.Random) -> list[world.Look]:
     """Write versions in five files, with nulls, repeats and ties of event and created timestamps."""
     looks = [
         (chance.choice([*PRODUCTS, None]), chance.choice([None, *range(9)]), chance.randrange(9)) for _ in range(400)
@@ -102,6 +103,23 @@ def test_each_store_holds_the_bytes_that_one_machine_writes(
     world.append_looks(Path(one.config.repo_path), late)
     many.materialize_incremental(world.at(9), feature_views=["looks"])
     assert world.online_looks(many, [*PRODUCTS, "new"]) == world.find_newest([*looks, *late], until=9)
+
+
+def test_tables_in_a_bucket_are_materialized_and_joined_by_the_tasks(
+    tmp_path: Path, bucket: BucketPath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.make(tmp_path, {"type": LMDB, "path": "online"}, ray="local", bucket=bucket)
+    store = world.open_store(tmp_path)
+    store.apply(world.OBJECTS)
+    looks = append(bucket.parent, random.Random(0))
+    monkeypatch.setattr(engine, "make_writer", None)  # which one machine uses
+    store.materialize(world.START, world.at(6))
+    assert world.online_looks(store, PRODUCTS) == world.find_newest(looks, until=6)
+    rows = pd.DataFrame({"product_id": PRODUCTS, "event_timestamp": [world.at(20)] * len(PRODUCTS)})
+    joined = store.get_historical_features(rows, ["looks:vector"]).to_arrow()
+    hours = [None if vector is None else int(vector[0]) for vector in joined["vector"].to_pylist()]
+    newest = world.find_newest(looks)
+    assert hours == [newest.get(product, (None, None))[0] for product in PRODUCTS]
 
 
 def test_an_error_in_a_task_is_one_line_and_a_repeated_run_completes(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from feast.types import Array, Float32, Int64, String
 from feast.value_type import ValueType
 
 from feature_repo.config import load
+from feature_repo.location import BucketPath, Location
 from feature_repo.offline import delta
 from feature_repo.stores.feature_store import open_feature_store
 
@@ -77,10 +78,14 @@ Look = tuple[str | None, int | None, int]
 """A version of a product: its id, and the hours of its event and of its creation, which its features carry."""
 
 
-def make(folder: Path, online_store: dict[str, Any], *, ray: str | None = None) -> None:
-    """Write the project's feature_store.yaml."""
+def make(
+    folder: Path, online_store: dict[str, Any], *, ray: str | None = None, bucket: BucketPath | None = None
+) -> None:
+    """Write the project's feature_store.yaml; the tables are in the bucket, or beside it."""
     folder.mkdir(parents=True, exist_ok=True)
     offline_store = SETTINGS["offline_store"] | ({"ray": ray} if ray else {})
+    if bucket is not None:
+        offline_store |= {"path": bucket.url, "storage_options": dict(bucket.options), "local_path": "local"}
     settings = SETTINGS | {"online_store": online_store, "offline_store": offline_store}
     (folder / "feature_store.yaml").write_text(yaml.safe_dump(settings))
 
@@ -89,7 +94,7 @@ def open_store(folder: Path) -> FeatureStore:
     return open_feature_store(load(folder / "feature_store.yaml"))
 
 
-def append_looks(folder: Path, looks: Sequence[Look]) -> None:
+def append_looks(folder: Location, looks: Sequence[Look]) -> None:
     """Append versions of products to the offline table, in one commit."""
     rows = pa.table(
         {
