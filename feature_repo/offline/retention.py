@@ -21,9 +21,9 @@ from feature_repo.offline import asof, delta, delta_files
 
 KEPT_SINCE = "vitrine.kept_since"
 """Name of the table property that holds the time, in ISO 8601."""
-SMALL_BYTES, SMALL_FILES = 2 << 20, 32
+SMALL_BYTES, SMALL_FILES = 1 << 20, 16
 """Size in bytes below which a file is small, and the number of small files that `compact_small_files` merges."""
-COMPACTED_BYTES = 16 << 20
+COMPACTED_BYTES = 8 << 20
 """Size in bytes of a file that `compact_small_files` writes, at most. It bounds what is written again and again."""
 LOG_DAYS = 30
 """Days for which Delta's log keeps commits, unless the table's `delta.logRetentionDuration` says otherwise."""
@@ -185,7 +185,10 @@ def compact_small_files(path: Location) -> bool:
         table.optimize.compact(target_size=COMPACTED_BYTES, writer_properties=properties)
         return True
 
-    return delta.commit_with_retries(path, merge)
+    is_merged = delta.commit_with_retries(path, merge)
+    if is_merged:
+        delta.open_table(path).create_checkpoint()  # whoever opens the table reads the log from here on
+    return is_merged
 
 
 def vacuum(path: Location, *, grace: timedelta, dry_run: bool = False) -> int:

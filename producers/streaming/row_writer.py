@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from feature_repo import schema
 from feature_repo.config import Settings
 from feature_repo.errors import ConflictError
-from feature_repo.offline import delta, retention
+from feature_repo.offline import delta, delta_files, retention
 from feature_repo.online.catalog import View
 from feature_repo.online.materialize import Packer
 from feature_repo.online.table import OnlineTable
@@ -39,6 +39,9 @@ KEYS: Mapping[str, tuple[str, ...]] = {
 ONLINE_TABLES = tuple(name for name in KEYS if name != schema.FIRST_FEATURE_TABLE)
 """The tables whose rows are written to the online store too."""
 
+COMMITS_PER_CHECK = 8
+"""The first commit of a run and every eighth one after it check whether a table has many small files."""
+
 
 class RowWriter:
     """Writes the rows of a run to the online store at once, and to the offline tables at each commit."""
@@ -61,6 +64,7 @@ class RowWriter:
         self._encoder_version = encoder_version
         self._fill_catalog = fill_catalog
         self._uncommitted: dict[str, list[pa.Table]] = {}
+        self._commits = 0
 
     @property
     def uncommitted_rows(self) -> int:
@@ -105,6 +109,9 @@ class RowWriter:
             if parts:
                 added[table] = self._append(table, key, pa.concat_tables(parts))
                 del self._uncommitted[table]
+        self._commits += bool(added)
+        if self._commits % COMMITS_PER_CHECK == 1:
+            for table in added:
                 self._compact(table)
         return added
 
@@ -125,8 +132,12 @@ class RowWriter:
     def _append(self, table: str, key: tuple[str, ...], rows: pa.Table) -> int:
         path = self._settings.table(table)
         for _ in range(delta.ATTEMPTS):
-            version = delta.txn_version(path, SERIES)
-            existing = delta.read(path, key, where=_select_candidates(rows, key)) if delta.exists(path) else None
+            version, existing = 0, None
+            if delta.exists(path):
+                table_version = delta.open_table(path)  # once: the log since its checkpoint is read each time
+                version = table_version.transaction_version(SERIES) or 0
+                dataset = delta_files.open_version(table_version, path)
+                existing = dataset.to_table(columns=list(key), filter=_select_candidates(rows, key))
             new = _select_new(rows, key, existing)
             if not len(new):
                 return 0
