@@ -33,6 +33,8 @@
     cores.py             run a function on all cores
     memory.py            memory settings of long-running processes
     vocabulary.py        find attribute values in a line of text
+    json_lines.py        files with one JSON object a line; malformed lines are refused with their number
+    muge.py              files of MUGE: pictures, queries, captions, predictions
     caption_scores.py    BLEU-4 and CIDEr-D of captions
     fusion.py            vectors of a product from those of its image and its title
     image_geometry.py    how a picture is resized and cropped for an image tower

@@ -40,6 +40,7 @@ MODULES = {
         "sklearn",
         "scipy",
         "faiss",
+        "pytrec_eval",
     ),
     "rank": ("lightgbm", "matplotlib", "jinja2", "sacrebleu"),
     "serve": ("fastapi", "starlette", "uvicorn", "httptools", "prometheus_client"),

@@ -6,6 +6,7 @@
     downloads/      images from the URLs of a products table, to the LMDB of `produce images`
     encoders/       images and text to vectors; runs without Feast and without a store
     learning/       an encoder trained on a shop, evaluated and exported
+    evaluation/     how well an encoder retrieves: MUGE, folders of pictures, TREC judgements
     embeddings/     the catalogue to `product_embedding`; nothing is encoded twice
     tags/           vectors to `product_tags`: labels, classifiers, calibration
     codes/          vectors to `product_codes`: semantic IDs

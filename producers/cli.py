@@ -12,6 +12,7 @@ from producers.commands import (
     day,
     embeddings,
     encoder,
+    evaluate,
     export,
     forget,
     groups,
@@ -47,6 +48,7 @@ app.command("hand-out")(hand_out.hand_out)
 app.command()(commit.commit)
 app.command()(captions.captions)
 app.command()(export.export)
+app.add_typer(evaluate.app, name="evaluate", help="Measure how well an encoder retrieves.")
 app.command()(tags.tags)
 app.command()(codes.codes)
 app.command()(interests.interests)

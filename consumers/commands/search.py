@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +10,10 @@ from feature_repo import config, console
 from feature_repo.atomic_write import prepare_output_files
 from feature_repo.console import StoreOption
 from feature_repo.errors import UsageError
+
+if TYPE_CHECKING:
+    from feature_repo.config import Settings
+    from feature_repo.index.filters import ProductFilter
 
 
 def search(
@@ -39,6 +43,10 @@ def search(
     save: Annotated[str | None, typer.Option(help="Save the search under this name.")] = None,
     again: Annotated[
         str | None, typer.Option(help="Run a saved search again, and list the products that came and went since.")
+    ] = None,
+    queries: Annotated[Path | None, typer.Option(help="With --muge: MUGE's queries, such as test_texts.jsonl.")] = None,
+    muge: Annotated[
+        Path | None, typer.Option(help="Search each of --queries, and write a file as MUGE's submission wants it.")
     ] = None,
     page: Annotated[int, typer.Option(min=1, help="Page of the results to print.")] = 1,
     page_size: Annotated[int, typer.Option(min=1, max=1000, help="Products of a printed page.")] = 20,
@@ -72,6 +80,11 @@ def search(
         sentence, where, options = saved.read_selection(settings, again)
         top_k, collapse, save = options["top_k"], options["collapse"], again
         calibration = calibration or (Path(options["calibration"]) if options["calibration"] else None)
+    if muge is not None or queries is not None:
+        if muge is None or queries is None or sentence is not None or output is not None or save is not None:
+            raise UsageError("--muge and --queries go together, without a sentence, --output, --save and --again")
+        _write_muge(settings, towers, queries, muge, where, calibration)
+        return
     if sentence is None:
         raise UsageError("no sentence; give what to look for, or --again NAME")
     if output is not None:
@@ -108,6 +121,40 @@ def search(
             settings, save, result, options, datetime.now(UTC), encoder_version=index.encoder_version
         )
         typer.echo(f"saved as {save}" if changes is None else changes)
+
+
+def _write_muge(
+    settings: "Settings",
+    towers: Path,
+    queries: Path,
+    output: Path,
+    where: "ProductFilter",
+    calibration: Path | None,
+) -> None:
+    """Search each query of a file of MUGE, and write the predictions."""
+    from consumers.search.calibration import read_calibration
+    from consumers.search.muge_predictions import predict_images, read_searchable_queries
+    from feature_repo.exported.encoder import open_encoder
+    from feature_repo.index.product_index import open_index
+    from feature_repo.index.rows import find_folder
+    from feature_repo.muge import write_predictions
+
+    prepare_output_files(output)
+    encoder = open_encoder(towers)
+    index = open_index(find_folder(settings, encoder.encoder_version), encoder.encoder_version)
+    found = read_searchable_queries(queries, index, encoder)
+    with console.make_progress_bar() as bar:
+        task = bar.add_task("search", total=len(found))
+        ranked = predict_images(
+            index,
+            encoder,
+            found,
+            where=where,
+            calibration=None if calibration is None else read_calibration(calibration),
+            progress=lambda done: bar.update(task, completed=done),
+        )
+    write_predictions(output, found, ranked)
+    typer.echo(f"{output}: {len(found):,} queries")
 
 
 def parse_tags(texts: list[str]) -> dict[str, str]:

@@ -9,6 +9,7 @@ related.py        the products of the same group, and those with the most simila
 similarity_weights.py  how much pictures and titles count in it, from judged pairs
 saved.py          selections that are run again, and what came and went since
 contact_sheet.py  a selection as a page of pictures, or as CSV
+muge_predictions.py  the products for each query of MUGE, as its submission wants them
 terminal.py       a page of a selection as a table
 evaluation.py     average precision and precision at the cut-off, for queries with known relevant products
 report.py         each part alone and their sum beside tuned BM25

@@ -8,11 +8,16 @@ import typer
 
 
 def import_(
-    name: Annotated[str, typer.Argument(help="flipkart_1050, grocery, beibei_zh, mum_baby, movielens or abt_buy.")],
+    name: Annotated[
+        str, typer.Argument(help="abt_buy, beibei_zh, flipkart_1050, grocery, movielens, muge or mum_baby.")
+    ],
     source: Annotated[Path, typer.Option("--from", help="Folder with the data set's own files; it is only read.")],
     output: Annotated[
         Path, typer.Option("--output", "--out", help="Folder to write; an earlier import in it is replaced.")
     ],
+    split: Annotated[
+        str | None, typer.Option(help="Only this split of muge: train, valid or test.", show_default="all")
+    ] = None,
 ) -> None:
     """Convert a public data set to the tables of a shop: products, impressions, users and labels, if it has them.
 
@@ -20,4 +25,4 @@ def import_(
     """
     from producers.datasets.imports.registry import import_dataset
 
-    typer.echo(import_dataset(name, source, output, datetime.now(UTC)))
+    typer.echo(import_dataset(name, source, output, datetime.now(UTC), split))

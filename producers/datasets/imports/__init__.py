@@ -7,5 +7,6 @@ grocery.py         shoppers' photos and the shop's own images of groceries
 beibei_zh.py       a small Chinese mother-and-baby shop
 mum_baby.py        purchases and children's birthdays
 movielens.py       ratings of films with timestamps
+muge.py            pictures with Chinese queries or captions
 abt_buy.py         pairs of product descriptions from two shops
 """

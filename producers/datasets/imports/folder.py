@@ -1,11 +1,13 @@
 """The tables of an import, and how they are written: the folder of a shop with the tables that the set has.
 
     products.parquet     schema.PRODUCTS, and `seller_id` and `description` where there are any; `image` is an absolute
-                         path into the set
+                         path into the set, or bytes
     labels.parquet       schema.LABELS, `group`, and `split` where the set has its own
     impressions.parquet  schema.IMPRESSIONS and context
     users.parquet        user_id, child_birthday, child_gender
     pairs.parquet        left, right (product ids), same (0 or 1), split
+    queries.parquet      query_id, query, product_id, relevant (1), split; `consume search-report` reads it
+    captions.parquet     product_id, caption, split
     refused.parquet      schema.QUARANTINE: refused rows and repaired values, with the reason
 
 Images are not copied; paths point into the set's own folder. The checks of `produce catalogue` are not repeated here.
@@ -26,8 +28,18 @@ from feature_repo.offline.quarantine import RejectedRow, count_by_reason, to_tab
 LABELS = schema.LABELS.append(pa.field("group", pa.string()))
 USERS = pa.schema([(schema.USER_ID, pa.string()), ("child_birthday", pa.date32()), ("child_gender", pa.string())])
 PAIRS = pa.schema([("left", pa.string()), ("right", pa.string()), ("same", pa.int8()), ("split", pa.string())])
+QUERIES = pa.schema(
+    [
+        ("query_id", pa.int64()),
+        ("query", pa.string()),
+        ("product_id", pa.string()),
+        ("relevant", pa.int8()),
+        ("split", pa.string()),
+    ]
+)
+CAPTIONS = pa.schema([("product_id", pa.string()), ("caption", pa.string()), ("split", pa.string())])
 REFUSED = "refused"
-TABLES = ("products", "labels", "impressions", "users", "pairs")
+TABLES = ("products", "labels", "impressions", "users", "pairs", "queries", "captions")
 
 
 @dataclass(frozen=True)

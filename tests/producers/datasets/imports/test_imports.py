@@ -28,11 +28,12 @@ def test_an_import_passes_the_checks_of_the_catalogue_and_of_impressions(name: s
     (tmp_path / "feature_store.yaml").write_text("project: test\noffline_store:\n  path: offline\n")
     if name != "mum_baby":
         table = pyarrow.parquet.read_table(output / "products.parquet")
-        assert table.select(schema.PRODUCTS.names).schema == schema.PRODUCTS
+        others = [name for name in schema.PRODUCTS.names if name != "image"]
+        assert table.select(others).schema == pyarrow.schema([schema.PRODUCTS.field(name) for name in others])
         summary = ingest_products(config.load(tmp_path / "feature_store.yaml"), output / "products.parquet", NOW)
         assert (summary.new, summary.refused, summary.repairs) == (summary.read, (), ())
-        for path in table["image"].drop_null().to_pylist():
-            assert open_image(Path(path)).size == (4, 4)
+        for image in table["image"].drop_null().to_pylist():
+            assert open_image(image if isinstance(image, bytes) else Path(image)).size == (4, 4)
     if name in ("mum_baby", "movielens"):
         read = read_impressions(output / "impressions.parquet", now=NOW)
         assert (read.table.num_rows, read.refused, read.notes) == (read.read, [], [])

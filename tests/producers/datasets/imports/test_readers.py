@@ -6,9 +6,12 @@ from pathlib import Path
 import pytest
 
 from feature_repo import schema
-from producers.datasets.imports import abt_buy, beibei_zh, flipkart_1050, grocery, movielens, mum_baby
+from feature_repo.errors import UsageError
+from producers.datasets.imports import abt_buy, beibei_zh, flipkart_1050, grocery, movielens, muge, mum_baby
 from producers.datasets.imports.folder import find_age_stage
-from tests.producers.datasets.imports.outcome import imported, labels, products, refused, rows
+from producers.datasets.imports.registry import import_dataset
+from tests.producers.datasets.imports.outcome import NOW, imported, labels, products, refused, rows
+from tests.producers.datasets.imports.tiny import MAKERS
 
 
 def test_flipkart_product_has_its_title_category_path_and_discounted_price(tmp_path: Path) -> None:
@@ -246,3 +249,40 @@ def test_abt_buy_description_is_one_product_in_all_pairs_and_splits(tmp_path: Pa
         ("other", 0, "test"),
     ]
     assert refused(output) == [("train line 3", abt_buy.INVALID_LINE, "broken\t1")]
+
+
+def test_muge_pictures_are_products_and_queries_name_their_true_images(tmp_path: Path) -> None:
+    output = imported("muge", tmp_path)
+    by_id = products(output)
+    assert set(by_id) == {*map(str, (10, 11, 12, 20, 21, 22, 30, 31, 32)), "a1"}
+    assert by_id["a1"]["title"] == "漂亮的裙子"
+    assert by_id["10"]["title"] is None
+    assert [(row["query"], row["product_id"], row["relevant"], row["split"]) for row in rows(output, "queries")] == [
+        ("红色 连衣裙", "10", 1, "train"),
+        ("红色 连衣裙", "11", 1, "train"),
+        ("蓝色", "20", 1, "valid"),
+    ]
+    assert [(row["product_id"], row["caption"]) for row in rows(output, "captions")] == [
+        ("a1", "漂亮的裙子"),
+        ("a1", "裙子"),
+    ]
+
+
+def test_muge_reports_every_malformed_line_with_its_number(tmp_path: Path) -> None:
+    lines = {(name, reason) for name, reason, _ in refused(imported("muge", tmp_path))}
+    picture = "expected an image id, a tab and a picture in base64"
+    assert lines == {
+        *((f"MR_{split}_imgs.tsv line {number}", picture) for split in ("train", "valid", "test") for number in (4, 5)),
+        ("MR_train_queries.jsonl line 2", "query_text is missing or blank"),
+        ("IC_valid.jsonl line 2", "text is missing, or neither a text nor a list of texts"),
+        ("4", muge.UNKNOWN_IMAGE),
+    }
+
+
+def test_muge_can_be_imported_one_split_at_a_time(tmp_path: Path) -> None:
+    MAKERS["muge"](tmp_path / "from")
+    import_dataset("muge", tmp_path / "from", tmp_path / "out", NOW, "test")
+    assert set(products(tmp_path / "out")) == {"30", "31", "32"}
+    assert not (tmp_path / "out" / "queries.parquet").exists()
+    with pytest.raises(UsageError, match="abt_buy has no option for its splits"):
+        import_dataset("abt_buy", tmp_path / "from", tmp_path / "out", NOW, "test")

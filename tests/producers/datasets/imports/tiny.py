@@ -1,6 +1,9 @@
 """Invented data sets of a few rows in the formats of the real ones."""
 
+import base64
 import csv
+import io
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -161,6 +164,34 @@ def abt_buy(folder: Path) -> None:
     (folder / "test.txt").write_text(f"{lamp}\tCOL name VAL other COL description VAL COL price VAL \t0\n")
 
 
+def muge(folder: Path) -> None:
+    """Three splits of retrieval, the test without answers, and captions of one split; each file has malformed lines."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, first in (("train", 10), ("valid", 20), ("test", 30)):
+        pictures = [f"{first + number}\t{encode_picture(number)}" for number in range(3)]
+        (folder / f"MR_{split}_imgs.tsv").write_text("\n".join([*pictures, "99\tno base64!", "98"]) + "\n")
+    train = [{"query_id": 1, "query_text": "红色 连衣裙", "item_ids": [10, 11]}, {"query_id": 2, "query_text": " "}]
+    write_lines(folder / "MR_train_queries.jsonl", *train)
+    valid = [{"text_id": 3, "text": "蓝色", "image_ids": [20]}, {"text_id": 4, "text": "绿色", "image_ids": [777]}]
+    write_lines(folder / "valid_texts.jsonl", *valid)
+    write_lines(folder / "test_texts.jsonl", {"text_id": 5, "text": "白色"})
+    (folder / "IC_valid.tsv").write_text(f"a1\t{encode_picture(7)}\n")
+    captions = [{"image_id": "a1", "text": ["漂亮的裙子", "裙子"]}, {"image_id": "a2", "text": 3}]
+    write_lines(folder / "IC_valid.jsonl", *captions)
+
+
+def encode_picture(number: int) -> str:
+    """Return a picture in URL-safe base64, as the set has it."""
+    stream = io.BytesIO()
+    Image.new("RGB", (4, 4), (25 * number, 200, 250 - 25 * number)).save(stream, "PNG")
+    return base64.urlsafe_b64encode(stream.getvalue()).decode()
+
+
+def write_lines(file: Path, *rows: object) -> None:
+    """Write one JSON value a line."""
+    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
 MAKERS = {
     "flipkart_1050": flipkart,
     "beibei_zh": beibei,
@@ -168,4 +199,5 @@ MAKERS = {
     "movielens": movielens,
     "mum_baby": mum_baby,
     "abt_buy": abt_buy,
+    "muge": muge,
 }
