@@ -3,6 +3,7 @@
     cli.py       the command line; commands/ has one file per subcommand
     online/      the online reader for ranking services
     serving/     feature server over Arrow Flight and HTTP
+    pages/       pages of the feature server: search, a product, saved searches, judging pairs
     ranking/     training set, rankers, metrics, lift
     search/      products for a sentence
     pairs/       whether two products are the same, answered while the caller waits

@@ -102,6 +102,4 @@ class PageLimits:
     deadline_seconds: float = 10.0
     """Time allowed for one page request, in seconds."""
     max_upload_bytes: int = 8 * 2**20
-    """Size of the largest form with a picture."""
-    max_upload_pixels: int = 30_000_000
-    """Largest width times height of a picture that is sent."""
+    """Size of the largest form with a picture. How many pixels a picture may have is in image_decoding.py."""

@@ -8,13 +8,19 @@ import typer
 
 from feature_repo import config
 from feature_repo.console import StoreOption
+from feature_repo.errors import UsageError
 
 app = typer.Typer(no_args_is_help=True, help="Draw pairs for people to judge, and measure the groups by their answers.")
 
 
 @app.command()
 def sample(
-    output: Annotated[Path, typer.Option(help="The CSV to write, or JSON for Label Studio if the name ends in .json.")],
+    output: Annotated[
+        Path | None, typer.Option(help="The CSV to write, or JSON for Label Studio if the name ends in .json.")
+    ] = None,
+    page: Annotated[
+        bool, typer.Option("--page", help="Store the sample, to be judged at /labels of `consume serve --pages`.")
+    ] = False,
     anchors: Annotated[int, typer.Option(min=1, help="Products to draw from each category: the anchors.")] = 50,
     depth: Annotated[int, typer.Option(min=0, help="Most probable candidates of an anchor that are always drawn.")] = 3,
     tail: Annotated[
@@ -31,14 +37,21 @@ def sample(
     """Draw pairs to be judged, stratified by category and score, with their inclusion probabilities."""
     from consumers.labels.files import write_sample
     from consumers.labels.frame import read_frame
+    from consumers.labels.judging import store_sample
     from consumers.labels.sample import SamplingRates, draw_pairs
 
+    if output is None and not page:
+        raise UsageError("nothing to do with the sample; give --output FILE, --page, or both")
     settings, now = config.load(store), datetime.now(UTC)
     frame = read_frame(settings, now)
     drawn = draw_pairs(frame, SamplingRates(anchors, depth, tail, repeats), week=week or f"{now:%G-W%V}", seed=seed)
-    write_sample(drawn, frame, output)
     count = len(set(drawn["product_id_l"].to_pylist()))
-    typer.echo(f"{output}: {len(drawn):,} pairs of {count:,} products, drawn from {len(frame.anchor):,}")
+    if output is not None:
+        write_sample(drawn, frame, output)
+        typer.echo(f"{output}: {len(drawn):,} pairs of {count:,} products, drawn from {len(frame.anchor):,}")
+    if page:
+        added = store_sample(settings, drawn, now)
+        typer.echo(f"to judge at /labels: {len(drawn):,} pairs of {count:,} products, {added:,} of them new")
 
 
 @app.command("import")

@@ -21,6 +21,8 @@ from feature_repo.serving_limits import ConnectionLimits, ServingLimits
 from feature_repo.table_options import with_table_options
 
 if TYPE_CHECKING:
+    from fastapi import APIRouter
+
     from consumers.serving.metrics import Metrics
     from consumers.serving.pairs import PairExecutor
     from feature_repo.auth import ServerAccess
@@ -95,7 +97,10 @@ def serve(
     ] = 1_000,
     towers: Annotated[
         Path | None,
-        typer.Option(help="Folder that `produce export --with-verifier` wrote: score pairs of products at /v1/pairs."),
+        typer.Option(
+            help="Folder that `produce export` wrote. With --pages: search by a sentence or a picture. If it was written "
+            "with --with-verifier: score pairs of products at /v1/pairs."
+        ),
     ] = None,
     watch: Annotated[
         str | None,
@@ -105,6 +110,12 @@ def serve(
     impressions: Annotated[Path | None, typer.Option(help="With --watch: log of impressions (Parquet or CSV).")] = None,
     lift_report: Annotated[
         Path | None, typer.Option(help="With --watch: report.html of `consume lift`, linked from /status.")
+    ] = None,
+    pages: Annotated[
+        bool, typer.Option("--pages", help="Serve pages: search, products, saved searches, judging pairs.")
+    ] = False,
+    calibration: Annotated[
+        Path | None, typer.Option(help="With --pages: weights and cut-offs that `consume calibrate-search` wrote.")
     ] = None,
     *,
     table_format: "TableFormat",
@@ -121,6 +132,10 @@ def serve(
         raise UsageError("give --tls-certificate and --tls-key together")
     if watch is None and (objectives or impressions or lift_report):
         raise UsageError("--objectives, --impressions and --lift-report need --watch, for example --watch 5m")
+    if not pages and calibration:
+        raise UsageError("--calibration needs --pages")
+    if pages and http_port < 0:
+        raise UsageError("--pages needs HTTP, but --http-port is -1")
     if processes > 1 and flight_port < 0:
         raise UsageError("--processes needs Flight, but --flight-port is -1")
     _check_ports_distinct(flight_port, http_port, processes)
@@ -146,12 +161,15 @@ def serve(
         refresh_seconds=refresh,
         log_served=log_served,
         log_served_one_in=log_served_one_in,
-        towers=towers,
         watch=watch,
         objectives=objectives,
         impressions=impressions,
         table_format=table_format,
         lift_report=lift_report,
+        pages=pages,
+        towers=towers,
+        requires_verifier=not pages,
+        calibration=calibration,
         deployment=config.load(store),
     )
     if processes == 1 and min(flight_port, http_port) < 0:
@@ -173,12 +191,16 @@ class _ServeOptions:
     refresh_seconds: float
     log_served: Path | None
     log_served_one_in: int
-    towers: Path | None
     watch: str | None
     objectives: Path | None
     impressions: Path | None
     table_format: "TableFormat"
     lift_report: Path | None
+    pages: bool
+    towers: Path | None
+    requires_verifier: bool
+    """Whether the towers are of no use without a pair verifier."""
+    calibration: Path | None
     deployment: config.Settings
     metrics_folder: str | None = None
     """Folder of all processes' metrics; None for a single process."""
@@ -216,7 +238,7 @@ def _serve_several(options: _ServeOptions, count: int) -> None:
     with graceful_shutdown() as shutdown, TemporaryDirectory(prefix="vitrine-metrics-") as folder:
         os.environ[metrics.SHARED_FOLDER_VARIABLE] = folder
         shared = replace(options, metrics_folder=folder)
-        each = [replace(shared, flight_port=port, http_port=-1, watch=None) for port in ports]
+        each = [replace(shared, flight_port=port, http_port=-1, watch=None, pages=False) for port in ports]
         if http < 0:
             each[0] = replace(each[0], watch=options.watch)
         else:
@@ -260,7 +282,7 @@ def _serve(options: _ServeOptions, on_ready: Callable[[dict[str, str]], None]) -
         raise NotFoundError(f"{options.deployment.file}: there is no online store yet; run `feast apply`")
     metrics = Metrics(options.metrics_folder)
     with graceful_shutdown() as shutdown, ExitStack() as stack:
-        routers = []
+        routers: list[APIRouter] = []
         if options.watch is not None:
             from consumers.monitoring.freshness.objectives import load_objectives
             from consumers.monitoring.prometheus import CheckCollector
@@ -288,10 +310,31 @@ def _serve(options: _ServeOptions, on_ready: Callable[[dict[str, str]], None]) -
             table.on_read = stack.enter_context(ServedLog(options.log_served, options.log_served_one_in))
         pairs = None if options.towers is None else _open_pairs(options, options.towers, metrics)
         reader = stack.enter_context(OnlineReader.from_table(table, refresh=options.refresh_seconds))
+        executor = RequestExecutor(reader, limits=options.limits, metrics=metrics, access_log=AccessLog(stream))
+        pages = body_limits = None
+        if options.pages:
+            from consumers.pages.application import open_pages
+
+            application = stack.enter_context(
+                open_pages(
+                    options.deployment,
+                    reader,
+                    executor,
+                    options.access,
+                    towers=options.towers,
+                    calibration=options.calibration,
+                    has_status=options.watch is not None,
+                    clock=_now,
+                )
+            )
+            pages, body_limits = application.pages, application.body_limits
+            routers += application.routers
         server.serve(
-            RequestExecutor(reader, limits=options.limits, metrics=metrics, access_log=AccessLog(stream)),
+            executor,
             options.access,
             routers=routers,
+            pages=pages,
+            body_limits=body_limits,
             flight_port=None if options.flight_port < 0 else options.flight_port,
             http_port=None if options.http_port < 0 else options.http_port,
             shutdown=shutdown,
@@ -301,8 +344,10 @@ def _serve(options: _ServeOptions, on_ready: Callable[[dict[str, str]], None]) -
         )
 
 
-def _open_pairs(options: _ServeOptions, towers: Path, metrics: "Metrics") -> "PairExecutor":
+def _open_pairs(options: _ServeOptions, towers: Path, metrics: "Metrics") -> "PairExecutor | None":
     """Return what scores pairs by an export, with products of the index of `produce groups`.
+
+    None if the export has no pair verifier, and none is required.
 
     Raises:
         NotFoundError: the folder is no export, or has no pair verifier.
@@ -311,7 +356,8 @@ def _open_pairs(options: _ServeOptions, towers: Path, metrics: "Metrics") -> "Pa
     from feature_repo.extras import require
 
     require("search", "onnxruntime", "tokenizers", "PIL", "sklearn", "faiss")
-    require("rank", "lightgbm")
+    if options.requires_verifier:
+        require("rank", "lightgbm")
     from consumers.pairs.products import IndexedProductReader
     from consumers.pairs.scoring import PairScorer
     from consumers.serving.pairs import PairExecutor, open_verifier
@@ -321,6 +367,8 @@ def _open_pairs(options: _ServeOptions, towers: Path, metrics: "Metrics") -> "Pa
 
     encoder = open_encoder(towers, threads=1)
     verifier = open_verifier(towers, encoder)
+    if verifier is None and not options.requires_verifier:
+        return None
     if verifier is None:
         raise NotFoundError(f"{towers}: no pair verifier; run: produce export --with-verifier --output {towers}")
     folder = find_group_folder(options.deployment, verifier.version)

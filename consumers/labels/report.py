@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from consumers.labels.changes import find_worse
 from consumers.labels.estimates import ShareEstimate, average_precision, estimate_share
+from consumers.labels.judging import read_newest_labels
 from feature_repo import schema
 from feature_repo.config import Settings
 from feature_repo.errors import InvalidInputError, NotFoundError
-from feature_repo.offline import delta, versions
+from feature_repo.offline import delta
 from feature_repo.schema import CREATED_TIMESTAMP, PAIR_LABEL, PRODUCT_ID, TIMESTAMP
 
 Bools = NDArray[np.bool_]
@@ -109,9 +110,12 @@ def score_labels(settings: Settings, *, top_k: int) -> LabelReport:
     Raises:
         NotFoundError: nothing was imported yet.
     """
-    if not delta.exists(settings.table(schema.PAIR_LABEL_TABLE)):
-        raise NotFoundError("no judged pairs; run `consume labels import FILE` first")
-    return build_report(_read_labels(settings), top_k=top_k)
+    labels = (
+        _read_labels(settings) if delta.exists(settings.table(schema.PAIR_LABEL_TABLE)) else PAIR_LABEL.empty_table()
+    )
+    if not len(labels):
+        raise NotFoundError("no judged pairs; run `consume labels import FILE`, or judge a sample at /labels")
+    return build_report(labels, top_k=top_k)
 
 
 def build_report(labels: pa.Table, *, top_k: int) -> LabelReport:
@@ -201,15 +205,9 @@ def _measure_agreement(rows: pa.Table) -> tuple[float, int]:
 
 
 def _read_labels(settings: Settings) -> pa.Table:
-    """Return the newest row of each `pair_id`."""
-    return versions.read_newest(
-        delta.open_dataset(settings.table(schema.PAIR_LABEL_TABLE)),
-        PAIR_LABEL.names,
-        None,
-        keys=["pair_id"],
-        event_timestamp=CREATED_TIMESTAMP,
-        created_timestamp=CREATED_TIMESTAMP,
-    )
+    """Return the newest row of each judged pair; pairs of a stored sample that are not judged yet are left out."""
+    rows = read_newest_labels(settings)
+    return rows.filter(rows["label"].is_valid())
 
 
 def _identify(row: dict) -> tuple:

@@ -19,7 +19,7 @@ or the method does not exist.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -72,6 +72,7 @@ def create_app(
     pairs: "PairExecutor | None" = None,
     routers: Sequence[APIRouter] = (),
     pages: Pages | None = None,
+    body_limits: Mapping[str, int] | None = None,
 ) -> FastAPI:
     """Return the HTTP application. The caller serves it, and closes the executors.
 
@@ -81,6 +82,7 @@ def create_app(
         pairs: answers requests for pairs; without it there is no such route.
         routers: further routes, such as the status page's. They need the token too.
         pages: templates and assets of the pages among them; None: only the sign-in is a page.
+        body_limits: the largest body in bytes, by path, where it is not that of a request for features.
     """
     pages, sessions = pages or Pages((), ()), SessionSigner(access)
     app = FastAPI(
@@ -93,12 +95,12 @@ def create_app(
     )
     app.include_router(_feature_routes(executor))
     app.include_router(_monitoring_routes(executor))
-    body_limits = {}
+    limits = dict(body_limits or {})
     if pairs is not None:
         from consumers.serving import pair_routes  # needs the extras that score pairs
 
         app.include_router(pair_routes.create_router(executor, pairs))
-        body_limits[pair_routes.PATH] = pairs.limits.max_request_bytes
+        limits[pair_routes.PATH] = pairs.limits.max_request_bytes
     for router in routers:
         app.include_router(router)
     app.include_router(index_page.create_router(app))
@@ -109,7 +111,7 @@ def create_app(
         access=access,
         sessions=sessions,
         max_body_bytes=executor.max_request_bytes,
-        body_limits=body_limits,
+        body_limits=limits,
         metrics=executor.metrics,
     )
     app.add_exception_handler(RequestError, _respond_to_error)

@@ -3,7 +3,7 @@
 import gc
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from fastapi import APIRouter
@@ -43,6 +43,7 @@ def serve(
     pairs: "PairExecutor | None" = None,
     routers: Sequence[APIRouter] = (),
     pages: Pages | None = None,
+    body_limits: Mapping[str, int] | None = None,
     on_ready: Callable[[dict[str, str]], None] = lambda addresses: None,
 ) -> None:
     """Serve until the shutdown, finish the requests in progress, and close the executors.
@@ -61,6 +62,7 @@ def serve(
         pairs: answers requests for pairs; None refuses them.
         routers: further HTTP routes; not used without HTTP.
         pages: templates and assets of the pages among them; None: only the sign-in is a page.
+        body_limits: the largest HTTP body in bytes, by path, where it is not that of a request for features.
         on_ready: called once, when callers can connect, with the addresses by protocol: "flight", such as
             grpc://127.0.0.1:8815, and "http". A protocol that is not served is missing.
 
@@ -88,7 +90,7 @@ def serve(
             return
         scheme = "https" if is_tls else "http"
         http = HttpServer(
-            create_app(executor, access, pairs=pairs, routers=routers, pages=pages),
+            create_app(executor, access, pairs=pairs, routers=routers, pages=pages, body_limits=body_limits),
             access,
             http_port,
             limits=(connections or ConnectionLimits()).for_deadline(executor.limits.deadline_seconds),

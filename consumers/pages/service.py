@@ -1,0 +1,182 @@
+"""Answers page requests: a session for each browser, work in threads of its own, error pages.
+
+Page requests are counted and logged like the rankers' requests, under the protocol `page`, but a pool of their own with
+a queue of its own does the work. So many slow searches make each other wait, not the rankers.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse
+from starlette.datastructures import FormData
+from starlette.exceptions import HTTPException
+
+from consumers.serving.errors import ErrorCode, RequestError
+from consumers.serving.executor import RequestExecutor
+from consumers.serving.workers import WorkerPool
+from feature_repo.auth import ServerAccess, is_loopback
+from feature_repo.serving_limits import PageLimits
+from feature_repo.web.pages import PAGE_HEADERS, Pages
+from feature_repo.web.sessions import (
+    COOKIE,
+    FORM_TOKEN,
+    SessionSigner,
+    is_from_other_site,
+)
+
+PROTOCOL = "page"
+MAX_FIELDS = 40
+"""Most fields of a form."""
+_HEADINGS = {
+    400: "This cannot be done",
+    403: "This form has expired",
+    404: "There is no such page",
+    409: "Someone else was first",
+    413: "This is too large",
+    429: "The service is busy",
+    503: "The service is not ready",
+    504: "This took too long",
+}
+
+
+@dataclass(frozen=True)
+class Visit:
+    """A browser's request for a page."""
+
+    path: str
+    form_token: str
+    """Hidden field of the forms on the page."""
+    cookies: dict[str, str]
+    pages: Pages
+    now: datetime
+    """Time of the request, with its UTC offset."""
+
+    def render(self, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
+        """Return a page; see `Pages.render`."""
+        return self.pages.render(template, status=status, path=self.path, form_token=self.form_token, **values)
+
+
+class PageService:
+    """Answers the page requests of a server. `close` stops its threads.
+
+    Args:
+        executor: counts and logs the requests; its clock is not used.
+        access: the server's token; without one, pages are shown under names of the loopback interface only.
+        pages: the templates.
+        limits: how much page requests may take.
+        clock: returns the current time with its UTC offset.
+    """
+
+    def __init__(
+        self,
+        executor: RequestExecutor,
+        access: ServerAccess,
+        pages: Pages,
+        limits: PageLimits,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self.pages = pages
+        self.limits = limits
+        self._executor = executor
+        self._needs_token = access.token is not None
+        self._sessions = SessionSigner(access)
+        self._clock = clock
+        self._pool = WorkerPool(limits.workers, limits.queue_size, executor.metrics.in_work, name="page")
+
+    def close(self) -> None:
+        """Finish the work in progress and stop the threads."""
+        self._pool.close()
+
+    async def answer(self, request: Request, work: Callable[[Visit], Response]) -> Response:
+        """Do the work of a page request in a thread, and return its response or an error page.
+
+        A browser without a session gets one.
+
+        Args:
+            request: the request.
+            work: makes the response. What it raises becomes an error page.
+        """
+        return await self._respond(request, lambda visit: self._run(request, lambda: work(visit)))
+
+    async def answer_form(self, request: Request, work: Callable[[Visit, FormData], Response]) -> Response:
+        """Do the same for a posted form, if a page of this service has made it for this session.
+
+        Args:
+            request: the request; its body is read here.
+            work: makes the response from the fields.
+        """
+
+        async def respond(visit: Visit) -> Response:
+            form = await self._read_form(request)
+            try:
+                return await self._run(request, lambda: work(visit, form))
+            finally:
+                await form.close()
+
+        return await self._respond(request, respond)
+
+    async def _respond(self, request: Request, respond: Callable[[Visit], Awaitable[Response]]) -> Response:
+        now, known = self._clock(), request.cookies.get(COOKIE)
+        session = known if known and self._sessions.is_valid(known, now) else self._sessions.create(now)
+        form_token = self._sessions.make_form_token(session)
+        visit = Visit(request.url.path, form_token, dict(request.cookies), self.pages, now)
+        try:
+            self._require_own_name(request)
+            response = await respond(visit)
+        except RequestError as error:
+            response = _render_error(request, visit, error)
+        if session != known:
+            response.headers.append("set-cookie", self._sessions.format_cookie(session))
+        return response
+
+    async def _run(self, request: Request, work: Callable[[], Response]) -> Response:
+        with self._executor.track(PROTOCOL, request.headers.get("x-request-id")):
+            return await self._pool.run_async(work, self.limits.deadline_seconds)
+
+    async def _read_form(self, request: Request) -> FormData:
+        """Return the fields of a form. Raise RequestError for one that is not complete, or not of this session."""
+        try:
+            async with asyncio.timeout(self.limits.deadline_seconds):
+                form = await request.form(max_files=1, max_fields=MAX_FIELDS)
+        except TimeoutError:
+            raise RequestError(ErrorCode.DEADLINE_EXCEEDED, "the form did not arrive in time", status=408) from None
+        except HTTPException as refused:
+            raise RequestError(ErrorCode.INVALID_ARGUMENT, f"this is not a form: {refused.detail}") from None
+        session = request.cookies.get(COOKIE) or ""
+        is_own = self._sessions.is_valid(session, self._clock()) and self._sessions.is_form_token(
+            str(form.get(FORM_TOKEN, "")), session
+        )
+        if not is_own or is_from_other_site(request.headers.get("sec-fetch-site")):
+            await form.close()
+            message = "it was not made by a page of this session, and nothing was changed; load the page again"
+            raise RequestError(ErrorCode.INVALID_ARGUMENT, message, status=403)
+        return form
+
+    def _require_own_name(self, request: Request) -> None:
+        """Raise RequestError if a service without a token is called under a name of another host.
+
+        The name may be that of another site that has been pointed to this machine, whose scripts could then read the
+        pages (DNS rebinding).
+        """
+        if not self._needs_token and not is_loopback(request.url.hostname or ""):
+            message = "a service without a token is called 127.0.0.1 or localhost; start it with --token-file"
+            raise RequestError(ErrorCode.INVALID_ARGUMENT, message)
+
+
+def _render_error(request: Request, visit: Visit, error: RequestError) -> Response:
+    """Return an error as a page; as JSON for a script. After an unread body the connection is closed."""
+    response: Response
+    if "text/html" in request.headers.get("accept", "text/html"):
+        heading = _HEADINGS.get(error.status, "Something went wrong")
+        message = error.message[:1].upper() + error.message[1:]
+        response = visit.render("message.html", status=error.status, heading=heading, message=message)
+    else:
+        body = {"error": error.code.name, "message": error.message}
+        response = JSONResponse(body, error.status, dict(PAGE_HEADERS))
+    if error.status in (408, 413):
+        response.headers["connection"] = "close"
+    return response
