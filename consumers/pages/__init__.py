@@ -1,11 +1,14 @@
 """Pages of `consume serve` for people: search, a product, saved searches, and the judging of pairs.
 
+    application.py   all pages together: routes, templates, limits
     service.py       answers a page request: session, bounded workers, error pages
     shop.py          what the pages show of a deployment: index, towers, products, groups
     groups.py        which products are in one group, and the journal
+    cards.py         a product as a card of a page
     pictures.py      small copies of the products' pictures
     search_query.py  a search as fields of a form and of a URL
-    search_page.py   the routes of a search and of saved searches
+    search_page.py   the routes of a search
+    saved_page.py    the routes of saved searches
     product_page.py  the route of a product
     labels_page.py   the routes of judging pairs
 

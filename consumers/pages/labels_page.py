@@ -23,7 +23,7 @@ from starlette.datastructures import FormData
 from consumers.labels.judging import JudgingBook, Row, SampleProgress, check_labeller
 from consumers.pages import pictures
 from consumers.pages.cards import make_url
-from consumers.pages.service import PageService, Visit
+from consumers.pages.service import PageService, Visit, wants_json
 from consumers.pages.shop import Product, Shop
 from feature_repo.errors import InvalidInputError
 from feature_repo.pairs.labels import PAIR_LABELS
@@ -121,7 +121,7 @@ def _answer(shop: Shop, book: JudgingBook, visit: Visit, request: Request, form:
     labeller = _require_labeller(visit)
     book.record_answer(str(form.get("pair_id", "")), str(form.get("label", "")), labeller, visit.now)
     sample = str(form.get("sample", ""))
-    if _wants_page(request):
+    if not wants_json(request):
         return _redirect(sample)
     return _list_pairs(shop, book, visit, sample, str(form.get("without", "")))
 
@@ -129,7 +129,7 @@ def _answer(shop: Shop, book: JudgingBook, visit: Visit, request: Request, form:
 def _undo(shop: Shop, book: JudgingBook, visit: Visit, request: Request, form: FormData) -> Response:
     labeller, sample = _require_labeller(visit), str(form.get("sample", ""))
     row = book.take_back(sample, labeller, visit.now)
-    if _wants_page(request):
+    if not wants_json(request):
         return _redirect(sample)
     _, progress = book.draw_pairs(sample, labeller, 0, visit.now)
     return _respond(shop, [row], progress, labeller)
@@ -189,7 +189,3 @@ def _require_labeller(visit: Visit) -> str:
     if labeller is None:
         raise InvalidInputError(f"nobody is named as the labeller; give a name at {PATH} first")
     return labeller
-
-
-def _wants_page(request: Request) -> bool:
-    return "text/html" in request.headers.get("accept", "")

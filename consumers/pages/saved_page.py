@@ -81,7 +81,7 @@ def create_router(service: PageService, shop: Shop) -> APIRouter:
     @router.post(PATH + "/{name}/remove")
     async def remove(name: str, request: Request) -> Response:
         def work(visit: Visit, form: FormData) -> Response:
-            saved_searches.remove_search(shop.settings.offline, name)
+            saved_searches.remove_search(shop.settings.local, name)
             return RedirectResponse(PATH, 303, headers=dict(PAGE_HEADERS))
 
         return await service.answer_form(request, work)
@@ -103,7 +103,7 @@ def _save(shop: Shop, visit: Visit, form: FormData) -> Response:
     query, name = read_query(form), str(form.get("name", "")).strip()
     try:
         saved_searches.check_name(name)
-        if name in saved_searches.list_names(shop.settings.offline):
+        if name in saved_searches.list_names(shop.settings.local):
             raise InvalidInputError(f"a search is saved as {name!r} already; choose another name, or remove that one")
     except InvalidInputError as refused:
         return show_search(shop, visit, query, notice=str(refused))
@@ -120,9 +120,9 @@ def _save(shop: Shop, visit: Visit, form: FormData) -> Response:
 
 def _list_lines(shop: Shop) -> list[SavedLine]:
     lines = []
-    for name in saved_searches.list_names(shop.settings.offline):
+    for name in saved_searches.list_names(shop.settings.local):
         try:
-            search = saved_searches.read_search(shop.settings.offline, name)
+            search = saved_searches.read_search(shop.settings.local, name)
             _, where, _ = read_selection(shop.settings, name)
         except VitrineError:  # one damaged file must not hide the others
             lines.append(SavedLine(name, "", [], 0, "", error="its file is damaged; remove it and save it again"))
@@ -133,7 +133,7 @@ def _list_lines(shop: Shop) -> list[SavedLine]:
 
 
 def _show_changes(shop: Shop, visit: Visit, name: str) -> Response:
-    before = saved_searches.read_search(shop.settings.offline, name)
+    before = saved_searches.read_search(shop.settings.local, name)
     result, _, version = _run_again(shop, name)
     changes: SelectionChanges = compare_selection(before, result.products[PRODUCT_ID].to_pylist(), version)
     kept = [one for one in before.product_ids if one not in set(changes.went)]

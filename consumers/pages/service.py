@@ -167,10 +167,15 @@ class PageService:
             raise RequestError(ErrorCode.INVALID_ARGUMENT, message)
 
 
+def wants_json(request: Request) -> bool:
+    """Return whether a script asks, which takes JSON, and not a browser for a page."""
+    return "application/json" in request.headers.get("accept", "")
+
+
 def _render_error(request: Request, visit: Visit, error: RequestError) -> Response:
     """Return an error as a page; as JSON for a script. After an unread body the connection is closed."""
     response: Response
-    if "text/html" in request.headers.get("accept", "text/html"):
+    if not wants_json(request):
         heading = _HEADINGS.get(error.status, "Something went wrong")
         message = error.message[:1].upper() + error.message[1:]
         response = visit.render("message.html", status=error.status, heading=heading, message=message)

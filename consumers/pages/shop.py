@@ -18,11 +18,12 @@ from consumers.pages.groups import GroupTable, read_groups
 from consumers.search.calibration import SearchCalibration, read_calibration
 from feature_repo import schema
 from feature_repo.config import Settings
-from feature_repo.errors import EncoderMismatchError, NotFoundError
+from feature_repo.errors import EncoderMismatchError, InvalidInputError, NotFoundError
 from feature_repo.exported.encoder import ExportedEncoder, open_encoder
 from feature_repo.index.manifest import FILE, read_manifest
 from feature_repo.index.product_index import GONE, ProductIndex, open_index
-from feature_repo.index.rows import FOLDER, find_folder
+from feature_repo.index.production import find_production_folder
+from feature_repo.index.rows import find_folder
 from feature_repo.offline import delta, production, versions
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID
 
@@ -164,11 +165,10 @@ class Shop:
     def _find_index_folder(self) -> Path | None:
         if self.encoder is not None:
             return find_folder(self.settings, self.encoder.encoder_version)
-        version = production.read_version(self.settings.offline)
-        if version is not None:
-            return find_folder(self.settings, version)
-        folders = [file.parent for file in (self.settings.offline / FOLDER).glob(f"*/{FILE}")]
-        return folders[0] if len(folders) == 1 else None
+        try:
+            return find_production_folder(self.settings.local, production.read_version(self.settings.offline))
+        except (NotFoundError, InvalidInputError):  # there is none, or none is known to be the right one
+            return None
 
     def _is_due(self, name: str) -> bool:
         """Return whether it is time to look whether something has changed, and note that it was looked at."""
