@@ -23,8 +23,6 @@ from feature_repo.table_options import with_table_options
 if TYPE_CHECKING:
     from fastapi import APIRouter
 
-    from consumers.serving.metrics import Metrics
-    from consumers.serving.pairs import PairExecutor
     from feature_repo.auth import ServerAccess
     from feature_repo.table_format import TableFormat
 
@@ -98,8 +96,8 @@ def serve(
     towers: Annotated[
         Path | None,
         typer.Option(
-            help="Folder that `produce export` wrote. With --pages: search by a sentence or a picture. If it was written "
-            "with --with-verifier: score pairs of products at /v1/pairs."
+            help="Folder that `produce export` wrote. With --pages: search by a sentence or a picture. If it was "
+            "written with --with-verifier: score pairs of products at /v1/pairs."
         ),
     ] = None,
     watch: Annotated[
@@ -308,7 +306,21 @@ def _serve(options: _ServeOptions, on_ready: Callable[[dict[str, str]], None]) -
         stream = stack.enter_context(_open_stream(options.access_log))
         if options.log_served is not None:
             table.on_read = stack.enter_context(ServedLog(options.log_served, options.log_served_one_in))
-        pairs = None if options.towers is None else _open_pairs(options, options.towers, metrics)
+        pairs = None
+        if options.towers is not None:
+            from feature_repo.extras import require
+
+            require("search", "onnxruntime", "tokenizers", "PIL", "sklearn", "faiss")
+            from consumers.serving.pairs import open_pairs
+
+            pairs = open_pairs(
+                options.deployment,
+                options.towers,
+                is_required=options.requires_verifier,
+                deadline_seconds=options.limits.deadline_seconds,
+                refresh_seconds=options.refresh_seconds,
+                metrics=metrics,
+            )
         reader = stack.enter_context(OnlineReader.from_table(table, refresh=options.refresh_seconds))
         executor = RequestExecutor(reader, limits=options.limits, metrics=metrics, access_log=AccessLog(stream))
         pages = body_limits = None
@@ -342,43 +354,6 @@ def _serve(options: _ServeOptions, on_ready: Callable[[dict[str, str]], None]) -
             pairs=pairs,
             on_ready=on_ready,
         )
-
-
-def _open_pairs(options: _ServeOptions, towers: Path, metrics: "Metrics") -> "PairExecutor | None":
-    """Return what scores pairs by an export, with products of the index of `produce groups`.
-
-    None if the export has no pair verifier, and none is required.
-
-    Raises:
-        NotFoundError: the folder is no export, or has no pair verifier.
-        CorruptDataError: a file of the export is damaged.
-    """
-    from feature_repo.extras import require
-
-    require("search", "onnxruntime", "tokenizers", "PIL", "sklearn", "faiss")
-    if options.requires_verifier:
-        require("rank", "lightgbm")
-    from consumers.pairs.products import IndexedProductReader
-    from consumers.pairs.scoring import PairScorer
-    from consumers.serving.pairs import PairExecutor, open_verifier
-    from feature_repo.exported.encoder import open_encoder
-    from feature_repo.index.rows import find_group_folder
-    from feature_repo.serving_limits import PairLimits
-
-    encoder = open_encoder(towers, threads=1)
-    verifier = open_verifier(towers, encoder)
-    if verifier is None and not options.requires_verifier:
-        return None
-    if verifier is None:
-        raise NotFoundError(f"{towers}: no pair verifier; run: produce export --with-verifier --output {towers}")
-    folder = find_group_folder(options.deployment, verifier.version)
-    return PairExecutor(
-        PairScorer(encoder, verifier),
-        IndexedProductReader(folder, encoder.encoder_version, refresh_seconds=options.refresh_seconds),
-        limits=PairLimits(),
-        deadline_seconds=options.limits.deadline_seconds,
-        metrics=metrics,
-    )
 
 
 def _print_addresses(addresses: list[dict[str, str]]) -> None:

@@ -25,8 +25,11 @@ from consumers.serving.executor import RequestContext
 from consumers.serving.metrics import Metrics
 from consumers.serving.pair_request import PairedProduct, PairRequest, parse_request
 from consumers.serving.workers import WorkerPool
+from feature_repo.config import Settings
 from feature_repo.errors import InvalidInputError, NotFoundError
-from feature_repo.exported.encoder import ExportedEncoder
+from feature_repo.exported.encoder import ExportedEncoder, open_encoder
+from feature_repo.extras import require
+from feature_repo.index.rows import find_group_folder
 from feature_repo.pairs.verifier import FOLDER, REASONS, PairVerifier, load_verifier
 from feature_repo.serving_limits import PairLimits
 
@@ -177,6 +180,49 @@ class PairExecutor:
             )
         except InvalidInputError as error:
             raise InvalidInputError(f"{place}.picture: {error}") from None
+
+
+def open_pairs(
+    settings: Settings,
+    towers: Path,
+    *,
+    is_required: bool,
+    deadline_seconds: float,
+    refresh_seconds: float,
+    metrics: Metrics,
+) -> PairExecutor | None:
+    """Return what scores pairs by an export, with products of the index of `produce groups`.
+
+    None if the export has no pair verifier, and none is required.
+
+    Args:
+        settings: the deployment.
+        towers: folder of the export.
+        is_required: whether an export without a pair verifier is an error.
+        deadline_seconds: time allowed for one request.
+        refresh_seconds: time until a change of the products is seen.
+        metrics: counts pairs and batches.
+
+    Raises:
+        NotFoundError: the folder is no export, or has no pair verifier.
+        CorruptDataError: a file of the export is damaged.
+        ModuleNotFoundError: LightGBM is not installed.
+    """
+    encoder = open_encoder(towers, threads=1)
+    verifier = open_verifier(towers, encoder)
+    if verifier is None and not is_required:
+        return None
+    if verifier is None:
+        raise NotFoundError(f"{towers}: no pair verifier; run: produce export --with-verifier --output {towers}")
+    require("rank", "lightgbm")
+    folder = find_group_folder(settings, verifier.version)
+    return PairExecutor(
+        PairScorer(encoder, verifier),
+        IndexedProductReader(folder, encoder.encoder_version, refresh_seconds=refresh_seconds),
+        limits=PairLimits(),
+        deadline_seconds=deadline_seconds,
+        metrics=metrics,
+    )
 
 
 def open_verifier(towers: Path, encoder: ExportedEncoder) -> PairVerifier | None:
