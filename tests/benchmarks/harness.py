@@ -11,7 +11,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -155,6 +155,23 @@ def record_figures(figures: list[BenchmarkFigure]) -> None:
     together = [figure for figure in kept if (figure["name"], figure["against"]) not in names] + new
     RESULTS.write_text(json.dumps({"figures": together}, indent=1) + "\n")
     TABLE.write_text(_table(together))
+
+
+def replace_section(file: Path, title: str, heading: str, lines: Sequence[str]) -> None:
+    """Write a section of a Markdown file, with the command and the machine; the file's other sections stay.
+
+    Args:
+        file: created with the title if it does not exist.
+        title: first line of the file, without "# ".
+        heading: of the section, without "## ". A section with this heading is replaced.
+        lines: the text below it.
+    """
+    head, *sections = (file.read_text() if file.exists() else f"# {title}\n").split("\n## ")
+    own = describe_machine()
+    footer = f"`{format_command()}`, commit {own['commit']}, {own['date']}, {own['machine']}."
+    kept = [section for section in sections if section.split("\n", 1)[0] != heading]
+    text = "\n".join([heading, "", *lines, "", footer])
+    file.write_text("\n\n## ".join(part.strip("\n") for part in (head, *kept, text)) + "\n")
 
 
 def describe_machine() -> dict[str, str]:
