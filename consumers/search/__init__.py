@@ -3,6 +3,7 @@
 sentence.py       a sentence, checked and cut into words
 scoring.py        the scores of products for a sentence, part by part, and their weighted sum
 calibration.py    weights and cut-offs from labels
+cutoffs.py        the cut-offs of categories for a wanted precision
 selection.py      the best products for a sentence, with reasons, near-duplicates collapsed
 similar.py        the products that are most like a product or a picture
 related.py        the products of the same group, and those with the most similar pictures and titles

@@ -1,8 +1,8 @@
 """Weights of the parts and a cut-off for each category, fitted on labels.
 
 A label says whether a product fits a sentence. A logistic regression of the labels on the standardised parts gives the
-weights; a part with a negative weight is left out. The cut-off of a category is the lowest score such that the labelled
-products from it upwards have the wanted precision. Products without a label are ignored, not counted as wrong.
+weights; a part with a negative weight is left out. The cut-off of a category is a score such that the products from it
+upwards have the wanted precision (cutoffs.py). Products without a label are ignored, not counted as wrong.
 """
 
 import json
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumers.report_json import report_to_json
+from consumers.search.cutoffs import choose_cutoffs
 from consumers.search.scoring import PARTS
 from feature_repo.atomic_write import replace_atomically
 from feature_repo.errors import CorruptDataError, InvalidInputError, NotFoundError
@@ -23,10 +24,6 @@ Bools = NDArray[np.bool_]
 
 PRECISION = 0.8
 """Wanted precision above a cut-off."""
-MIN_LABELS, MIN_RELEVANT = 100, 20
-"""A category with fewer labels, or fewer relevant ones, gets the cut-off of all categories together."""
-MIN_ABOVE = 10
-"""Minimum number of labels above a cut-off: the precision of fewer is chance."""
 MIN_OF_EACH = 10
 """Labels of each kind that a fit needs."""
 
@@ -66,6 +63,7 @@ def fit_calibration(
     *,
     precision: float = PRECISION,
     sample_weights: Floats | None = None,
+    queries: NDArray[np.int64] | None = None,
 ) -> SearchCalibration:
     """Return weights and cut-offs for n labels.
 
@@ -76,6 +74,7 @@ def fit_calibration(
         categories: [n], category path of each product.
         precision: wanted precision above a cut-off, in (0, 1).
         sample_weights: [n], such as one over the probability that a label was drawn; None: all equal.
+        queries: [n], number of each label's query, from 0; None: each label is of a query of its own.
 
     Raises:
         InvalidInputError: there are fewer than MIN_OF_EACH relevant or other labels, or no part tells them apart.
@@ -99,37 +98,23 @@ def fit_calibration(
         raise InvalidInputError("no part of the score is higher for labels that fit; check the labels")
     weights = dict.fromkeys(PARTS, 0.0) | {PARTS[i]: float(w) for i, w in zip(used, model.coef_[0], strict=True)}
     scores = features @ np.array([weights[part] for part in PARTS])
-    cutoffs, names = {}, np.array([category or "" for category in categories])
-    for category in sorted(set(names.tolist()) - {""}):
-        rows = names == category
-        if rows.sum() >= MIN_LABELS and is_relevant[rows].sum() >= MIN_RELEVANT:
-            cutoffs[category] = find_cutoff(scores[rows], is_relevant[rows], drawn[rows], precision)
+    cutoff, cutoffs = choose_cutoffs(
+        scores,
+        is_relevant,
+        drawn,
+        np.array([category or "" for category in categories]),
+        np.arange(len(scores)) if queries is None else queries,
+        precision,
+    )
     return SearchCalibration(
         encoder_version,
         weights,
         float(model.intercept_[0]),
-        find_cutoff(scores, is_relevant, drawn, precision),
+        cutoff,
         cutoffs,
         precision,
         len(is_relevant),
     )
-
-
-def find_cutoff(scores: Floats, is_relevant: Bools, weights: Floats, precision: float) -> float:
-    """Return the lowest score such that the labels from it upwards have at least a precision.
-
-    Infinite if there is none with at least MIN_ABOVE labels from it upwards.
-
-    Args:
-        scores: [n].
-        is_relevant: [n].
-        weights: [n], weight of each label in the precision.
-        precision: wanted precision, in (0, 1).
-    """
-    order = np.argsort(-scores, kind="stable")
-    reached = np.cumsum(weights[order] * is_relevant[order]) / np.cumsum(weights[order]) >= precision
-    reached[: MIN_ABOVE - 1] = False
-    return float(scores[order[np.flatnonzero(reached)[-1]]]) if reached.any() else float("inf")
 
 
 def write_calibration(calibration: SearchCalibration, file: Path) -> None:

@@ -177,6 +177,7 @@ def fit_queries(encoder_version: str, queries: Sequence[ScoredQuery], **options:
         np.concatenate([query.scored.parts for query in queries], axis=1).astype(np.float64),
         np.concatenate([query.is_relevant for query in queries]),
         [category for query in queries for category in query.categories],
+        queries=np.repeat(np.arange(len(queries)), [len(query.is_relevant) for query in queries]),
         **options,  # type: ignore[arg-type]
     )
 

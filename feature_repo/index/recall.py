@@ -15,7 +15,7 @@ QUERIES = 100
 """Most queries of a measurement."""
 TARGET = 0.95
 """Recall that the number of candidates must reach."""
-CANDIDATES = (16, 32, 64, 128, 256, 512, 1024)
+CANDIDATES = (16, 24, 32, 48, 64, 80, 96, 112, 128, 160, 192, 256, 320, 384, 512, 768, 1024)
 """Numbers of candidates that are tried until the recall reaches TARGET."""
 
 
