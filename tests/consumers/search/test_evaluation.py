@@ -10,6 +10,7 @@ import pytest
 from consumers.report_json import report_to_json
 from consumers.search import evaluation
 from consumers.search.calibration import fit_calibration, read_calibration, write_calibration
+from consumers.search.cutoffs import bound_precision
 from consumers.search.evaluation import compute_average_precision
 from consumers.search.report import TUNED, report_search
 from consumers.search.scoring import PARTS
@@ -58,6 +59,40 @@ def test_weights_follow_the_labels_and_a_cut_off_keeps_the_precision() -> None:
         assert fits[above].mean() >= 0.9
     probability = fitted.compute_probability(scores.astype(np.float32))
     assert probability[probability > 0.8].mean() == pytest.approx(fits[probability > 0.8].mean(), abs=0.05)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_cut_offs_keep_the_precision_for_queries_that_were_not_labelled(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    parts, _, categories = make_labels(rng, 40_000)
+    queries = np.repeat(np.arange(400), 100)
+    # Some queries have more products that fit than others of the same scores.
+    odds = 2 * parts[0] + parts[1] - 2 + 2 * rng.normal(size=400)[queries]
+    fits, is_labelled = rng.random(len(odds)) < 1 / (1 + np.exp(-odds)), queries < 200
+    fitted = fit_calibration(
+        "encoder@1",
+        parts[:, is_labelled],
+        fits[is_labelled],
+        [name for name, one in zip(categories, is_labelled, strict=True) if one],
+        precision=0.8,
+        queries=queries[is_labelled],
+    )
+    scores = np.nan_to_num(parts).T @ np.array([fitted.weights[part] for part in PARTS])
+    is_above = (scores >= np.array([fitted.find_cutoff(name) for name in categories])) & ~is_labelled
+    assert fits[is_above].mean() >= 0.77
+    assert is_above.sum() > 0.02 * (~is_labelled).sum()
+
+
+def test_the_labels_of_one_query_say_nothing_about_others() -> None:
+    parts, fits, categories = make_labels(np.random.default_rng(0))
+    fitted = fit_calibration("encoder@1", parts, fits, categories, queries=np.zeros(len(fits), np.int64))
+    assert {fitted.cutoff, *fitted.cutoffs.values()} == {float("inf")}
+
+
+def test_the_bound_is_that_of_a_binomial_share_if_each_label_is_of_its_own_query() -> None:
+    is_relevant = np.arange(400) < 320
+    bound = bound_precision(is_relevant, np.ones(400), np.arange(400))
+    assert bound == pytest.approx(0.8 - 1.645 * np.sqrt(0.8 * 0.2 / 400), abs=1e-3)
 
 
 def test_labels_without_contrast_are_refused() -> None:
