@@ -1,7 +1,8 @@
 """Maintenance of the offline tables: forget products and users, drop corrected rows, compact and remove files.
 
 In a table with a product or user id, an event timestamp and a created timestamp, a row is corrected by a later created
-row with the same ids and event timestamp. In other tables no row corrects another.
+row with the same ids and event timestamp. In the tables of KEYS_WITHOUT_EVENTS it is corrected by a later created row
+with the same key. In other tables no row corrects another.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,6 +31,13 @@ DEFAULT_RETENTION_DAYS = 365.0
 """Days for which corrected rows are kept if feature_store.yaml has no `offline_store.retention_days`."""
 ROW_ID = "row_id"
 """The column of the quarantine that may hold a product or user id."""
+
+
+KEYS_WITHOUT_EVENTS = {
+    schema.PAIR_TABLE: (PRODUCT_ID_L, PRODUCT_ID_R, "verifier_version"),
+    schema.PAIR_LABEL_TABLE: ("pair_id",),
+}
+"""Tables without an event timestamp of which the row created last counts, and their keys."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +115,10 @@ def vacuum(settings: Settings, *, now: datetime, grace: timedelta, dry_run: bool
         columns = delta.open_dataset(path).schema.names
         keys = [key for key in (PRODUCT_ID, USER_ID) if key in columns]
         dropped = 0
-        if keys and {EVENT_TIMESTAMP, CREATED_TIMESTAMP} <= set(columns):
+        if path.name in KEYS_WITHOUT_EVENTS:
+            keys = list(KEYS_WITHOUT_EVENTS[path.name])
+            dropped = drop(path, keys=keys, event=None, created=CREATED_TIMESTAMP, before=before)
+        elif keys and {EVENT_TIMESTAMP, CREATED_TIMESTAMP} <= set(columns):
             dropped = drop(path, keys=keys, event=EVENT_TIMESTAMP, created=CREATED_TIMESTAMP, before=before)
         if not dry_run:
             retention.compact(path)

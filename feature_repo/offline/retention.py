@@ -41,7 +41,7 @@ def read_kept_since(path: Location) -> datetime | None:
     return datetime.fromisoformat(value) if value else None
 
 
-def drop_corrected(path: Location, *, keys: Sequence[str], event: str, created: str, before: datetime) -> int:
+def drop_corrected(path: Location, *, keys: Sequence[str], event: str | None, created: str, before: datetime) -> int:
     """Drop rows that were corrected before a given time, and store that time on the table.
 
     A row is corrected if another row with the same key and event timestamp was created later. An as-of join does not
@@ -53,7 +53,7 @@ def drop_corrected(path: Location, *, keys: Sequence[str], event: str, created: 
     Args:
         path: the table's location.
         keys: columns of the key.
-        event: name of the event timestamp column.
+        event: name of the event timestamp column; None if there is none: all rows of a key are of one moment.
         created: name of the created timestamp column.
         before: the correcting row must have been created before this time, exclusive. With a time zone.
 
@@ -80,13 +80,13 @@ def drop_corrected(path: Location, *, keys: Sequence[str], event: str, created: 
     return delta.commit_with_retries(path, drop)
 
 
-def count_corrected(path: Location, *, keys: Sequence[str], event: str, created: str, before: datetime) -> int:
+def count_corrected(path: Location, *, keys: Sequence[str], event: str | None, created: str, before: datetime) -> int:
     """Return the number of rows that `drop_corrected` would drop with the same arguments. Changes nothing.
 
     Args:
         path: the table's location.
         keys: columns of the key.
-        event: name of the event timestamp column.
+        event: name of the event timestamp column; None if there is none: all rows of a key are of one moment.
         created: name of the created timestamp column.
         before: the correcting row must have been created before this time, exclusive. With a time zone.
 
@@ -221,11 +221,13 @@ def _shorten_log(table: DeltaTable) -> None:
 
 
 def _find_corrected(
-    table: DeltaTable, path: Location, keys: Sequence[str], event: str, created: str, before: datetime
+    table: DeltaTable, path: Location, keys: Sequence[str], event: str | None, created: str, before: datetime
 ) -> pa.Table:
     """Return key, event and created timestamp of each row that another one corrected before `before`."""
-    rows = delta_files.open_version(table, path).to_table(columns=[*keys, event, created])
-    versions = asof.index_versions([rows[key] for key in keys], rows[event], rows[created], created_before=before)
+    columns = [*keys, *([] if event is None else [event]), created]
+    rows = delta_files.open_version(table, path).to_table(columns=columns)
+    moments = pa.chunked_array([pa.repeat(before, len(rows))]) if event is None else rows[event]
+    versions = asof.index_versions([rows[key] for key in keys], moments, rows[created], created_before=before)
     if not len(versions.row):
         return rows.slice(0, 0)
     first_of_key = np.zeros(len(versions.row), dtype=bool)

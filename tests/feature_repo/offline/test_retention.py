@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from feature_repo import config
+from feature_repo import config, schema
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta, retention, training_set
 from producers import maintenance
@@ -208,6 +208,35 @@ def test_vacuum_drops_corrections_but_no_rows_of_logs(shop: config.Settings) -> 
     done = {each.table: each for each in maintenance.vacuum(shop, now=START + 40 * DAY, grace=timedelta(hours=1))}
     assert (done["looks"].rows_dropped, done["log"].rows_dropped) == (1, 0)
     assert len(delta.read(shop.table("log"))) == 2
+
+
+def test_vacuum_drops_pairs_and_judgements_that_were_replaced(shop: config.Settings) -> None:
+    pairs = [("a", "b", "v1", 0), ("a", "b", "v1", 1), ("a", "b", "v1", 2), ("a", "b", "v2", 1), ("a", "c", "v1", 0)]
+    names = ("product_id_l", "product_id_r", "verifier_version", "created_timestamp")
+    labels = [("1", "same", 0), ("1", "different", 1), ("2", "same", 0), ("1", "unsure", 35)]
+    for table, columns, versions in (
+        (schema.PRODUCT_PAIR, names, pairs),
+        (schema.PAIR_LABEL, ("pair_id", "label", "created_timestamp"), labels),
+    ):
+        listed = [dict(zip(columns, [*row[:-1], START + row[-1] * DAY], strict=True)) for row in versions]
+        name = schema.PAIR_TABLE if table is schema.PRODUCT_PAIR else schema.PAIR_LABEL_TABLE
+        delta.append(shop.table(name), pa.Table.from_pylist(listed, schema=table))
+    arguments = {"now": START + 40 * DAY, "grace": timedelta(hours=1)}  # corrections of the last 30 days are kept
+    for dry_run in (True, False):
+        done = {each.table: each for each in maintenance.vacuum(shop, dry_run=dry_run, **arguments)}
+        assert (done["product_pair"].rows_dropped, done["pair_label"].rows_dropped) == (2, 1)
+    kept = delta.read(shop.table(schema.PAIR_TABLE)).to_pylist()
+    assert sorted((row["product_id_r"], row["verifier_version"]) for row in kept) == [
+        ("b", "v1"),
+        ("b", "v2"),
+        ("c", "v1"),
+    ]
+    kept = delta.read(shop.table(schema.PAIR_LABEL_TABLE)).to_pylist()
+    assert sorted((row["pair_id"], row["label"]) for row in kept) == [
+        ("1", "different"),
+        ("1", "unsure"),
+        ("2", "same"),
+    ]
 
 
 def test_a_reader_that_opened_the_table_before_a_vacuum_can_read_within_the_grace(tmp_path: Path) -> None:
