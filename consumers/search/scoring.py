@@ -107,7 +107,7 @@ class SentenceScorer:
         missing = np.full(len(rows), np.nan, np.float32)
         cosines = {
             name: self.index.take_vectors(f"{name}_vector", rows) @ vector
-            if f"{name}_vector" in self.index.vectors
+            if f"{name}_vector" in self.index.filled_vectors
             else missing
             for name in ("image", "text")
         }
@@ -121,7 +121,7 @@ class SentenceScorer:
         pools = [
             self.index.search(name, vector, POOL, selection)[0]
             for name in ("image_vector", "text_vector")
-            if name in self.index.vectors
+            if name in self.index.filled_vectors
         ]
         pools.append(allowed[np.argpartition(-keywords[allowed], POOL)[:POOL]])
         if known:

@@ -64,6 +64,15 @@ class ProductIndex:
         return sorted({name for segment in self.segments for name in segment.vectors})
 
     @cached_property
+    def filled_vectors(self) -> list[str]:
+        """Those of `vectors` that at least one product has."""
+        return [
+            name
+            for name in self.vectors
+            if any(len(segment.vectors[name].matrix) for segment in self.segments if name in segment.vectors)
+        ]
+
+    @cached_property
     def all(self) -> Selection:
         """Every row that is not hidden."""
         return self.select(ProductFilter())

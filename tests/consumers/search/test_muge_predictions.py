@@ -24,7 +24,10 @@ def index_pictures(world: SearchWorld, count: int) -> None:
     encoder = world.encoder
     vectors = encoder.encode_texts([TITLES[number % 4] + " 积木" * (number // 4) for number in range(count)])
     rows = [{"product_id": str(1000 + n), "embedding_us": 1, "catalogue_us": 1} for n in range(count)]
-    products = IndexedProducts(pa.Table.from_pylist(rows, INDEX_ROWS), {"image_vector": vectors}, {})
+    missing = np.full((count, 1), np.nan, np.float32)  # as `produce index` has it if no product has a title
+    products = IndexedProducts(
+        pa.Table.from_pylist(rows, INDEX_ROWS), {"image_vector": vectors, "text_vector": missing}, {}
+    )
     build_index(find_folder(world.settings, encoder.encoder_version), encoder.encoder_version, products)
 
 
