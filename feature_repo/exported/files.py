@@ -24,6 +24,8 @@ IMAGE, TEXT = "image_tower", "text_tower"
 """Names of the towers: their folders, and their models in Triton."""
 OUTPUT = "vectors"
 """Name of the output of either tower."""
+VERSION_PARAMETER = "encoder_version"
+"""Parameter of a tower's config.pbtxt with the encoder's version."""
 FORMAT = 2
 """Version of encoder.json."""
 

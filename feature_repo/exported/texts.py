@@ -13,6 +13,9 @@ from feature_repo.exported.files import TOKENIZER_FILE, WORDS_FILE, TextDescript
 MAX_CHARACTERS = 2_000
 """Characters of a text that are tokenized; towers read far fewer tokens."""
 
+FEW = 16
+"""Up to this number, texts are tokenized one by one: waking the tokenizer's own threads takes longer."""
+
 Ids = NDArray[np.int64]
 
 
@@ -66,7 +69,7 @@ class TextInput:
         if self._tokenizer is None:
             return [[] for _ in texts]
         prompt = self._shape(self._description.prompt)
-        return [one.ids for one in self._tokenizer.encode_batch([prompt + self._shape(text) for text in texts])]
+        return _encode(self._tokenizer, [prompt + self._shape(text) for text in texts])
 
     def _shape(self, text: str) -> str:
         return text[:MAX_CHARACTERS].lower() if self._description.lower else text[:MAX_CHARACTERS]
@@ -77,11 +80,18 @@ class TextInput:
         rows = np.zeros((len(texts), width), np.int64)
         if self._words is not None:
             special = set(self._description.special_word_ids)
-            encoded = self._words.encode_batch([text[:MAX_CHARACTERS] for text in texts])
+            encoded = _encode(self._words, [text[:MAX_CHARACTERS] for text in texts])
             for row, one in zip(rows, encoded, strict=True):
-                ids = [word for word in dict.fromkeys(one.ids) if word not in special][:width]
+                ids = [word for word in dict.fromkeys(one) if word not in special][:width]
                 row[: len(ids)] = ids
         return rows
+
+
+def _encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Return the ids of each text."""
+    if len(texts) <= FEW:
+        return [tokenizer.encode(text).ids for text in texts]
+    return [one.ids for one in tokenizer.encode_batch(texts)]
 
 
 def open_text_input(folder: Path, description: TextDescription) -> TextInput:

@@ -8,7 +8,7 @@ text_tower/            config.pbtxt, 1/model.onnx
 
 from collections.abc import Sequence
 
-from feature_repo.exported.files import IMAGE, OUTPUT, TEXT, EncoderDescription
+from feature_repo.exported.files import IMAGE, OUTPUT, TEXT, VERSION_PARAMETER, EncoderDescription
 from producers.encoders.towers import Tower, TowerCheck
 
 MAX_BATCH = 64
@@ -41,6 +41,7 @@ def render_config(tower: Tower, description: EncoderDescription) -> str:
         f"input [\n{blocks}\n]\n"
         f'output [\n  {{ name: "{OUTPUT}" data_type: TYPE_FP32 dims: [{description.dim}] }}\n]\n'
         "dynamic_batching { }\n"
+        f'parameters {{ key: "{VERSION_PARAMETER}" value: {{ string_value: "{description.encoder_version}" }} }}\n'
     )
 
 

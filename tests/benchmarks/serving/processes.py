@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,12 @@ from tests.benchmarks.serving.deployment import SERVICE
 
 
 @contextmanager
-def run_vitrine_serve(root: Path, *, processes: int = 1, token: str | None = None) -> Iterator[dict[str, list[str]]]:
-    """Run `consume serve`, with a token if one is given, and yield its addresses by protocol."""
+def run_vitrine_serve(
+    root: Path, *, processes: int = 1, token: str | None = None, options: Sequence[str] = ()
+) -> Iterator[dict[str, list[str]]]:
+    """Run `consume serve`, with a token and further options if they are given, and yield its addresses by protocol."""
     line = ["serve", "--store", str(root / "ours" / "feature_store.yaml"), "--flight-port", "0", "--http-port", "0"]
-    more = ["--processes", str(processes), "--access-log", str(root / "access.log")]
+    more = ["--processes", str(processes), "--access-log", str(root / "access.log"), *options]
     if token is not None:
         (root / "token").write_text(token)
         more += ["--token-file", str(root / "token")]

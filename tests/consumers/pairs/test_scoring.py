@@ -17,7 +17,7 @@ from feature_repo.index.product_index import open_index
 from feature_repo.index.update import append_products, gather_products
 from feature_repo.pairs.verifier import REASONS
 from producers.groups.matching import score_candidates
-from tests.consumers.pairs.conftest import PairWorld
+from tests.consumers.pairs.world import PairWorld
 
 LEFT, RIGHT = np.array([0, 0, 3, 10, 40, 7]), np.array([1, 5, 4, 80, 41, 20])
 

@@ -23,7 +23,7 @@ from feature_repo.auth import ServerAccess
 from feature_repo.errors import InvalidInputError, NotFoundError
 from feature_repo.pairs.verifier import REASONS
 from feature_repo.serving_limits import PairLimits
-from tests.consumers.pairs.conftest import PairWorld
+from tests.consumers.pairs.world import PairWorld
 from tests.consumers.serving.running import TOKEN, Served, serving
 
 BY_ID = {"left": {"product_id": "p0"}, "right": {"product_id": "p1"}}
