@@ -119,7 +119,7 @@ def _in_process(function: object, *arguments: object) -> None:
     assert process.exitcode == 0
 
 
-def measure_size(products: int) -> list[str]:
+def measure_size(products: int, steps: list[str]) -> list[str]:
     """Return the lines of the table for a catalogue of `products` products."""
     folder = Path(tempfile.mkdtemp(prefix="growth-"))
     try:
@@ -132,17 +132,17 @@ def measure_size(products: int) -> list[str]:
             [feast, "apply"], cwd=deployments.ROOT / "feature_repo", env=environment, check=True, capture_output=True
         )
         now = START + timedelta(days=DAYS)
-        first = {step: run_step(step, folder, now) for step in COMMANDS}
+        first = {step: run_step(step, folder, now) for step in steps}
         sizes = measure_bytes(folder, products)
         _in_process(add_products, folder, products, ADDED, now)
         _in_process(write_log, folder, products, DAYS + 1)
-        again = {step: run_step(step, folder, now + timedelta(days=1)) for step in COMMANDS}
+        again = {step: run_step(step, folder, now + timedelta(days=1)) for step in steps}
         where = ", ".join(harness.describe_machine()[name] for name in ("commit", "date", "machine"))
         lines = [
             f"| {products:,} | {step} | {first[step].seconds:.0f} s, {first[step].cpu_seconds:.0f} CPU s "
             f"| {first[step].peak_gigabytes:.1f} GB | {again[step].seconds:.0f} s, {again[step].cpu_seconds:.0f} CPU s "
             f"| {again[step].peak_gigabytes:.1f} GB | {where} |"
-            for step in COMMANDS
+            for step in steps
         ]
         return [*lines, f"| {products:,} | bytes of a product | {sizes} | | | | {where} |"]
     finally:
@@ -164,13 +164,16 @@ def _count_bytes(path: Path) -> int:
 
 def main(
     sizes: Annotated[list[int], typer.Argument(help="Products of the catalogue.")],
+    steps: Annotated[
+        list[str] | None, typer.Option("--step", help=f"One of {', '.join(COMMANDS)}; all if none.")
+    ] = None,
     record: RecordOption = False,
 ) -> None:
     """Measure each size."""
     lines = []
     for size in sizes:
-        lines += measure_size(size)
-        print("\n".join(lines[-4:]), flush=True)
+        lines += measure_size(size, steps or list(COMMANDS))
+        print("\n".join(lines), flush=True)
     if record:
         _record(lines)
 
