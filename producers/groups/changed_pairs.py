@@ -61,8 +61,9 @@ def score_changed(
 
     def decide(scored: ScoredPairs, is_affected: Bools) -> ScoredPairs:
         kept = scored.select(scored.alone >= WORTH_COUNTING)
-        decided = score_context(kept.left, kept.right, kept.alone, n, verifier)
-        probability = np.where(kept.touches(is_affected), decided, kept.probability)
+        chosen = np.flatnonzero(kept.touches(is_affected))
+        probability = kept.probability.copy()
+        probability[chosen] = score_context(kept.left, kept.right, kept.alone, n, verifier, chosen)
         return ScoredPairs(kept.left, kept.right, kept.alone, probability)
 
     again = stored.select(stored.touches(is_compared))

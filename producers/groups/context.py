@@ -27,17 +27,18 @@ WORTH_COUNTING = 0.01
 """Lowest probability at which a pair counts in the context of others; less probable pairs need not be stored."""
 
 
-def compute_context(left: Int64, right: Int64, probability: Floats, products: int) -> Floats:
-    """Return float32 [m, len(CONTEXT_FEATURES)] of m distinct pairs.
+def compute_context(left: Int64, right: Int64, probability: Floats, products: int, chosen: Int64) -> Floats:
+    """Return float32 [c, len(CONTEXT_FEATURES)] of c of m distinct pairs.
 
     Args:
         left: [m], rows of products.
         right: [m], likewise.
         probability: [m], of each pair on its own.
         products: number of products.
+        chosen: [c], positions of the pairs whose features are wanted; all m are their context.
     """
     pairs = len(left)
-    if not pairs:
+    if not len(chosen):
         return np.empty((0, len(CONTEXT_FEATURES)), np.float32)
     product = np.concatenate([left, right])
     value = np.tile(np.where(probability >= WORTH_COUNTING, probability, 0).astype(np.float64), 2)
@@ -53,14 +54,15 @@ def compute_context(left: Int64, right: Int64, probability: Floats, products: in
     for name, values in (("rank", rank), ("best_other", best_other), ("sum_other", sum_other)):
         by_side = np.empty(2 * pairs)
         by_side[order] = values
-        sides[f"{name}_low"] = np.minimum(by_side[:pairs], by_side[pairs:])
-        sides[f"{name}_high"] = np.maximum(by_side[:pairs], by_side[pairs:])
+        first, second = by_side[:pairs][chosen], by_side[pairs:][chosen]
+        sides[f"{name}_low"] = np.minimum(first, second)
+        sides[f"{name}_high"] = np.maximum(first, second)
     strong = value > 0
     partners = np.concatenate([right, left])
     graph = sp.csr_matrix((value[strong], (product[strong], partners[strong])), shape=(products, products))
-    shared = graph[left].multiply(graph[right]).tocsr()
+    shared = graph[left[chosen]].multiply(graph[right[chosen]]).tocsr()
     columns = {
-        "probability": probability,
+        "probability": probability[chosen],
         **sides,
         "shared": np.asarray(shared.sum(axis=1)).ravel(),
         "best_shared": shared.max(axis=1).toarray().ravel(),

@@ -69,7 +69,7 @@ def train_matcher(
     probability = verifier.score_pairs(prepared, key // n, key % n)
     judged = np.searchsorted(key, keys[1])
     probability[judged] = trained.out_of_fold
-    context = compute_context(key // n, key % n, probability, n)[judged]
+    context = compute_context(key // n, key % n, probability, n, judged)
     text, threshold, f1 = train_context(context, pairs, n, seed=seed)
     verifier = replace(verifier, context_text=text, group_threshold=threshold)
     return MatcherSummary(verifier, trained.f1, f1, len(pairs.left))
@@ -103,8 +103,10 @@ def score_candidates(
     return probability
 
 
-def score_context(left: Int64, right: Int64, probability: Floats, products: int, verifier: PairVerifier) -> Floats:
-    """Return the probability of each of m pairs given the others, float32 [m]; 0 stays 0.
+def score_context(
+    left: Int64, right: Int64, probability: Floats, products: int, verifier: PairVerifier, chosen: Int64 | None = None
+) -> Floats:
+    """Return the probability of each chosen one of m pairs given the others, float32 [chosen]; 0 stays 0.
 
     Args:
         left: [m], rows of products.
@@ -112,12 +114,14 @@ def score_context(left: Int64, right: Int64, probability: Floats, products: int,
         probability: [m], of each pair on its own.
         products: number of products.
         verifier: with a classifier for contexts.
+        chosen: positions of pairs; None: all.
     """
-    if not len(left):
+    chosen = np.arange(len(left)) if chosen is None else chosen
+    if not len(chosen):
         return np.empty(0, np.float32)
-    context = compute_context(left, right, probability, products)
+    context = compute_context(left, right, probability, products, chosen)
     decided = np.asarray(verifier.context_booster.predict(context, num_threads=1), np.float32)
-    return np.where(probability > 0, decided, np.float32(0))
+    return np.where(probability[chosen] > 0, decided, np.float32(0))
 
 
 def list_spaces(products: pa.Table, metric: PairMetric) -> dict[str, Floats]:

@@ -63,7 +63,7 @@ def read_pairs(settings: Settings, product_ids: pa.Array, verifier_version: str)
         return ScoredPairs(empty, empty, empty.astype(np.float32), empty.astype(np.float32))
     rows = versions.read_newest(
         delta.open_dataset(path),
-        PRODUCT_PAIR.names,
+        [PRODUCT_ID_L, PRODUCT_ID_R, "pair_probability", "probability"],
         pc.field("verifier_version") == verifier_version,
         keys=[PRODUCT_ID_L, PRODUCT_ID_R],
         event_timestamp=CREATED_TIMESTAMP,

@@ -86,7 +86,9 @@ def test_the_context_equals_a_plain_count_over_all_pairs() -> None:
     kept = rng.random(len(left)) < 0.6
     left, right = left[kept], right[kept]
     probability = rng.permutation(np.linspace(0.02, 0.98, len(left))).astype(np.float32)
-    context = compute_context(left, right, probability, 7)
+    context = compute_context(left, right, probability, 7, np.arange(len(left)))
+    some = rng.permutation(len(left))[:3]
+    np.testing.assert_array_equal(compute_context(left, right, probability, 7, some), context[some])
     for got, row in zip(context, slow_context(left.tolist(), right.tolist(), probability.tolist()), strict=True):
         assert dict(zip(CONTEXT_FEATURES, got.tolist(), strict=True)) == pytest.approx(row, rel=1e-4, abs=1e-6)
 
