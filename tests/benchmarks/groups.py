@@ -10,6 +10,7 @@ design, also those that are no candidates. Pairs of the best-selling tenth are t
 95% intervals resample designs.
 """
 
+import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,9 +24,12 @@ import typer
 from numpy.typing import NDArray
 
 from feature_repo import config
+from feature_repo.index import update
+from feature_repo.index.product_index import open_index
+from feature_repo.index.rows import INDEX_ROWS
 from feature_repo.pairs.labels import LabelledPairs
 from feature_repo.pairs.metric import PairMetric
-from producers.groups import matching
+from producers.groups import matching, matching_index
 from producers.groups.candidates import find_candidates, list_missing_pairs
 from producers.groups.clustering import cluster_products
 from producers.groups.products import read_products
@@ -90,6 +94,7 @@ def main(
     half = TestHalf(design, seed)
     everything = np.ones(len(products), bool)
     _measure_cosines(products, half, everything)
+    print(measure_graph(matching.list_spaces(products, PairMetric({}, {})), design))
     for name, columns in (("without brand, price, title", WITHHELD), ("all", ())):
         table = products.drop_columns(list(columns))
         since = time.process_time()
@@ -116,6 +121,27 @@ def main(
                 print(
                     f"  {what}, {'alone' if protocol else 'in the shop'}: {half.measure(a, b, wanted, alone=protocol)}"
                 )
+
+
+def measure_graph(spaces: dict[str, NDArray[np.float32]], designs: Int64 | None = None) -> str:
+    """Return the share of the exact candidates, and of those of one design, that an index with graphs finds."""
+    n = len(next(iter(spaces.values())))
+    ids = [f"p{number:08d}" for number in range(n)]
+    rows = pa.Table.from_pylist([{"product_id": one} for one in ids], INDEX_ROWS)
+    vectors = {f"{name}_vector": matrix for name, matrix in spaces.items()}
+    flat_rows, update.FLAT_ROWS = update.FLAT_ROWS, 0
+    with tempfile.TemporaryDirectory() as folder:
+        products = update.IndexedProducts(rows, vectors, {})
+        update.build_index(Path(folder) / "index", "benchmark@1", products, has_keywords=False)
+        update.FLAT_ROWS = flat_rows
+        near = matching_index.find_candidates(open_index(Path(folder) / "index"), np.arange(n), np.arange(n), top_k=30)
+    left, right = find_candidates(spaces, np.arange(n))
+    is_found = np.isin(left * n + right, near[0] * n + near[1])
+    text = f"candidates by graphs: {is_found.mean():.4f} of {len(left):,} exact ones"
+    if designs is not None:
+        is_same = designs[left] == designs[right]
+        text += f", {is_found[is_same].mean():.4f} of the {is_same.sum():,} of one design"
+    return text
 
 
 def _measure_cosines(products: pa.Table, half: TestHalf, everything: Bools) -> None:
