@@ -1,10 +1,14 @@
 """The index of products beside a plain faiss script of the same graph, and the cost of adding products.
 
     OMP_NUM_THREADS=1 python -m tests.benchmarks.index [--products 1000000] [--record]
+    OMP_NUM_THREADS=1 python -m tests.benchmarks.index --store demo/feature_store.yaml [--record]
 
 Vectors of 128 values are a seeded latent of 32 values, mapped linearly, plus noise; queries are drawn likewise. All
 searches run on one thread. A category holds 1% of the products. 10,000 products are added to an index of --products and
 to one of a tenth of that, but at least SMALLEST, in turns; the append alone is measured, without the tables.
+
+With --store the vectors are those of the products of a store, such as the generated shop's, and the queries their text
+vectors; only searches are measured, over a graph, however few products there are.
 """
 
 import tempfile
@@ -15,14 +19,19 @@ from typing import Annotated, Any
 import faiss
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import typer
 
+from feature_repo import config, schema
+from feature_repo.arrow.take import to_matrix
+from feature_repo.index import nearest, update
 from feature_repo.index.filters import ProductFilter
 from feature_repo.index.manifest import write_manifest
 from feature_repo.index.product_index import ProductIndex, open_index
 from feature_repo.index.recall import compute_recall
 from feature_repo.index.rows import INDEX_ROWS
 from feature_repo.index.update import IndexedProducts, append_products, build_index
+from feature_repo.offline import delta, production
 from tests.benchmarks import harness
 
 WIDTH, LATENT, NOISE = 128, 32, 0.1
@@ -69,7 +78,9 @@ def measure_search(index: ProductIndex, queries: np.ndarray) -> None:
         print(f"{name}: p50 {p50:.3f} ms, p99 {p99:.3f} ms, recall@{TOP_K} {compute_recall(found, truth):.4f}")
 
 
-def compare_with_faiss(index: ProductIndex, queries: np.ndarray, rounds: int) -> harness.BenchmarkFigure:
+def compare_with_faiss(
+    index: ProductIndex, queries: np.ndarray, rounds: int, what: str = "products"
+) -> harness.BenchmarkFigure:
     """Compare searches with bare calls of faiss on the same graph with the same number of candidates."""
     graph = index.segments[0].vectors[VECTOR].graph
     candidates = index.manifest.recall[VECTOR]["shares"][0]["candidates"]
@@ -89,12 +100,35 @@ def compare_with_faiss(index: ProductIndex, queries: np.ndarray, rounds: int) ->
         for name, taken in harness.take_turns({"ours": ours, "faiss": plain}, rounds).items()
     }
     return harness.compare_sides(
-        f"top {TOP_K} of {len(index.flags):,} products, {WIDTH}-d",
+        f"top {TOP_K} of {len(index.flags):,} {what}, {queries.shape[1]}-d",
         seconds,
         "ours",
         "faiss",
         f"one thread; {candidates} candidates, recall@{TOP_K} {recall}",
     )
+
+
+def measure_store(store: Path, rounds: int) -> harness.BenchmarkFigure:
+    """Measure searches of the image vectors of a store by text vectors, over a graph."""
+    settings = config.load(store)
+    version = production.read_version(settings.offline)
+    rows = delta.read(settings.table(schema.EMBEDDING_TABLE), ["product_id", VECTOR, "text_vector", "encoder_version"])
+    version = version or rows["encoder_version"][0].as_py()
+    rows = rows.filter(pc.field("encoder_version") == version).drop_null()
+    matrices = {name: to_matrix(rows[name]) for name in (VECTOR, "text_vector")}
+    columns = [rows["product_id"] if one.name == "product_id" else pa.nulls(len(rows), one.type) for one in INDEX_ROWS]
+    products = IndexedProducts(pa.table(columns, schema=INDEX_ROWS), matrices, {})
+    update.FLAT_ROWS = nearest.EXACT_ROWS = 0
+    with tempfile.TemporaryDirectory() as folder:
+        build_index(Path(folder) / "index", version, products, has_keywords=False)
+        index = open_index(Path(folder) / "index")
+        drawn = np.random.default_rng(0).choice(len(rows), min(QUERIES, len(rows)), replace=False)
+        queries = matrices["text_vector"][drawn]
+        print(f"{len(rows):,}: {index.manifest.recall[VECTOR]['shares']}", flush=True)
+        found = [index.search(VECTOR, query, TOP_K)[0] for query in queries]
+        truth = [index.search(VECTOR, query, TOP_K, exact=True)[0] for query in queries]
+        print(f"recall@{TOP_K} {compute_recall(found, truth):.4f}")
+        return compare_with_faiss(index, queries, rounds, f"pictures of {version} by titles")
 
 
 def measure_append(index: ProductIndex, added: IndexedProducts) -> tuple[float, float]:
@@ -114,9 +148,13 @@ def main(
     rounds: harness.RoundsOption = 7,
     record: harness.RecordOption = False,
     folder: Annotated[Path | None, typer.Option(help="Keep the indexes here, and use those that are there.")] = None,
+    store: Annotated[Path | None, typer.Option(help="feature_store.yaml of the vectors to use instead.")] = None,
 ) -> None:
     """Build both indexes and print the figures."""
     faiss.omp_set_num_threads(1)
+    if store is not None:
+        harness.report_figures([measure_store(store, rounds)], record)
+        return
     with tempfile.TemporaryDirectory() as temporary:
         root = folder or Path(temporary)
         indexes = []
