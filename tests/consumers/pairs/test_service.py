@@ -14,7 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.flight as flight
 import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
 from PIL import Image
+from schemathesis import GenerationMode
 
 from consumers.online import OnlineReader
 from consumers.serving.client import FlightClient, HttpClient, PairClient
@@ -25,6 +28,8 @@ from feature_repo.pairs.verifier import REASONS
 from feature_repo.serving_limits import PairLimits
 from tests.consumers.pairs.world import PairWorld
 from tests.consumers.serving.running import TOKEN, Served, serving
+from tests.consumers.serving.test_fuzz import to_httpx
+from tests.consumers.serving.test_refusals import reveals_internals
 
 BY_ID = {"left": {"product_id": "p0"}, "right": {"product_id": "p1"}}
 
@@ -254,3 +259,26 @@ def test_features_and_pairs_are_served_side_by_side(served_pairs: Served) -> Non
         assert client.fetch(None, ["bear"]).candidates.num_rows == 1
     paths = httpx.get(f"{served_pairs.http}/openapi.json").json()["paths"]
     assert {"/v1/features", "/v1/pairs"} <= set(paths)
+
+
+@pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
+def test_no_random_request_gets_a_5xx_or_a_message_about_internals(served_pairs: Served, mode: GenerationMode) -> None:
+    openapi = httpx.get(f"{served_pairs.http}/openapi.json").json()
+    openapi["paths"] = {"/v1/pairs": openapi["paths"]["/v1/pairs"]}
+    schema = openapi["paths"]["/v1/pairs"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    del schema["properties"]["deadline_ms"]  # a deadline of a millisecond is rightly answered with 504
+    (operation,) = schemathesis.openapi.from_dict(openapi).get_all_operations()
+    documented = {*operation.ok().definition.raw["responses"], "401", "413"}
+    statuses: set[int] = set()
+
+    @settings(max_examples=25, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(case=operation.ok().as_strategy(generation_mode=mode))
+    def send(case: Any) -> None:
+        response = httpx.request(**to_httpx(case, served_pairs.http), timeout=30)
+        statuses.add(response.status_code)
+        assert response.status_code < 500, response.text
+        assert not reveals_internals(response.text)
+        assert str(response.status_code) in documented
+
+    send()
+    assert statuses & {400, 404, 405, 406, 415} if mode is GenerationMode.NEGATIVE else statuses

@@ -37,7 +37,7 @@ def fuzz(served: Served, mode: GenerationMode, cases: int) -> Counter[int]:
             @settings(max_examples=cases, deadline=None, database=None, suppress_health_check=list(HealthCheck))
             @given(case=valid.as_strategy(generation_mode=mode))
             def send(case: Any) -> None:
-                response = client.request(**_to_httpx(case, served.http))
+                response = client.request(**to_httpx(case, served.http))
                 sent[response.status_code] += 1
                 assert response.status_code < 500, response.text
                 assert not reveals_internals(response.text)
@@ -69,7 +69,7 @@ def test_a_body_that_is_not_a_request_is_400(served: Served, body: bytes, accept
     assert not reveals_internals(response.text)
 
 
-def _to_httpx(case: Any, base: str) -> dict[str, Any]:
+def to_httpx(case: Any, base: str) -> dict[str, Any]:
     """Return the arguments of a case for httpx."""
     kwargs = case.as_transport_kwargs(base_url=base)
     names = {"method": "method", "url": "url", "params": "params", "json": "json", "data": "content"}
