@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+import numpy as np
+
 from consumers.monitoring.drift.check import DriftStatistic
 from consumers.monitoring.freshness.freshness import ViewFreshness
 from consumers.ranking.lift import Comparison
@@ -133,6 +135,11 @@ class FeatureCard:
     """What could not be compared, or has changed, in one line each."""
     lift: LiftSummary | None
     """None if there is no measurement."""
+
+    @property
+    def varying_drift(self) -> list[DriftStatistic]:
+        """The statistics that are not the same for every permutation, or are above their threshold."""
+        return [statistic for statistic in self.drift if np.isfinite(statistic.threshold) or statistic.is_alarm]
 
     @property
     def drifted(self) -> list[DriftStatistic]:

@@ -131,7 +131,10 @@ def _collect_card(
         freshness=next((one for one in fresh.views if one.view == view.name), None),
         active=fresh.active,
         drift=[one for one in drift.statistics if one.view == view.name],
-        drift_notes=[line for line in (*drift.changed, *drift.not_judged) if line.startswith(drift_prefix)],
+        drift_notes=[
+            *(line for line in drift.changed if line.startswith(drift_prefix)),
+            *(f"Not compared: {line}" for line in drift.not_judged if line.startswith(drift_prefix)),
+        ],
         lift=lift.summarize_view(view.name) if lift else None,
     )
 

@@ -193,6 +193,8 @@ def test_freshness_and_drift_are_those_of_the_checks(cards: Mapping[str, Feature
     assert card.freshness is not None
     assert (card.freshness.covered, card.active) == (400, 400)
     assert ("image_vector", "missing") in {(one.subject, one.name) for one in card.drifted}
+    assert {*card.drifted} <= {*card.varying_drift} < {*card.drift}
+    assert any(line.startswith("Not compared: product_embedding") for line in card.drift_notes)
     assert not cards["product_codes"].drifted
     assert cards["product_codes"].drift
     assert cards["product_group"].freshness is None
