@@ -72,3 +72,16 @@ def test_an_invalid_file_is_not_quoted(content: str, tmp_path: Path) -> None:
 def test_a_missing_file_raises_one_line_that_names_the_option(tmp_path: Path) -> None:
     with pytest.raises(VitrineError, match=r"no feature_store.yaml at .*--store"):
         config.load(tmp_path / "nothing.yaml")
+
+
+def test_the_owner_is_that_of_the_deployment_and_empty_if_there_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "feature_store.yaml"
+    monkeypatch.setenv(config.ENVIRONMENT_VARIABLE, str(file))
+    assert config.find_owner() == ""
+    for content, owner in (("owner: team@shop.example\n", "team@shop.example"), ("", ""), ("owner:\n", "")):
+        file.write_text(f"{content}project: shop\noffline_store:\n  path: tables\n")
+        assert config.find_owner() == owner
+    file.write_text("owner: [")
+    assert config.find_owner() == ""
