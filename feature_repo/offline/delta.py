@@ -13,6 +13,7 @@ from deltalake import (
     ColumnProperties,
     CommitProperties,
     DeltaTable,
+    PostCommitHookProperties,
     Transaction,
     WriterProperties,
     write_deltalake,
@@ -29,6 +30,8 @@ Result = TypeVar("Result")
 
 COMMITS_SEARCHED = 200
 """Commits that `last_append_time` reads: compactions and deletions lie between the appends."""
+LOG_FILES = ("_delta_log/_last_checkpoint", "_delta_log/00000000000000000000.json")
+"""Files of a table's log, of which nearly every table has one."""
 ATTEMPTS = 10
 """Attempts at a commit. An append conflicts only with deletions and compactions, those with every writer."""
 
@@ -41,7 +44,8 @@ def exists(path: Location) -> bool:
     """
     storage = open_storage(path)
     with translate_errors(storage.uri):
-        return DeltaTable.is_deltatable(storage.uri, storage.options)
+        known = storage.filesystem.get_file_info(list(LOG_FILES))  # delta-rs lists the whole log, which may be long
+        return any(info.is_file for info in known) or DeltaTable.is_deltatable(storage.uri, storage.options)
 
 
 def open_table(path: Location) -> DeltaTable:
@@ -209,7 +213,13 @@ def require_txn_version(table: DeltaTable, path: Location, series: str, version:
 
 
 def append_if_version(
-    path: Location, rows: pa.Table, series: str, version: int, markers: Mapping[str, int] | None = None
+    path: Location,
+    rows: pa.Table,
+    series: str,
+    version: int,
+    markers: Mapping[str, int] | None = None,
+    *,
+    maintain_log: bool = True,
 ) -> int:
     """Add rows in one commit, unless another writer has committed under the name `series` since `version` was read.
 
@@ -225,6 +235,8 @@ def append_if_version(
         version: what `txn_version` returned for this name before the rows of the table were read.
         markers: numbers that the commit stores on the table under other names, for `txn_marker` to read. A number
             stored earlier under the same name is replaced. None stores none.
+        maintain_log: whether every hundredth commit also writes a checkpoint and removes expired log entries. To find
+            that out, each commit lists the log. False for a caller that calls `retention.shorten_log` instead.
 
     Returns:
         The transaction version after the commit: `version + 1`.
@@ -250,6 +262,7 @@ def append_if_version(
             mode="append",
             schema_mode=_schema_mode(table, rows.schema),
             commit_properties=transactions,
+            post_commithook_properties=PostCommitHookProperties(maintain_log, maintain_log),
             writer_properties=properties,
         )
         return version + 1

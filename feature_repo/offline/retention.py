@@ -187,7 +187,7 @@ def compact_small_files(path: Location) -> bool:
 
     is_merged = delta.commit_with_retries(path, merge)
     if is_merged:
-        delta.open_table(path).create_checkpoint()  # whoever opens the table reads the log from here on
+        shorten_log(path)
     return is_merged
 
 
@@ -210,14 +210,27 @@ def vacuum(path: Location, *, grace: timedelta, dry_run: bool = False) -> int:
     table = delta.open_table(path)
     removed = len(table.vacuum(retention_hours=hours, enforce_retention_duration=False, dry_run=dry_run, full=True))
     if not dry_run:
-        delta.commit_with_retries(path, lambda: _shorten_log(delta.open_table(path)))
+        shorten_log(path)
     return removed
 
 
-def _shorten_log(table: DeltaTable) -> None:
-    """Remove old log entries, after a checkpoint has stored their sum."""
-    table.create_checkpoint()
-    table.cleanup_metadata()
+def shorten_log(path: Location) -> None:
+    """Write a checkpoint, from which on a reader reads the log, and remove log entries older than LOG_DAYS.
+
+    Args:
+        path: the table's location.
+
+    Raises:
+        UnavailableError: the checkpoint cannot be written.
+        CorruptDataError: there is no table at `path`, or its log cannot be read.
+    """
+
+    def shorten() -> None:
+        table = delta.open_table(path)
+        table.create_checkpoint()
+        table.cleanup_metadata()
+
+    delta.commit_with_retries(path, shorten)
 
 
 def _find_corrected(

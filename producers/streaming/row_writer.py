@@ -39,8 +39,9 @@ KEYS: Mapping[str, tuple[str, ...]] = {
 ONLINE_TABLES = tuple(name for name in KEYS if name != schema.FIRST_FEATURE_TABLE)
 """The tables whose rows are written to the online store too."""
 
-COMMITS_PER_CHECK = 8
-"""The first commit of a run and every eighth one after it check whether a table has many small files."""
+COMMITS_PER_CHECK, COMMITS_PER_CHECKPOINT = 8, 64
+"""The first commit of a run and every eighth one after it check whether a table has many small files. The log of a
+table whose files are not small is shortened at every 64th."""
 
 
 class RowWriter:
@@ -142,7 +143,7 @@ class RowWriter:
             if not len(new):
                 return 0
             try:
-                delta.append_if_version(path, new, SERIES, version)
+                delta.append_if_version(path, new, SERIES, version, maintain_log=False)
                 return len(new)
             except delta.CommitConflictError:
                 continue
@@ -151,11 +152,14 @@ class RowWriter:
         )
 
     def _compact(self, table: str) -> None:
-        """Merge small files. A compaction that loses to deletions is tried again after the next commit."""
+        """Merge small files, and shorten the log. A compaction that loses to deletions is tried again later."""
+        path = self._settings.table(table)
         try:
-            retention.compact_small_files(self._settings.table(table))
+            is_merged = retention.compact_small_files(path)
+            if not is_merged and self._commits % COMMITS_PER_CHECKPOINT == 1:
+                retention.shorten_log(path)
         except ConflictError as error:
-            _log.warning("%s; the next commit tries again", error)
+            _log.warning("%s; a later commit tries again", error)
 
 
 def _select_candidates(rows: pa.Table, key: tuple[str, ...]) -> pc.Expression:

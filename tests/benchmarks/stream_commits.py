@@ -22,6 +22,7 @@ import typer
 
 from feature_repo import schema
 from feature_repo.arrow.take import matrix_to_lists
+from feature_repo.config import Settings
 from feature_repo.offline import delta, delta_files, retention
 from feature_repo.online.lmdb_store import LMDBStore
 from feature_repo.online.table import OnlineTable
@@ -39,34 +40,49 @@ TABLES = {schema.CATALOGUE_TABLE: schema.CATALOGUE, schema.EMBEDDING_TABLE: sche
 
 @app.command()
 def measure_commits(
-    commits: Annotated[int, typer.Option(help="Number of commits.")] = 1500,
-    window: Annotated[int, typer.Option(help="Commits at the beginning and at the end that are compared.")] = 64,
+    commits: Annotated[int, typer.Option(help="Number of commits before the measured ones.")] = 1500,
+    window: Annotated[int, typer.Option(help="Commits that are measured on each side.")] = 64,
     compact: Annotated[bool, typer.Option(help="Merge small files, as the stream does.")] = True,
     record: RecordOption = False,
 ) -> None:
-    """Compare the last commits with the first."""
+    """Commit many times, then compare further commits with the first ones of a new deployment, in turns."""
     logging.disable(logging.WARNING)
-    seconds = []
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         if not compact:
             stack.enter_context(mock.patch.object(retention, "SMALL_FILES", 1 << 30))
-        settings = configure(folder)
-        online = OnlineTable(LMDBStore(folder / "online", create=True), settings.project)
-        writer = RowWriter(settings, online, "benchmark@1", lambda: None)
+        settings, writer = open_deployment(folder / "old")
+        seconds = []
         for number in range(commits):
-            for name, columns in TABLES.items():
-                writer.write(name, make_rows(columns, number))
-            begin = time.process_time()
-            writer.commit()
-            seconds.append(time.process_time() - begin)
+            seconds.append(measure_commit(writer, number))
             if (number + 1) % 100 == 0:
                 print(f"commit {number + 1:,}: {statistics.mean(seconds[-100:]) * 1e3:.1f} ms", flush=True)
+        _, new_writer = open_deployment(folder / "new")
+        turns = [
+            (measure_commit(writer, commits + number), measure_commit(new_writer, number)) for number in range(window)
+        ]
         for name in TABLES:
-            assert delta.open_dataset(settings.table(name)).count_rows() == commits * PRODUCTS
+            assert delta.open_dataset(settings.table(name)).count_rows() == (commits + window) * PRODUCTS
         files = len(delta_files.list_files(delta.open_table(settings.table(schema.EMBEDDING_TABLE))))
     side = "small files merged" if compact else "small files left"
-    harness.report_figures([make_figure(side, seconds, window, files)], record)
+    harness.report_figures([make_figure(side, commits, turns, files)], record)
+
+
+def open_deployment(folder: Path) -> tuple[Settings, RowWriter]:
+    """Make a deployment without tables and without views online, and a writer for it."""
+    folder.mkdir()
+    settings = configure(folder)
+    online = OnlineTable(LMDBStore(folder / "online", create=True), settings.project)
+    return settings, RowWriter(settings, online, "benchmark@1", lambda: None)
+
+
+def measure_commit(writer: RowWriter, number: int) -> float:
+    """Return the CPU seconds of one commit."""
+    for name, columns in TABLES.items():
+        writer.write(name, make_rows(columns, number))
+    begin = time.process_time()
+    writer.commit()
+    return time.process_time() - begin
 
 
 def make_rows(columns: pa.Schema, commit: int) -> pa.Table:
@@ -86,20 +102,24 @@ def make_rows(columns: pa.Schema, commit: int) -> pa.Table:
     return pa.table(values, schema=columns)
 
 
-def make_figure(side: str, seconds: list[float], window: int, files: int) -> harness.BenchmarkFigure:
-    """Compare the mean of the last commits with that of the first; the range is over eighths of the last ones."""
-    first, last = statistics.mean(seconds[:window]), seconds[-window:]
-    eighths = [statistics.mean(last[part * window // 8 : (part + 1) * window // 8]) for part in range(8)]
+def make_figure(side: str, commits: int, turns: list[tuple[float, float]], files: int) -> harness.BenchmarkFigure:
+    """Compare the mean of the later commits with that of the first ones; the range is over quarters of the turns."""
+    later, first = np.array(turns).T
+    quarters = [
+        float(ours.mean() / theirs.mean())
+        for ours, theirs in zip(np.array_split(later, 4), np.array_split(first, 4), strict=True)
+    ]
+    ratio = float(later.mean() / first.mean())
     return harness.BenchmarkFigure(
-        name=f"stream commit {len(seconds):,} of {PRODUCTS} products to two tables, {side}, CPU",
-        seconds=statistics.mean(last),
-        against=f"commits 1 to {window}",
-        against_seconds=first,
-        ratio=first / statistics.mean(last),
-        ratio_range=(first / max(eighths), first / min(eighths)),
-        rounds=window,
+        name=f"stream commits of {PRODUCTS} products to two tables after {commits:,} commits, {side}, CPU",
+        seconds=float(later.mean()),
+        against="the first commits",
+        against_seconds=float(first.mean()),
+        ratio=1 / ratio,
+        ratio_range=(1 / max(quarters), 1 / min(quarters)),
+        rounds=len(turns),
         command=harness.format_command(),
-        note=f"takes {statistics.mean(last) / first:.2f}x of the first; {files:,} files a table",
+        note=f"takes {ratio:.2f}x [{min(quarters):.2f}, {max(quarters):.2f}] of the first; {files:,} files a table",
     )
 
 
