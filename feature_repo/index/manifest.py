@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from feature_repo.atomic_write import replace_atomically
-from feature_repo.errors import CorruptDataError, EncoderMismatchError, NotFoundError
+from feature_repo.errors import CorruptDataError, EncoderMismatchError, NotFoundError, VitrineError
 
 FILE = "manifest.json"
 FORMAT = 1
@@ -96,6 +96,14 @@ def list_sizes(folder: Path, names: list[str]) -> dict[str, int]:
         for path in ([folder / name] if (folder / name).is_file() else (folder / name).rglob("*"))
     ]
     return {str(path.relative_to(folder)): path.stat().st_size for path in sorted(paths) if path.is_file()}
+
+
+def read_encoder_version(folder: Path) -> str | None:
+    """Return the encoder version of the index in a folder; None if there is none, or it is damaged."""
+    try:
+        return read_manifest(folder).encoder_version
+    except VitrineError:
+        return None
 
 
 def remove_index(folder: Path) -> None:

@@ -8,7 +8,6 @@ from the tables alone, so a damaged one is built anew.
 import shutil
 from collections.abc import Callable
 from datetime import datetime
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +18,7 @@ from feature_repo.arrow.take import matrix_to_lists, to_matrix
 from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.index import update
-from feature_repo.index.manifest import read_manifest
+from feature_repo.index.manifest import read_encoder_version
 from feature_repo.index.product_index import ProductIndex, open_index
 from feature_repo.index.rows import GROUP_FOLDER, PICTURE, find_group_folder
 from feature_repo.index.update import IndexedProducts
@@ -114,18 +113,10 @@ def read_digests(index: ProductIndex, rows: Int64) -> Digests:
 
 
 def remove_other_indexes(settings: Settings, verifier: PairVerifier) -> None:
-    """Remove the indexes of earlier verifiers of the same encoder version."""
+    """Remove the indexes of earlier verifiers of the same encoder version, and damaged ones."""
     for folder in (settings.local / GROUP_FOLDER).glob("*"):
-        if folder.name != verifier.version and _read_encoder_version(folder) in (verifier.encoder_version, None):
+        if folder.name != verifier.version and read_encoder_version(folder) in (verifier.encoder_version, None):
             shutil.rmtree(folder)
-
-
-def _read_encoder_version(folder: Path) -> str | None:
-    """Return the encoder version of an index; None if it is damaged."""
-    try:
-        return read_manifest(folder).encoder_version
-    except VitrineError:
-        return None
 
 
 def find_candidates(index: ProductIndex, rows: Int64, asked: Int64, *, top_k: int) -> tuple[Int64, Int64]:

@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 from feature_repo import run_log, schema
 from feature_repo.config import Settings
 from feature_repo.errors import InvalidInputError
-from feature_repo.index.rows import find_folder
+from feature_repo.index.manifest import read_encoder_version
+from feature_repo.index.rows import GROUP_FOLDER, find_folder
 from feature_repo.offline import delta, retention
 from feature_repo.schema import ENCODER_VERSION
 from producers.embeddings import plan, vector_cache
@@ -159,8 +160,8 @@ def switch_online(settings: Settings, encoder_version: str, production_version: 
 def delete_version(settings: Settings, encoder_version: str) -> dict[str, int]:
     """Delete the rows of an encoder version that is not in production, online first; return the counts by table.
 
-    Cached vectors and the index of products are deleted too. `produce vacuum` removes the bytes of offline rows from
-    the disk.
+    Cached vectors and the indexes of products and groups are deleted too. `produce vacuum` removes the bytes of offline
+    rows from the disk.
 
     Args:
         settings: the deployment.
@@ -176,6 +177,9 @@ def delete_version(settings: Settings, encoder_version: str) -> dict[str, int]:
             deleted[table] = retention.forget(path, ENCODER_VERSION, [encoder_version])
     plan.forget_encoder(settings, encoder_version)
     shutil.rmtree(find_folder(settings, encoder_version), ignore_errors=True)
+    for index in (settings.local / GROUP_FOLDER).glob("*"):
+        if read_encoder_version(index) == encoder_version:
+            shutil.rmtree(index)
     folder = settings.local / vector_cache.FOLDER
     if folder.exists():
         with vector_cache.open_cache(folder, encoder_version, 0) as cache:

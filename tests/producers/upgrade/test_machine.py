@@ -8,6 +8,8 @@ import pytest
 from consumers.online import OnlineReader
 from feature_repo.config import Settings
 from feature_repo.errors import ConflictError, InvalidInputError, NotFoundError
+from feature_repo.index.manifest import Manifest, read_encoder_version, write_manifest
+from feature_repo.index.rows import FOLDER, GROUP_FOLDER, name_folder
 from feature_repo.offline import delta, production
 from feature_repo.offline.production import State
 from producers.upgrade import machine, versions
@@ -106,6 +108,16 @@ def cut_over(settings: Settings, steps: Steps, folder: Path) -> None:
     assert shop.advance(settings, steps).state is State.CUT_OVER
 
 
+def write_indexes(settings: Settings) -> list[Path]:
+    """Write an index of products and one of groups for each version, without segments."""
+    names = [name_folder(OLD), name_folder(NEW)]
+    folders = [settings.local / root / name for root in (FOLDER, GROUP_FOLDER) for name in names]
+    for folder, version in zip(folders, [OLD, NEW] * 2, strict=True):
+        folder.mkdir(parents=True)
+        write_manifest(folder, Manifest(version, 1, (), "flags.npy", {}))
+    return folders
+
+
 @pytest.mark.parametrize("rolls_back", [False, True])
 def test_a_retired_version_has_no_row_left_and_can_be_a_candidate_again(
     settings: Settings, tmp_path: Path, rolls_back: bool
@@ -116,12 +128,14 @@ def test_a_retired_version_has_no_row_left_and_can_be_a_candidate_again(
     if rolls_back:
         shop.rollback(settings, steps)
     kept, gone = (OLD, NEW) if rolls_back else (NEW, OLD)
+    indexes = write_indexes(settings)
     with pytest.raises(InvalidInputError, match=f"{gone} was in use until 60 s ago.* --grace"):
         machine.retire(settings, clock=lambda: RANKED + timedelta(seconds=60))
     deleted = machine.retire(settings, clock=lambda: RANKED + timedelta(hours=1))
     assert deleted == before == shop.count_rows(settings)
     assert {versions.count_rows(settings, table, gone) for table in TABLES} == {0}
     assert served_versions(settings) == {kept}
+    assert [read_encoder_version(index) for index in indexes if index.exists()] == [kept, kept]
     assert len(online_views(settings)) == len(views)
     with pytest.raises(NotFoundError, match="there is no upgrade"):
         shop.rollback(settings, steps)
