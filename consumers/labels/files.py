@@ -112,7 +112,7 @@ def _read_tasks(file: Path) -> list[dict[str, Any]]:
             {
                 **{name: str(value) for name, value in task["data"].items() if value is not None},
                 "label": _read_choice(annotation),
-                "labeller": str(annotation.get("completed_by", "")) or None,
+                "labeller": _read_labeller(annotation),
                 "labelled_at": annotation.get("created_at"),
             }
             for task in tasks
@@ -122,6 +122,14 @@ def _read_tasks(file: Path) -> list[dict[str, Any]]:
         raise InvalidInputError(
             f"{file}: not Label Studio's JSON of tasks with `data` and `annotations` ({type(error).__name__}: {error})"
         ) from None
+
+
+def _read_labeller(annotation: dict[str, Any]) -> str | None:
+    """Return who judged: the id that Label Studio exports, or the e-mail address where it exports the whole person."""
+    who = annotation.get("completed_by", "")
+    if isinstance(who, dict):
+        who = who.get("email") or who.get("id", "")
+    return str(who) or None
 
 
 def _read_choice(annotation: dict[str, Any]) -> str | None:

@@ -49,12 +49,17 @@
     element("trouble").textContent = text;
   }
 
+  // Pairs that are shown or come next, and those whose answer is on its way: the server must not send them again.
+  function known() {
+    return new Set([...ahead.map((one) => one.pair_id), ...unsent.flatMap(([, fields]) => fields.pair_id ?? [])]);
+  }
+
   async function send() {
     if (isSending) return;
     isSending = true;
     for (let wait = 500; unsent.length;) {
       const [path, fields, then] = unsent[0];
-      const without = ahead.map((one) => one.pair_id).join(",");
+      const without = [...known()].join(",");
       const body = new URLSearchParams({ ...fields, sample, without, form_token: token });
       let response;
       try {
@@ -88,8 +93,8 @@
     if (!pair || isUndoing || unsent.length > 20) return;
     ahead.shift();
     unsent.push(["/labels/answers", { pair_id: pair.pair_id, label }, (pairs) => {
-      const known = new Set(ahead.map((one) => one.pair_id));
-      ahead.push(...pairs.filter((one) => !known.has(one.pair_id)));
+      const had = known();
+      ahead.push(...pairs.filter((one) => !had.has(one.pair_id)));
       if (ahead.length && element("pair").hidden) show();
     }]);
     const button = answers.querySelector(`[value=${label}]`);

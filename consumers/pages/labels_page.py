@@ -34,6 +34,8 @@ COOKIE = "vitrine_labeller"
 COOKIE_SECONDS = 365 * 24 * 3600
 AHEAD = 6
 """Pairs that the script has ahead."""
+MAX_KNOWN = 100
+"""Most pairs that a script may say to have already."""
 KEYS = dict(zip("1234", PAIR_LABELS, strict=True))
 """Key of each answer."""
 PICTURE_SIDE = 640
@@ -112,8 +114,8 @@ def _show_pair(shop: Shop, book: JudgingBook, visit: Visit, sample: str) -> Resp
 
 def _list_pairs(shop: Shop, book: JudgingBook, visit: Visit, sample: str, without: str) -> Response:
     labeller = _require_labeller(visit)
-    known = [one for one in without.split(",") if one][: 2 * AHEAD]
-    rows, progress = book.draw_pairs(sample, labeller, AHEAD - min(AHEAD, len(known)), visit.now, without=known)
+    known = [one for one in without.split(",") if one][:MAX_KNOWN]
+    rows, progress = book.draw_pairs(sample, labeller, max(1, AHEAD - len(known)), visit.now, without=known)
     return _respond(shop, rows, progress, labeller)
 
 

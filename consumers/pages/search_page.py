@@ -99,7 +99,7 @@ def show_search(
         is_indexed=index is not None,
         takes_sentences=shop.encoder is not None,
         takes_pictures=shop.takes_pictures,
-        max_upload_megabytes=PageLimits.max_upload_bytes // 2**20,
+        max_upload_bytes=PageLimits.max_upload_bytes,
         can_save=results is not None and bool(query.q) and not query.like and not query.picture,
         origin=origin,
         origin_picture=None if origin is None else pictures.make_url(origin, 160),

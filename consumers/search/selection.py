@@ -212,7 +212,8 @@ def list_reasons(sentence: Sentence, titles: Sequence[str | None], scored: Score
     """
     reasons = []
     for title, number in zip(titles, order.tolist(), strict=True):
-        said = [word for word in sentence.words if word in set(segment_text(title or ""))]
+        in_title = set(segment_text(title or ""))
+        said = [word for word in sentence.words if word in in_title]
         looks = dict(zip(scored.known_words, scored.words[:, number].tolist(), strict=True))
         seen = [f"{word} ({value:+.1f})" for word, value in looks.items() if value >= CLEARLY]
         unseen = [word for word in said if looks.get(word, 0.0) <= -CLEARLY]

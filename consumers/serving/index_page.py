@@ -7,6 +7,8 @@ from fastapi import APIRouter, FastAPI
 from fastapi.responses import HTMLResponse
 
 HEADERS = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"}
+PAGES = {"search": "/search", "saved searches": "/searches", "judge pairs": "/labels", "status": "/status"}
+"""Pages that the server may have, by name."""
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Vitrine</title>
 <style>
@@ -15,7 +17,7 @@ body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 900px; margin: 2em auto
 td {{ padding: 4px 16px 4px 0; vertical-align: top; }} code {{ font-size: 14px; }}
 </style></head><body>
 <h1>Vitrine</h1>
-<p>Features of a user and candidates. For programs: <a href="/openapi.json">openapi.json</a>.</p>
+<p>Features of a user and candidates. For programs: <a href="/openapi.json">openapi.json</a>.{pages}</p>
 <table>{rows}</table>
 <p>Example: <code>curl -H 'authorization: Bearer TOKEN' --json '{example}' URL/v1/features</code></p>
 </body></html>
@@ -29,12 +31,13 @@ def create_router(app: FastAPI) -> APIRouter:
     @router.get("/")
     @router.get("/docs")
     def index() -> HTMLResponse:
-        return HTMLResponse(_render(app.openapi()), headers=HEADERS)
+        paths = {path for route in app.routes if (path := getattr(route, "path", None))}
+        return HTMLResponse(_render(app.openapi(), [one for one in PAGES if PAGES[one] in paths]), headers=HEADERS)
 
     return router
 
 
-def _render(description: dict[str, Any]) -> str:
+def _render(description: dict[str, Any], pages: list[str]) -> str:
     rows = []
     for path, methods in description["paths"].items():
         name = f"<code>{escape(path)}</code>"
@@ -43,4 +46,6 @@ def _render(description: dict[str, Any]) -> str:
             text = escape(operation.get("description", operation.get("summary", "")).partition("\n")[0])
             rows.append(f"<tr><td>{method.upper()}</td><td>{cell}</td><td>{text}</td></tr>")
     example = '{"service": "ranking", "user_id": "u-17", "product_ids": ["p-3", "p-8"]}'
-    return _PAGE.format(rows="\n".join(rows), example=escape(example, quote=False))
+    links = ", ".join(f'<a href="{PAGES[one]}">{one}</a>' for one in pages)
+    for_people = f" For people: {links}." if links else ""
+    return _PAGE.format(rows="\n".join(rows), example=escape(example, quote=False), pages=for_people)
