@@ -3,6 +3,7 @@
 from feature_repo.entities import product, user
 from feature_repo.services import (
     affinity_history,
+    captions,
     ranking,
     ranking_with_affinity,
     ranking_without_history,
@@ -23,6 +24,7 @@ from feature_repo.views.user import user_interest
 
 __all__ = [
     "affinity_history",
+    "captions",
     "product",
     "product_caption",
     "product_catalogue",

@@ -161,6 +161,7 @@ PRODUCT_TAGS = pa.schema(
         ("child_age_distribution", VECTOR),  # calibrated, in the order of the deployment's stages
         ("child_gender_distribution", VECTOR),  # calibrated, in the order of CHILD_GENDERS
         ("further_tags", pa.list_(pa.string())),  # TAG=VALUE for each further tag that is likely enough, by tag
+        ("further_tag_probabilities", VECTOR),  # calibrated, one for each of `further_tags`
         ("tagger_version", pa.string()),
         ("encoder_version", pa.string()),
         (EVENT_TIMESTAMP, TIMESTAMP),
@@ -301,17 +302,26 @@ PRODUCT_GROUP_JOURNAL = pa.schema(
 )
 """Table `product_group_journal`: one row for each product and run in which its group changed."""
 
+CAPTION_STYLES = ("plain", "lively")
+CAPTION_LANGUAGES = ("zh", "en")
+
 PRODUCT_CAPTION = pa.schema(
     [
         (PRODUCT_ID, pa.string()),
-        ("caption", pa.string()),
-        ("captioner_version", pa.string()),
+        ("caption", pa.string()),  # null if there is a `missing_reason`
+        ("stated", pa.list_(pa.string())),  # TAG=VALUE for each attribute that the caption states
+        ("missing_reason", pa.string()),  # why there is no caption; null if there is one
+        ("style", pa.string()),  # of CAPTION_STYLES
+        ("language", pa.string()),  # of CAPTION_LANGUAGES
+        ("captioner_version", pa.string()),  # digest of the encoder, the words and the settings
+        ("encoder_version", pa.string()),  # of the checkpoint whose language head wrote the caption
         (EVENT_TIMESTAMP, TIMESTAMP),
         (CREATED_TIMESTAMP, TIMESTAMP),
         (INPUT_DIGEST, pa.int64()),
     ]
 )
-"""Table `product_caption`: a draft of a selling line, generated from the image."""
+"""Table `product_caption`: a draft of a selling line, generated from the image, that states only what the tags are sure
+of. Rows of version 0.2 and earlier have null in the columns from `stated` to `language` and in `encoder_version`."""
 
 TAG_VARIANTS = ("image and text", "vectors alone", "bag of words", "text tower", "image tower")
 """Inputs of the taggers: the tagger in use first, then the ones it is compared with."""

@@ -10,6 +10,7 @@ from feature_repo.entities import OWNER
 from feature_repo.features.affinity import HISTORY_SERVICE
 from feature_repo.views.affinity import user_product_affinity
 from feature_repo.views.product import (
+    product_caption,
     product_catalogue,
     product_codes,
     product_embedding,
@@ -94,4 +95,11 @@ affinity_history = FeatureService(
     ],
     owner=OWNER,
     description="What the affinity features need about the products that a user clicked last.",
+)
+
+captions = FeatureService(
+    name="captions",
+    features=[product_caption],
+    owner=OWNER,
+    description="A selling line for each product, the attributes that it states, and the encoder that it came from.",
 )

@@ -29,9 +29,11 @@ def captions_report(
 
     quality = report.evaluate_captions(config.load(store), held_out=held_out, truth=truth, seed=seed)
     typer.echo(
-        f"{quality.captioner_version}, {quality.products:,} products: "
-        f"BLEU-4 {quality.bleu4:.1f}, chrF {quality.chrf:.1f} ({quality.signature})"
+        f"{quality.captioner_version}, {quality.captioned:,} captions of {quality.products:,} products: "
+        f"BLEU-4 {quality.bleu4:.1f}, CIDEr-D {quality.cider_d:.1f}, chrF {quality.chrf:.1f} ({quality.signature})"
     )
+    for reason, products in quality.missing.items():
+        typer.echo(f"  no caption for {products:,}: {reason}")
     if quality.truthfulness:
         table = Table("attribute", "of", "name one", "true", "95% interval", "products")
         for row in quality.truthfulness:

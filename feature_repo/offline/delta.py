@@ -28,6 +28,13 @@ from feature_repo.schema import INPUT_DIGEST, OPTIONAL_PRODUCTS
 
 Result = TypeVar("Result")
 
+ADDED_COLUMNS = {
+    INPUT_DIGEST,
+    *("further_tags", "further_tag_probabilities"),
+    *("stated", "missing_reason", "style", "language", "encoder_version"),  # of captions
+    *OPTIONAL_PRODUCTS.names,
+}
+"""Columns that tables of earlier versions lack; their rows have null there."""
 COMMITS_SEARCHED = 200
 """Commits that `last_append_time` reads: compactions and deletions lie between the appends."""
 LOG_FILES = ("_delta_log/_last_checkpoint", "_delta_log/00000000000000000000.json")
@@ -383,7 +390,7 @@ def _schema_mode(table: DeltaTable, columns: pa.Schema) -> Literal["merge"] | No
     The rows without such a column then have null there. Every other difference stays an error.
     """
     different = {field.name for field in table.schema().fields} ^ set(columns.names)
-    return "merge" if different and different <= {INPUT_DIGEST, "further_tags", *OPTIONAL_PRODUCTS.names} else None
+    return "merge" if different and different <= ADDED_COLUMNS else None
 
 
 def choose_writer_properties(columns: pa.Schema) -> WriterProperties | None:

@@ -174,11 +174,23 @@ product_caption = FeatureView(
     entities=[product],
     ttl=WHILE_ON_SALE,
     schema=[
-        Field(name="caption", dtype=String, description="the selling line"),
+        Field(name="caption", dtype=String, description="the selling line, null if nothing is sure"),
+        Field(
+            name="stated",
+            dtype=Array(String),
+            tags=ADDED,
+            description="tag=value of each attribute that the caption states, null in rows of version 0.2 and earlier",
+        ),
         Field(name="captioner_version", dtype=String, tags=FEW, description="version of the captioner"),
+        Field(
+            name="encoder_version",
+            dtype=String,
+            tags=FEW | ADDED,
+            description="encoder whose language head wrote the caption, null in rows of version 0.2 and earlier",
+        ),
     ],
     source=delta_source(schema.CAPTION_TABLE),
-    description="A selling line as a draft for merchants, generated from the image.",
+    description="A selling line as a draft for merchants, which states only what the tags are sure of.",
     tags=make_view_tags(schema.CAPTION_TABLE),
     owner=OWNER,
 )

@@ -1,59 +1,124 @@
-"""Write a selling line for an image, with an encoder's image tower and the language head trained with it."""
+"""Write and score lines about images, with an encoder's towers and the language head trained with it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from feature_repo.errors import InvalidInputError
 from feature_repo.image_geometry import Geometry
 from producers.encoders import clip_family
 from producers.encoders.checkpoint import load, resolve_checkpoint
+from producers.encoders.decoding import complete_lines, score_lines
 from producers.encoders.encoder import Pixels
 from producers.encoders.training import language
-from producers.encoders.training.towers import Towers
+from producers.encoders.training.towers import ImageFeatures, Towers
 
 BATCH_SIZE = 128
-"""Images whose lines are written at once."""
+"""Images that are encoded at once."""
 
 
 class Captioner:
-    """Writes one selling line for each image; `open_captioner` loads a captioner from a checkpoint."""
+    """Writes and scores lines about images; `open_captioner` loads a captioner from a checkpoint."""
 
     def __init__(self, encoder: clip_family.DualEncoder, geometry: Geometry, head: language.LanguageHead) -> None:
         """Combine an encoder and its language head.
 
         Args:
-            encoder: the encoder whose image tower and tokenizer are used.
-            geometry: how to resize images for `write`.
+            encoder: the encoder whose towers and tokenizer are used.
+            geometry: how to resize images for `encode_images`.
             head: the language head that was trained with that encoder; it is moved to the encoder's device.
         """
         self.version = encoder.version
         """The version of the encoder, `name@fingerprint`; the fingerprint covers the files of the head too."""
         self.geometry = geometry
-        """How to resize images for `write`."""
+        """How to resize images for `encode_images`."""
+        self.line_tokens: int = head.reader.settings["length"]
+        """Most tokens of a line."""
+        self._encoder = encoder
         self._tokenizer: Any = encoder.tokenizer
         self._towers = Towers(encoder.model, masked=True).eval()
         self._head = head.to(encoder.device)
         self._scale, self._shift, self._dtype = encoder.scale, encoder.shift, encoder.dtype
 
-    def write(self, pixels: Pixels) -> list[str]:
-        """Return one line per image, in order; "" where the head writes nothing. No images give no lines.
-
-        The most likely token is chosen each time; nothing is drawn at random. A line that gets longer than the head was
-        trained for is cut.
+    def encode_images(self, pixels: Pixels) -> ImageFeatures:
+        """Return the vectors and the tokens of images, in order; at most BATCH_SIZE fit the memory well.
 
         Args:
             pixels: images resized by `geometry`, uint8 [n, height, width, 3], in RGB.
         """
-        lines: list[str] = []
-        for start in range(0, len(pixels), BATCH_SIZE):
-            batch = torch.from_numpy(np.ascontiguousarray(pixels[start : start + BATCH_SIZE])).to(self._scale.device)
-            with torch.inference_mode():
-                values = (batch.permute(0, 3, 1, 2).float() * self._scale + self._shift).to(self._dtype)
-                written = self._head.generate(self._towers.encode_images(values).tokens.float())
-            lines += [language.detokenize(self._tokenizer, tokens, self._head.begins) for tokens in written]
-        return lines
+        batch = torch.from_numpy(np.ascontiguousarray(pixels)).to(self._scale.device)
+        with torch.inference_mode():
+            values = (batch.permute(0, 3, 1, 2).float() * self._scale + self._shift).to(self._dtype)
+            features = self._towers.encode_images(values)
+            return ImageFeatures(features.vectors, features.tokens.float())
+
+    def complete(
+        self,
+        images: ImageFeatures,
+        rows: NDArray[np.int64],
+        prompts: Sequence[str],
+        *,
+        forbidden: Sequence[str] = (),
+        temperature: float = 1.0,
+        uniforms: NDArray[np.float32] | None = None,
+    ) -> list[list[str]]:
+        """Continue lines by the language head, until it ends them; see `complete_lines`.
+
+        Args:
+            images: from `encode_images`.
+            rows: the image of each of n lines, by its number from 0.
+            prompts: the beginnings of n lines; "" for a line that the head begins.
+            forbidden: words that a continuation must not state. The token with which such a word begins is never
+                chosen, so that no word is broken off. One that the tokenizer divides otherwise may still occur.
+            temperature: as for `complete_lines`.
+            uniforms: as for `complete_lines`.
+
+        Returns:
+            For each line its continuations: the text of its first word, of its first two words, and so on, the whole
+            continuation last. Empty if the head adds nothing.
+        """
+        first = {tokens[0] for word in forbidden if (tokens := self._tokenize(word))}
+        lines = complete_lines(
+            self._head,
+            images.tokens[torch.from_numpy(rows)],
+            [self._tokenize(prompt) for prompt in prompts],
+            unused=[*self._tokenizer.all_special_ids, *first],
+            temperature=temperature,
+            uniforms=uniforms,
+        )
+        return [self._list_continuations(line) for line in lines]
+
+    def score(
+        self, images: ImageFeatures, rows: NDArray[np.int64], lines: Sequence[str]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return how probable lines are by the language head, and how well they match their images.
+
+        Args:
+            images: from `encode_images`.
+            rows: the image of each of n lines, by its number from 0.
+            lines: n lines.
+
+        Returns:
+            The mean log probability of the tokens of each line, and the cosine of the text tower's vector of the line
+            and the image tower's vector of the image, float32 [n] each. The cosine is 0 where a tower gives no vector.
+        """
+        tokens = [self._tokenize(line) for line in lines]
+        fluency = score_lines(self._head, images.tokens[torch.from_numpy(rows)], tokens)
+        match = (self._encoder.encode_texts(lines) * images.vectors.cpu().numpy()[rows]).sum(axis=1)
+        return fluency, np.nan_to_num(match)
+
+    def _tokenize(self, text: str) -> list[int]:
+        tokens: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        return tokens
+
+    def _list_continuations(self, tokens: Sequence[int]) -> list[str]:
+        """Return the texts of the first tokens, cut before each token that begins a word, the whole text last."""
+        cuts = [end for end in range(1, len(tokens)) if self._head.begins[tokens[end]]] + [len(tokens)]
+        texts = [language.detokenize(self._tokenizer, tokens[:end], self._head.begins) for end in cuts]
+        return [text for text in texts if text]
 
 
 def open_captioner(path_or_name: str, *, device: str | None = None) -> Captioner:

@@ -35,6 +35,7 @@ from feature_repo.schema import (
     TAG_SEPARATOR,
     TAG_SPLITS,
     TAGS,
+    VECTOR,
 )
 from feature_repo.table_format import DEFAULT_FORMAT, TableFormat
 from producers import input_digest
@@ -96,7 +97,7 @@ class TaggerSet:
                 matrix_to_lists(probabilities),
             )
             columns |= dict(zip(names, values, strict=True))
-        columns["further_tags"] = self._list_further_tags(rows)
+        columns["further_tags"], columns["further_tag_probabilities"] = self._list_further_tags(rows)
         columns[INPUT_DIGEST] = input_digest.to_arrow(compute_digests(rows, self._training_digest))
         constants = {"encoder_version": self.encoder_version, "tagger_version": self.tagger_version}
         return _add_constants(pa.table(columns), constants | {CREATED_TIMESTAMP: now}, PRODUCT_TAGS)
@@ -106,16 +107,25 @@ class TaggerSet:
         label = np.array(tagger.labels, dtype=object)[probabilities.argmax(axis=1)]
         return pa.array(label, pa.string(), mask=probabilities.max(axis=1) < self.abstain)
 
-    def _list_further_tags(self, rows: pa.Table) -> pa.Array:
-        """Return TAG=VALUE for each further tag of each row; null if there is no further tag."""
-        texts = []
-        for (tag, variant), tagger in self.taggers.items():
-            if tag not in TAGS and variant == variants.TAGGER:
-                labels = self._choose_labels(tagger, tagger.predict_probabilities(rows, self._find_folds(rows, tag)))
-                texts.append(pc.binary_join_element_wise(f"{tag}{TAG_SEPARATOR}", labels, "").to_pylist())
-        if not texts:
-            return pa.nulls(len(rows), pa.list_(pa.string()))
-        return pa.array([[text for text in row if text is not None] for row in zip(*texts, strict=True)])
+    def _list_further_tags(self, rows: pa.Table) -> tuple[pa.Array, pa.Array]:
+        """Return TAG=VALUE for each further tag of each row, and its probability; nulls if there is no further tag."""
+        texts: list[list[str]] = [[] for _ in range(len(rows))]
+        chances: list[list[float]] = [[] for _ in range(len(rows))]
+        further = [
+            (tag, tagger)
+            for (tag, variant), tagger in self.taggers.items()
+            if tag not in TAGS and variant == variants.TAGGER
+        ]
+        if not further:
+            return pa.nulls(len(rows), pa.list_(pa.string())), pa.nulls(len(rows), VECTOR)
+        for tag, tagger in further:
+            probabilities = tagger.predict_probabilities(rows, self._find_folds(rows, tag))
+            labels, highest = self._choose_labels(tagger, probabilities).to_pylist(), probabilities.max(axis=1).tolist()
+            for row, (label, probability) in enumerate(zip(labels, highest, strict=True)):
+                if label is not None:
+                    texts[row].append(f"{tag}{TAG_SEPARATOR}{label}")
+                    chances[row].append(probability)
+        return pa.array(texts, pa.list_(pa.string())), pa.array(chances, VECTOR)
 
     def predict_held_out(self, now: datetime) -> pa.Table:
         """Return the predictions of every fitted variant for the labelled products outside the training split.

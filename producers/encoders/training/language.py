@@ -1,4 +1,4 @@
-"""Language head: generates a title from an image, token by token (BLIP, Li et al. 2022, section 3.2).
+"""Language head: predicts a title from an image, token by token (BLIP, Li et al. 2022, section 3.2).
 
 `produce captions` reads the head beside a checkpoint:
 
@@ -27,7 +27,7 @@ LABEL_SMOOTHING = 0.1
 
 
 class LanguageHead(nn.Module):
-    """The head that generates titles. The names of the attributes are the weight names in its file."""
+    """The head that predicts titles. The names of the attributes are the weight names in its file."""
 
     begins: torch.Tensor
     """Whether a token begins a word rather than continuing one, bool [vocabulary]; `detokenize` needs it."""
@@ -66,39 +66,13 @@ class LanguageHead(nn.Module):
         if (tokens[:, 0] != self.start).any():  # the tokenizer puts no token before the first word
             tokens = torch.cat([torch.full_like(tokens[:, :1], self.start), tokens], dim=1)
             mask = torch.cat([torch.ones_like(mask[:, :1]), mask], dim=1)
-        logits = self._compute_logits(self.reader(tokens[:, :-1], mask[:, :-1], image_tokens, causal=True))
+        logits = self.compute_logits(self.reader(tokens[:, :-1], mask[:, :-1], image_tokens, causal=True))
         targets = tokens[:, 1:].masked_fill(mask[:, 1:] == 0, -100)
         return functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), label_smoothing=LABEL_SMOOTHING)
 
-    @torch.inference_mode()
-    def generate(self, image_tokens: torch.Tensor) -> list[list[int]]:
-        """Generate a line for each image: the most probable token is chosen again and again until the line ends.
-
-        A token is not chosen if it would repeat a pair of consecutive tokens, so that a line does not loop. A line has
-        fewer tokens than the decoder's `length`; a longer one is cut. Nothing is random.
-
-        Args:
-            image_tokens: Tokens of the images, float [n, image tokens, width].
-
-        Returns:
-            The token ids of each line, in the order of the images, without the start and end tokens. A line that ends
-            at once is an empty list.
-        """
-        count = len(image_tokens)
-        line = torch.full((count, 1), self.start, device=image_tokens.device)
-        is_ended = torch.zeros(count, dtype=torch.bool, device=image_tokens.device)
-        for _ in range(self.reader.settings["length"] - 1):
-            hidden = self.reader(line, torch.ones_like(line), image_tokens, causal=True)
-            logits = self._compute_logits(hidden[:, -1])
-            logits[:, self.start] = -torch.inf
-            logits.scatter_(1, torch.where(line[:, :-1] == line[:, -1:], line[:, 1:], self.start), -torch.inf)
-            token = torch.where(is_ended, self.end, logits.argmax(dim=1))
-            is_ended |= token == self.end
-            line = torch.cat([line, token[:, None]], dim=1)
-            if is_ended.all():
-                break
-        rows = line[:, 1:].tolist()
-        return [row[: row.index(self.end)] if self.end in row else row for row in rows]
+    def compute_logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return the logits of the next token, float32 [..., vocabulary], from hidden states of `reader`."""
+        return (functional.linear(hidden, self.reader.words.weight) + self.bias).float()
 
     def save(self, folder: Path) -> None:
         """Write the head to HEAD_FOLDER in the folder of a checkpoint, its settings and its weights.
@@ -112,9 +86,6 @@ class LanguageHead(nn.Module):
         (head_folder / "config.json").write_text(json.dumps(settings, indent=1))
         weights = {name: value.contiguous() for name, value in self.state_dict().items()}
         save_file(weights, head_folder / "model.safetensors")
-
-    def _compute_logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        return (functional.linear(hidden, self.reader.words.weight) + self.bias).float()
 
 
 def remove_head(folder: Path) -> None:

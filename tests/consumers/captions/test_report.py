@@ -93,7 +93,27 @@ def test_only_the_held_out_products_are_evaluated(captioned_store: Settings, tmp
     colour = next(row for row in result.truthfulness if (row.attribute, row.lines) == ("colour", "captions"))
     assert colour.names == 0
     assert np.isnan(colour.true)
-    assert json.loads(result.to_json())["truthfulness"][0]["true"] is None
+    shares = {(row["attribute"], row["lines"]): row["true"] for row in json.loads(result.to_json())["truthfulness"]}
+    assert shares["colour", "captions"] is None
+
+
+def test_a_product_without_a_caption_counts_among_the_products_with_its_reason(
+    captioned_store: Settings, tmp_path: Path
+) -> None:
+    rows = delta.read(captioned_store.table("product_caption")).sort_by("product_id").slice(2)
+    missing = {"caption": pa.nulls(1, pa.string()), "missing_reason": pa.array(["nothing is sure"])}
+    for name, values in missing.items():
+        index = rows.schema.get_field_index(name)
+        rows = rows.append_column(name, values) if index < 0 else rows.set_column(index, name, values)
+    later = pa.array([NOW.replace(day=2)], pa.timestamp("us", "UTC"))
+    delta.append(
+        captioned_store.table("product_caption"),
+        rows.set_column(rows.schema.get_field_index("created_timestamp"), "created_timestamp", later),
+    )
+    result = report.evaluate_captions(captioned_store, held_out=None, truth=tmp_path / "truth", seed=0)
+    assert (result.products, result.captioned, result.missing) == (3, 2, {"nothing is sure": 1})
+    category = next(row for row in result.truthfulness if (row.attribute, row.lines) == ("category", "captions"))
+    assert (category.names, category.true) == (pytest.approx(2 / 3), 1)
 
 
 def test_a_report_without_captions_is_refused(store: Settings) -> None:
