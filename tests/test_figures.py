@@ -36,6 +36,7 @@ FILES = (
     "SCREENING.md",
     "SELECTION.md",
     "PHOTOGRAPHS.md",
+    "CAPTIONS.md",
 )
 FILE_OF_COMMAND = {
     "python -m tests.benchmarks.increments": "INCREMENTS.md",
@@ -46,6 +47,7 @@ FILE_OF_COMMAND = {
     "python -m tests.benchmarks.screening": "SCREENING.md",
     "python -m tests.benchmarks.precision": "PRECISION.md",
     "python -m tests.benchmarks.selection": "SELECTION.md",
+    "python -m tests.benchmarks.captions": "CAPTIONS.md",
     "consume tags-report": "SHOPS.md",
 }
 NUMBER = re.compile(

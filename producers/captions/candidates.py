@@ -6,15 +6,14 @@ brand. Candidates that state anything else are dropped, also where a word arises
 by how probable the language head finds them, how well they match the image, and how sure the stated attributes are.
 """
 
-import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
-from feature_repo.schema import CATEGORY_SEPARATOR
 from feature_repo.vocabulary import Words
-from producers.captions.facts import NO_TAGS, Fact, ProductFacts, find_statements
+from producers.captions.facts import Fact, ProductFacts, find_statements
+from producers.captions.prompts import CaptionOptions, is_of_language, join_words, list_prompts
 from producers.encoders.captioner import BATCH_SIZE, Captioner
 from producers.encoders.encoder import Pixels
 from producers.encoders.training.towers import ImageFeatures
@@ -25,42 +24,6 @@ MATCH_WEIGHT = 10.0
 """What a cosine of 1 between line and image is worth, in nats of the mean log probability of a token."""
 AGREEMENT_WEIGHT = 1.0
 """What a stated attribute that is certain is worth, in the same unit."""
-PLAIN_ORDERS = {
-    "zh": ("child_age", "child_gender", "", "category"),
-    "en": ("", "category", "child_gender", "child_age"),
-}
-"""The order of attributes in a plain caption; "" stands for all others, in the order of the vocabulary."""
-NO_WORDS = "the words lack every value that is sure, in this language"
-NO_ROOM = "no sure value fits the length"
-CONTRADICTION = "the words of the sure values state other values where they meet"
-
-_HAN = re.compile("[\u3400-\u9fff]")
-
-
-@dataclass(frozen=True)
-class CaptionOptions:
-    """How captions are written."""
-
-    language: str = "zh"
-    """One of schema.CAPTION_LANGUAGES."""
-    style: str = "plain"
-    """One of schema.CAPTION_STYLES."""
-    category_styles: Mapping[str, str] = field(default_factory=dict)
-    """Category -> the style of its products and those of the categories below it."""
-    min_probability: float = 0.9
-    """An attribute that is less probable is not stated, in [0, 1]."""
-    length: int = 40
-    """Most characters of a caption."""
-    candidates: int = 4
-    """Candidates for each image."""
-    seed: int = 0
-    """Seed of wordings, orders and continuations."""
-
-    def choose_style(self, category: str | None) -> str:
-        """Return the style for a category: that of the longest path in `category_styles` which it is or is below."""
-        levels = (category or "").split(CATEGORY_SEPARATOR)
-        paths = (CATEGORY_SEPARATOR.join(levels[:depth]) for depth in range(len(levels), 0, -1))
-        return next((self.category_styles[path] for path in paths if path in self.category_styles), self.style)
 
 
 @dataclass(frozen=True)
@@ -138,7 +101,7 @@ def _write_batch(
     styles = [options.choose_style(product.facts.category if product.facts else None) for product in products]
     for row, (product, style) in enumerate(zip(products, styles, strict=True)):
         rng = np.random.default_rng([options.seed, product.seed])
-        prompts, reason = _list_prompts(product.facts, style, vocabulary, options, rng)
+        prompts, reason = list_prompts(product.facts, style, vocabulary, options, rng)
         reasons.append(reason)
         for text, stated in prompts.items():
             candidates.append(_Candidate(row, text, stated, rng.random(captioner.line_tokens, np.float32)))
@@ -161,47 +124,6 @@ def _write_batch(
         else Caption(None, (), reason, style)
         for row, (reason, style) in enumerate(zip(reasons, styles, strict=True))
     ]
-
-
-def _list_prompts(
-    facts: ProductFacts | None,
-    style: str,
-    vocabulary: Mapping[str, Words],
-    options: CaptionOptions,
-    rng: np.random.Generator,
-) -> tuple[dict[str, tuple[Fact, ...]], str | None]:
-    """Return different lines of words for sure facts, with what each states; or none, and the reason."""
-    if facts is None:
-        return {}, NO_TAGS
-    if not facts.sure:
-        return {}, f"no attribute is at least {options.min_probability:.0%} sure"
-    wordings = {
-        fact: words
-        for fact in facts.sure
-        if (words := [word for word in vocabulary.get(fact.tag, {}).get(fact.value, ()) if _is_of(word, options)])
-    }
-    if not wordings:
-        return {}, NO_WORDS
-    prompts: dict[str, tuple[Fact, ...]] = {}
-    reason = NO_ROOM
-    for _ in range(options.candidates):
-        chosen = {fact: words[int(rng.integers(len(words)))] for fact, words in wordings.items()}
-        order = list(chosen)
-        if style == "plain":
-            order.sort(key=lambda fact: _find_place(fact.tag, options.language, vocabulary))
-        else:
-            order = [order[number] for number in rng.permutation(len(order))]
-        for fact in [None, *reversed(wordings)]:  # the least probable are left out first
-            order = [one for one in order if one is not fact]
-            line = join_words([chosen[one] for one in order], options.language)
-            if order and len(line) <= options.length:
-                stated = tuple(one for one in wordings if one in order)
-                if find_statements(line, vocabulary) == {(one.tag, one.value) for one in stated}:
-                    prompts[line] = stated
-                else:
-                    reason = CONTRADICTION
-                break
-    return prompts, None if prompts else reason
 
 
 def _continue_lines(
@@ -229,7 +151,7 @@ def _continue_lines(
         stated = {(fact.tag, fact.value) for fact in candidate.stated}
         for continuation in reversed(texts):
             line = join_words([candidate.text, continuation], options.language)
-            is_allowed = len(line) <= options.length and _is_of(line, options)
+            is_allowed = len(line) <= options.length and is_of_language(line, options.language)
             if (
                 is_allowed
                 and find_statements(line, vocabulary) == stated
@@ -239,23 +161,3 @@ def _continue_lines(
                 break
         result.append(_Candidate(candidate.row, text, candidate.stated, candidate.uniforms))
     return result
-
-
-def join_words(words: Sequence[str], language: str) -> str:
-    """Return a line of words: with spaces in English; in Chinese only between two Latin letters or digits."""
-    line = ""
-    for word in filter(None, words):
-        is_latin = bool(line) and line[-1].isascii() and line[-1].isalnum() and word[0].isascii() and word[0].isalnum()
-        line += f" {word}" if line and (language == "en" or is_latin) else word
-    return line
-
-
-def _is_of(text: str, options: CaptionOptions) -> bool:
-    """Return whether a text is of the language: English has no Chinese character, Chinese has one or a digit."""
-    has_han = _HAN.search(text) is not None
-    return not has_han if options.language == "en" else has_han or any(letter.isdigit() for letter in text)
-
-
-def _find_place(tag: str, language: str, vocabulary: Mapping[str, Words]) -> tuple[int, int]:
-    order = PLAIN_ORDERS[language]
-    return order.index(tag) if tag in order else order.index(""), list(vocabulary).index(tag)

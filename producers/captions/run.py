@@ -20,8 +20,9 @@ from feature_repo.offline import delta, quarantine
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_CAPTION, PRODUCT_ID, TIMESTAMP
 from feature_repo.vocabulary import Words
 from producers import input_digest
-from producers.captions.candidates import Caption, CaptionedProduct, CaptionOptions, write_captions
+from producers.captions.candidates import Caption, CaptionedProduct, write_captions
 from producers.captions.facts import ProductFacts, read_facts
+from producers.captions.prompts import CaptionOptions
 from producers.embeddings.existing_rows import find_latest
 from producers.encoders.captioner import Captioner, open_captioner
 from producers.encoders.image_loader import DecodedImages, Source, decode_images, open_decoding_pool

@@ -70,7 +70,7 @@ def captions(
     from feature_repo import run_log
     from feature_repo.offline.created_time import choose_created_timestamp
     from feature_repo.vocabulary import read_words
-    from producers.captions.candidates import CaptionOptions
+    from producers.captions.prompts import CaptionOptions
     from producers.captions.run import caption_catalogue
 
     options = CaptionOptions(

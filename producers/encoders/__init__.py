@@ -28,7 +28,8 @@ assembled/           encoders of pretrained towers, with heads trained on the sh
 adapted/             an encoder's vectors mapped into the space of another
 train.py             the default model or a checkpoint, trained on a catalogue
 training/            objectives, batches, the training loop
-captioner.py         images to selling lines
+captioner.py         lines about images, written and scored by a language head
+decoding.py          complete and score lines token by token
 towers.py            both towers as ONNX, checked against torch
 triton.py            a Triton model repository around them
 """

@@ -16,8 +16,8 @@ from feature_repo.image_decoding import MISSING
 from feature_repo.offline import delta
 from feature_repo.stores.feature_store import open_feature_store
 from producers import maintenance
-from producers.captions.candidates import NO_ROOM, NO_WORDS, CaptionOptions
 from producers.captions.facts import NO_TAGS, find_statements
+from producers.captions.prompts import NO_ROOM, NO_WORDS, CaptionOptions
 from producers.captions.run import CaptioningSummary, caption_catalogue
 from producers.catalogue.ingest import ingest_products
 from producers.encoders.checkpoint import load
