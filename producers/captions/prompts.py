@@ -76,12 +76,12 @@ def list_prompts(
             order.sort(key=lambda fact: _find_place(fact.tag, options.language, vocabulary))
         else:
             order = [order[number] for number in rng.permutation(len(order))]
-        for fact in [None, *reversed(wordings)]:  # the least probable are left out first
-            order = [one for one in order if one is not fact]
-            line = join_words([chosen[one] for one in order], options.language)
+        for left_out in [None, *reversed(wordings)]:  # the least probable first
+            order = [fact for fact in order if fact is not left_out]
+            line = join_words([chosen[fact] for fact in order], options.language)
             if order and len(line) <= options.length:
-                stated = tuple(one for one in wordings if one in order)
-                if find_statements(line, vocabulary) == {(one.tag, one.value) for one in stated}:
+                stated = tuple(fact for fact in wordings if fact in order)
+                if find_statements(line, vocabulary) == {(fact.tag, fact.value) for fact in stated}:
                     prompts[line] = stated
                 else:
                     reason = CONTRADICTION
