@@ -21,6 +21,7 @@ from feature_repo.errors import InvalidInputError, UsageError, VitrineError
 from producers.catalogue.pack import pack_images
 from producers.encoders import load, whitening
 from producers.encoders.checkpoint import read_training_products
+from producers.encoders.licence import read_licence
 from producers.encoders.train import TrainingSummary, train
 from producers.encoders.training import training_state
 from producers.encoders.training.alignment import SESSION_GAP_US, ClickArrays, find_co_clicks
@@ -210,6 +211,7 @@ def test_images_in_lmdb_train_the_same_weights_as_images_in_files(shop, tmp_path
             progress=lambda *_: None,
             recipe=Recipe(batch=16),
             name="acme/looks" if data == "packed" else None,
+            licence="ours alone" if data == "packed" else None,
         )
         assert summary is not None
         assert (summary.pairs, summary.left_out) == (64, 0)
@@ -218,6 +220,7 @@ def test_images_in_lmdb_train_the_same_weights_as_images_in_files(shop, tmp_path
     assert trained_on.to_pylist() == columns["product_id"]
     assert load(str(tmp_path / "of files")).version.startswith("of files@")
     assert load(str(tmp_path / "of packed")).version.startswith("acme/looks@")
+    assert [read_licence(str(tmp_path / folder)) for folder in ("of files", "of packed")] == [None, "ours alone"]
     assert_equal(tmp_path / "of files", tmp_path / "of packed", tolerance=0)
 
 

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from feature_repo.errors import UsageError
 from producers.cli import app
 from producers.encoders import load
+from producers.encoders.licence import read_licence
 from tests.producers.encoders import checkpoints
 from tests.producers.encoders.assembled.test_assembled import IMAGES, TITLES
 
@@ -22,6 +23,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("shop")
     checkpoints.clip(folder / "clip")
+    (folder / "clip" / "README.md").write_text("---\nlicense: mit\n---\n")
     ids = [f"p{number}" for number in range(len(TITLES))]
     pq.write_table(pa.table({"product_id": ids, "title": TITLES, "image": IMAGES}), folder / "products.parquet")
     rng = np.random.default_rng(0)
@@ -48,8 +50,10 @@ def test_clicks_weight_the_space_of_an_assembled_encoder(shop: Path) -> None:
     plain = produce(shop, *towers)
     assert "heads trained on 48 products" in plain
     before = load(str(shop / "out"), device="cpu")
+    assert read_licence(str(shop / "out")) == "clip mit"
     clicks = ("--align", str(shop / "impressions.parquet"), "--until", "2026-02-01T00:00:00+00:00")
-    aligned = produce(shop, *towers, *clicks)
+    aligned = produce(shop, *towers, *clicks, "--licence", "ours alone")
+    assert read_licence(str(shop / "out")) == "ours alone"
     assert "360 clicks before 2026-02-01" in aligned
     after = load(str(shop / "out"), device="cpu")
     assert before.version.startswith("ours@")
