@@ -44,6 +44,7 @@
     image_store.py       images in an LMDB
     lmdb_environment.py  LMDB files opened once per process, shared by threads and safe after a fork
     content_hash.py      the hash that identifies an image or a title
+    average_precision.py quality of a ranking, for consumers and producers
     auth.py              access to a server: address, bearer token, TLS certificate
     serving_limits.py    request limits of a server
 

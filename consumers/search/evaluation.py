@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from consumers.search.calibration import SearchCalibration, fit_calibration
 from consumers.search.scoring import PARTS, ScoredProducts, SentenceScorer
 from consumers.search.sentence import parse_sentence
+from feature_repo.average_precision import compute_average_precision
 from feature_repo.errors import InvalidInputError
 from feature_repo.exported.encoder import ExportedEncoder
 from feature_repo.index.filters import ProductFilter
@@ -24,8 +25,6 @@ from feature_repo.index.product_index import ProductIndex
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-CUT = 50
-"""First places of a ranking that average precision counts."""
 OTHERS = "others"
 """Name of the categories without a cut-off of their own, together."""
 FOLDS = 2
@@ -140,24 +139,6 @@ def score_queries(index: ProductIndex, encoder: ExportedEncoder, queries: Sequen
             ScoredQuery(query, scored, np.isin(scored.rows, query.relevant), [categories[row] for row in scored.rows])
         )
     return result
-
-
-def compute_average_precision(scores: NDArray[np.floating], is_relevant: Bools, total: int, cut: int = CUT) -> float:
-    """Return the average precision of the first `cut` places; NaN if there is no relevant product.
-
-    It is the mean, over the relevant products, of the precision at each one's place. A relevant product that is not
-    among the first counts as 0.
-
-    Args:
-        scores: [n]; equal ones keep their order.
-        is_relevant: [n].
-        total: number of relevant products, also of those that are not among the n; at most `cut` count.
-        cut: places.
-    """
-    if not total:
-        return float("nan")
-    hits = is_relevant[np.argsort(-np.nan_to_num(scores, nan=-np.inf), kind="stable")[:cut]]
-    return float((np.cumsum(hits) / np.arange(1, len(hits) + 1) * hits).sum() / min(total, cut))
 
 
 def evaluate_scores(queries: Sequence[ScoredQuery], scores: Sequence[NDArray[np.floating]]) -> Floats:

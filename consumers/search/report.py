@@ -14,6 +14,7 @@ from consumers.report_json import report_to_json
 from consumers.search import evaluation
 from consumers.search.evaluation import CutoffQuality, JudgedQuery
 from consumers.search.scoring import DEFAULT_WEIGHTS, PARTS
+from feature_repo.average_precision import CUT
 from feature_repo.errors import InvalidInputError
 from feature_repo.exported.encoder import ExportedEncoder
 from feature_repo.index.product_index import ProductIndex
@@ -111,7 +112,7 @@ def render_tables(report: SearchReport) -> Group:
     kinds = list(report.queries) if len(report.queries) > 1 else []
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("ranked by", no_wrap=True)
-    for heading in (f"AP@{evaluation.CUT}", "over tuned BM25", *kinds):
+    for heading in (f"AP@{CUT}", "over tuned BM25", *kinds):
         table.add_column(heading, justify="right")
     for row in report.rows:
         table.add_row(

@@ -1,4 +1,6 @@
-"""One file for each subcommand of `produce`: its options and what it prints; tower_options.py serves `encoder`.
+"""One file for each subcommand of `produce`: its options and what it prints.
+
+The files of options, tower_options.py and tuning_options.py, serve `encoder`.
 
 A subcommand imports what it needs when it runs, so that `produce --help` starts fast.
 """

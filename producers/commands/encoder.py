@@ -10,6 +10,7 @@ from feature_repo import console, vocabulary
 from feature_repo.errors import UsageError
 from feature_repo.table_options import with_table_options
 from producers.commands.tower_options import check_locks, check_towers, describe_choice, find_outputs
+from producers.commands.tuning_options import check_tuning, parse_pairs
 
 if TYPE_CHECKING:
     from feature_repo.table_format import TableFormat
@@ -34,12 +35,24 @@ def encoder(
         ),
     ] = None,
     pairs: Annotated[
-        int | None,
+        str | None,
         typer.Option(
-            min=1,
-            help="Image-text pairs to learn from, repeats included.",
+            metavar="N|FILE",
+            help="Number of image-text pairs to learn from, repeats included. With --task the file of labels: for "
+            "matching the pairs of `consume labels`, for selection query, product_id and relevant (0 or 1).",
             show_default="5 for each product, at least 40,000: a minute on 2 cores; fine-tuning 2 for each product",
         ),
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="Tune the encoder of --from for one use: matching (the same product) or selection (products for a "
+            "sentence)."
+        ),
+    ] = None,
+    tag_labels: Annotated[
+        Path | None,
+        typer.Option(help="Labels of tags, as for `produce tags`: with --task, what their prediction loses or gains."),
     ] = None,
     minutes: Annotated[
         float | None,
@@ -118,7 +131,7 @@ def encoder(
         Path | None,
         typer.Option(
             help="Table of product_id and design_id, for --hold-out and for the validation of --from: products of one "
-            "design are held out together."
+            "design are held out together; with --task matching they are the same product."
         ),
     ] = None,
     towers: Annotated[
@@ -167,7 +180,8 @@ def encoder(
     """Train an image-text encoder on a catalogue: a small one from scratch, or heads for pretrained towers.
 
     With --from it fine-tunes a checkpoint instead, validated on a tenth of the designs: the training stops when their
-    recall no longer rises, and nothing is saved if it is lower than before.
+    recall no longer rises, and nothing is saved if it is lower than before. With --task it tunes the heads of the
+    checkpoint for one use, and reports what other uses lose.
 
     The result is a transformers checkpoint that `produce embeddings --encoder` accepts, like any CLIP checkpoint. If
     the training is interrupted, the same command continues from the last saved state.
@@ -180,12 +194,17 @@ def encoder(
     from producers.learning.assembly import assemble_encoder, choose_towers
     from producers.learning.encoder import read_clicks_before, train_encoder
     from producers.learning.evaluation import evaluate, hold_out, read_designs
+    from producers.learning.tuning import tune_encoder
+    from producers.tags.labels import read_labels
 
+    if task or tag_labels:
+        check_tuning(context, task, checkpoint)
     check_towers(context, towers, image_tower, text_tower, head)
     if image_tower:
         check_locks(context, text_tower, lock_image=lock_image, lock_text=lock_text)
 
-    if pairs and minutes:
+    pairs_seen = None if task else parse_pairs(pairs)
+    if pairs_seen and minutes:
         raise UsageError("--pairs and --minutes exclude each other; give one of them")
     recipe = Recipe(
         objectives=tuple(name.strip() for name in objectives.split(",")),
@@ -227,13 +246,32 @@ def encoder(
         if image_tower:
             check_locks(context, text_tower, lock_image=lock_image, lock_text=lock_text)
     with console.make_progress_bar() as bar:
-        task = bar.add_task("train encoder", total=None)
+        line = bar.add_task("train encoder", total=None)
 
         def progress(stage: str, done: int, total: int) -> None:
-            bar.update(task, description=stage, completed=done, total=total)
+            bar.update(line, description=stage, completed=done, total=total)
 
         common: dict[str, Any] = {"seed": seed, "progress": progress, "held_out": held_out_ids, "name": name}
         common["licence"] = licence
+        if task and checkpoint:
+            tuned = tune_encoder(
+                data,
+                output,
+                checkpoint=checkpoint,
+                task=task,
+                pairs=Path(pairs) if pairs else None,
+                designs=read_designs(designs) if designs else None,
+                outputs=outputs or find_outputs(output),
+                minutes=minutes,
+                seed=seed,
+                progress=progress,
+                clicked=clicks,
+                tag_labels=read_labels(tag_labels) if tag_labels else None,
+                name=name,
+                licence=licence,
+            )
+            typer.echo(f"{output}: {tuned}")
+            return
         summary: object = (
             assemble_encoder(
                 data,
@@ -252,7 +290,7 @@ def encoder(
             else train_encoder(
                 data,
                 output,
-                pairs_seen=pairs,
+                pairs_seen=pairs_seen,
                 minutes=minutes,
                 recipe=recipe,
                 checkpoint=checkpoint,

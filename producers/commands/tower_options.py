@@ -45,7 +45,7 @@ def check_towers(
         raise UsageError(f"--head is {head!r}; expected linear or mlp")
     if not (towers or image_tower):
         for name in TOWER_OPTIONS:
-            if name in given:
+            if name in given and not (name == "outputs" and "task" in given):
                 raise UsageError(f"{_option(name)} needs --image-tower or --towers auto")
         return
     if image_tower:

@@ -10,6 +10,7 @@ clip_family.py       CLIP, Chinese-CLIP, SigLIP, SigLIP2, VisionTextDualEncoder
 blip.py              BLIP, with the methods of the other families
 sentence.py          sentence encoders: text only
 tiny_clip.py         the default model and its tokenizer
+texture.py           texture of pictures beside the output of a small image tower
 runtime.py           device, type of numbers, compiled or not
 batches.py           n rows through a model, in batches that fit in memory
 tokens.py            texts as arrays of token ids
@@ -28,6 +29,7 @@ assembled/           encoders of pretrained towers, with heads trained on the sh
 adapted/             an encoder's vectors mapped into the space of another
 train.py             the default model or a checkpoint, trained on a catalogue
 training/            objectives, batches, the training loop
+tuning/              an encoder tuned for one use
 captioner.py         lines about images, written and scored by a language head
 decoding.py          complete and score lines token by token
 towers.py            both towers as ONNX, checked against torch

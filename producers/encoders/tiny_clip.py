@@ -25,6 +25,7 @@ from transformers import (
 )
 
 from feature_repo.image_geometry import Geometry
+from producers.encoders.texture import Texture
 
 SIDE = 64
 """Height and width of an image, in pixels."""
@@ -57,6 +58,7 @@ class SmallConfig(PretrainedConfig):
         vision: dict[str, Any] | None = None,
         text: dict[str, Any] | None = None,
         projection_dim: int = DIMENSIONS,
+        texture: dict[str, Any] | None = None,
         **rest: Any,
     ) -> None:
         """Set the sizes of the towers.
@@ -65,11 +67,14 @@ class SmallConfig(PretrainedConfig):
             vision: arguments of ResNetConfig, in place of VISION; None takes VISION.
             text: arguments of BertConfig, in place of TEXT; None takes TEXT.
             projection_dim: width of the vectors of both towers.
+            texture: arguments of Texture, which is projected beside the image tower's output; None for none. A model
+                gets one when it is tuned.
             rest: arguments of PretrainedConfig.
         """
         self.vision = vision or VISION
         self.text = text or TEXT
         self.projection_dim = projection_dim
+        self.texture = texture
         super().__init__(**rest)
 
     @property
@@ -94,7 +99,9 @@ class SmallModel(PreTrainedModel):
         self.text_model = BertModel(text, add_pooling_layer=False)
         self.vision_norm = nn.BatchNorm1d(vision.hidden_sizes[-1])
         self.text_norm = nn.BatchNorm1d(text.hidden_size)
-        self.visual_projection = nn.Linear(vision.hidden_sizes[-1], config.projection_dim, bias=False)
+        self.texture = Texture(**config.texture) if config.texture else None
+        width = vision.hidden_sizes[-1] + (self.texture.width if self.texture else 0)
+        self.visual_projection = nn.Linear(width, config.projection_dim, bias=False)
         self.text_projection = nn.Linear(text.hidden_size, config.projection_dim, bias=False)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(INITIAL_SCALE)))
         self.post_init()
@@ -110,8 +117,10 @@ class SmallModel(PreTrainedModel):
             regions of the image.
         """
         output = self.vision_model(pixel_values=pixel_values)
-        pooled = self.visual_projection(self.vision_norm(output.pooler_output.flatten(1)))
-        return SimpleNamespace(pooler_output=pooled, last_hidden_state=output.last_hidden_state)
+        pooled = self.vision_norm(output.pooler_output.flatten(1))
+        if self.texture is not None:
+            pooled = torch.cat([pooled, self.texture(pixel_values).to(pooled.dtype)], dim=1)
+        return SimpleNamespace(pooler_output=self.visual_projection(pooled), last_hidden_state=output.last_hidden_state)
 
     def get_text_features(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> SimpleNamespace:
         """Compute the features of texts, from the mean of their token vectors, padding left out.

@@ -114,7 +114,7 @@ def fit_word_model(
         return None
     training = usable[: len(usable) : max(1, len(usable) // MAX_TRAINING)]
     segmented = {int(row): set(segment_text(titles[row] or "")) for row in training}
-    words = _choose_words(list(segmented.values()))
+    words = choose_words(list(segmented.values()))
     if not words:
         return None
     column = {word: number for number, word in enumerate(words)}
@@ -143,8 +143,12 @@ def _join_features(vectors: Floats, textures: NDArray[np.float16]) -> Floats:
     return np.concatenate([vectors, textures.astype(np.float32)], axis=1)
 
 
-def _choose_words(titles: Sequence[set[str]]) -> list[str]:
-    """Return the words that are frequent enough, the most frequent first."""
+def choose_words(titles: Sequence[set[str]]) -> list[str]:
+    """Return the words that are frequent enough, the most frequent first.
+
+    Args:
+        titles: the words of each title.
+    """
     counts = Counter(word for title in titles for word in title)
     fewest, most = max(MIN_TITLES, MIN_SHARE * len(titles)), MAX_SHARE * len(titles)
     frequent = [(-count, word) for word, count in counts.items() if fewest <= count <= most]

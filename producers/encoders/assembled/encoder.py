@@ -170,7 +170,7 @@ def fingerprint_image_tower(model: AssembledModel, processor: Any) -> str:
     names = ("size", "crop_size", "do_center_crop", "resample", "rescale_factor", "image_mean", "image_std")
     own = {name: getattr(processor, name, None) for name in names}
     own = {name: dict(value) if name.endswith("size") and value else value for name, value in own.items()}
-    return _hash_tower(model.image_tower, [settings, own])
+    return hash_tower(model.image_tower, [settings, own])
 
 
 def fingerprint_text_tower(model: AssembledModel, tokenizer: PairTokenizer) -> str | None:
@@ -180,10 +180,11 @@ def fingerprint_text_tower(model: AssembledModel, tokenizer: PairTokenizer) -> s
     names = ("poolings", "length", "has_mask", "prompt", "lower")
     settings: list[Any] = [{name: model.config.text[name] for name in names}]
     vocabulary = sorted(tokenizer.text.get_vocab().items())
-    return _hash_tower(model.text_tower, [*settings, vocabulary])
+    return hash_tower(model.text_tower, [*settings, vocabulary])
 
 
-def _hash_tower(tower: torch.nn.Module, settings: list[Any]) -> str:
+def hash_tower(tower: torch.nn.Module, settings: list[Any]) -> str:
+    """Return 12 hex digits of a SHA-256 of the weights and settings of a tower."""
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
     for name, weight in sorted(tower.state_dict().items()):
         digest.update(name.encode() + b"\0")

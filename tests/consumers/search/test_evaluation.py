@@ -11,9 +11,9 @@ from consumers.report_json import report_to_json
 from consumers.search import evaluation
 from consumers.search.calibration import fit_calibration, read_calibration, write_calibration
 from consumers.search.cutoffs import bound_precision
-from consumers.search.evaluation import compute_average_precision
 from consumers.search.report import TUNED, report_search
 from consumers.search.scoring import PARTS
+from feature_repo.average_precision import compute_average_precision
 from feature_repo.errors import CorruptDataError, InvalidInputError, NotFoundError
 from tests.consumers.search.conftest import SearchWorld
 
