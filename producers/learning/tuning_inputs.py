@@ -162,23 +162,22 @@ def read_sentence_labels(file: Path, product_ids: pa.ChunkedArray) -> Sentences:
 
 
 def make_sentences(products: pa.Table, is_trained: NDArray[np.bool_]) -> Sentences:
-    """Return the frequent words of the titles, and the names of categories and brands, as sentences.
+    """Return the frequent words of the titles, and the names of categories, as sentences.
 
-    A word fits the products whose title has it; a name fits those of the category or the brand.
+    A word fits the products whose title has it, a name those of the category.
 
     Args:
-        products: `title`, and `category` and `brand` where the shop has them; n rows.
+        products: `title`, and `category` where the shop has it; n rows.
         is_trained: [n]; words and names are chosen from these products.
 
     Raises:
         InvalidInputError: no word is frequent enough.
     """
     words = [set(segment_text(title)) for title in products["title"].to_pylist()]
-    for name in ("category", "brand"):
-        if name in products.column_names:
-            for own, value in zip(words, products[name].to_pylist(), strict=True):
-                if value:
-                    own.add(value.split(CATEGORY_SEPARATOR)[-1].strip().lower())
+    if "category" in products.column_names:
+        for own, value in zip(words, products["category"].to_pylist(), strict=True):
+            if value:
+                own.add(value.split(CATEGORY_SEPARATOR)[-1].strip().lower())
     texts = choose_words([words[row] for row in np.flatnonzero(is_trained)])
     if not texts:
         raise InvalidInputError("no word is in 10 titles or more: the products are too few to make sentences of")

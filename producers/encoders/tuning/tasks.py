@@ -31,8 +31,8 @@ MATCHING_BATCH, MATCHING_GROUPS, MEMBERS = 1024, 256, 4
 """Products in a batch of matching; groups in it, and the most products of a group in it."""
 TEXT_WEIGHT = 0.5
 """Weight of the title's loss beside those of the image and of both together: titles of the same product differ."""
-SELECTION_BATCH, SENTENCES = 512, 400
-"""Products, and the most sentences of each kind, in a batch of selection."""
+SELECTION_BATCH, TITLES, SENTENCES = 2048, 256, 400
+"""Products, titles, and sentences made of words in a batch of selection, at most. Titles cost most of a step."""
 LABELLED_SENTENCES, JUDGED = 32, 8
 """Labelled sentences in a batch, and the most products of each kind that are drawn for one."""
 NAMING_WEIGHT, LABELLED_WEIGHT = 10.0, 3.0
@@ -164,9 +164,11 @@ class SelectionLoss(nn.Module):
             drawn = np.sort(rng.choice(count, min(LABELLED_SENTENCES, count), replace=False))
             rows = np.unique(np.concatenate([rows, *(self._draw_judged(number, rng) for number in drawn)]))
         images = self._encoder.encode_images(functional.dropout(to_float(self._products.images[rows]), DROPOUT))
-        texts = self._encoder.encode_texts(self._products.texts, rows)
-        title_ids = torch.from_numpy(self._products.title_ids[rows])
-        loss = contrastive_loss(images, texts, title_ids, self.title_scale.exp().clamp(max=MAX_SCALE))
+        titled = np.sort(rng.choice(len(rows), min(TITLES, len(rows)), replace=False))
+        texts = self._encoder.encode_texts(self._products.texts, rows[titled])
+        title_ids = torch.from_numpy(self._products.title_ids[rows[titled]])
+        title_scale = self.title_scale.exp().clamp(max=MAX_SCALE)
+        loss = contrastive_loss(images[torch.from_numpy(titled)], texts, title_ids, title_scale)
         sentences, inputs = self._worded
         chosen = np.sort(rng.choice(len(inputs), min(SENTENCES, len(inputs)), replace=False))
         share = self._share[chosen]
