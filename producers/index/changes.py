@@ -89,7 +89,34 @@ def read_changes(
                 # Rows that were there before, such as those of a product that had no vector yet.
                 earlier = _read_newest(settings, name, encoder_version, vectors, None, missing)
                 added[name] = pa.concat_tables([table, earlier])
-    return _join(added, ids, vectors, index)
+    changed = _join(added, ids, vectors, index)
+    return changed if index is None or changed is None else _drop_unchanged(changed, index)
+
+
+def _drop_unchanged(changed: IndexChanges, index: ProductIndex) -> IndexChanges | None:
+    """Return the products that are not in an index as they are now; None if there are none.
+
+    A compaction moves all rows of a table to new files, which then count as added.
+    """
+    rows = index.find_rows(changed.rows[PRODUCT_ID].to_pylist())
+    old = np.flatnonzero(rows >= 0)
+    stored, current = index.take(rows[old]), changed.rows.take(pa.array(old))
+    is_same = np.ones(len(old), bool)
+    for name in INDEX_ROWS.names:
+        before, after = (table[name].combine_chunks() for table in (stored, current))
+        is_equal = pc.if_else(pc.is_valid(before), pc.equal(before, after).fill_null(False), pc.is_null(after))
+        is_same &= is_equal.to_numpy(zero_copy_only=False)
+    for vector, matrix in changed.vectors.items():
+        earlier, later = index.take_vectors(vector, rows[old]), matrix[old]
+        is_same &= ((earlier == later) | (np.isnan(earlier) & np.isnan(later))).all(axis=1)
+    kept = np.delete(np.arange(len(rows)), old[is_same])
+    if not len(kept):
+        return None
+    return IndexChanges(
+        changed.rows.take(pa.array(kept)),
+        {name: matrix[kept] for name, matrix in changed.vectors.items()},
+        [changed.pictures[row] for row in kept.tolist()],
+    )
 
 
 def find_same_pictures(rows: pa.Table, index: ProductIndex) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

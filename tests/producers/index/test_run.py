@@ -16,7 +16,7 @@ from feature_repo.index import nearest, update
 from feature_repo.index.filters import ProductFilter
 from feature_repo.index.product_index import ProductIndex, open_index
 from feature_repo.index.rows import WORDS, find_folder
-from feature_repo.offline import delta
+from feature_repo.offline import delta, retention
 from producers import maintenance
 from producers.index import word_model
 from producers.index.run import index_products
@@ -110,6 +110,19 @@ def test_follows_new_changed_gone_and_returned_products(
     assert state["b"][:2] == ("b", 2.0)
     assert index_products(store, encoder_version=None, rebuild=True).how == "built"
     assert read_state(store) == state
+
+
+def test_rows_that_a_compaction_moved_are_not_changes(store: Settings) -> None:
+    for day, product in enumerate("abc"):
+        write_catalogue(store, day, {product: {"brand": None if product == "a" else "Acme"}})
+        write_vectors(store, day, {product: [0.6, 0.8]})
+    index_products(store, encoder_version=None)
+    before = read_state(store)
+    for table in (schema.CATALOGUE_TABLE, schema.EMBEDDING_TABLE):
+        retention.compact(store.table(table))
+    write_catalogue(store, 9, {"b": {"price": 4.0, "brand": "Acme"}})
+    assert index_products(store, encoder_version=None).changed == 1
+    assert read_state(store) == before | {"b": ("b", 4.0, before["b"][2])}
 
 
 def test_an_index_is_of_one_encoder_version(store: Settings) -> None:
