@@ -1,8 +1,10 @@
 """The run log of runs that end, fail, are killed or conflict with another run."""
 
+import socket
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from typer.testing import CliRunner
 from feature_repo import config, run_log
 from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
+from feature_repo.location import BucketPath
 from producers.cli import app
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -139,3 +142,16 @@ def test_runs_distinguishes_an_unknown_step_from_an_empty_run_log(store: Setting
         pass
     assert CliRunner().invoke(app, line).output == "no run of embedings yet; there are runs of embeddings\n"
     assert CliRunner().invoke(app, [*line[:-1], "embeddings"]).output.startswith("1 embeddings, ")
+
+
+def test_a_run_of_another_machine_whose_tables_are_in_a_bucket_is_not_taken_for_killed(
+    store: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = replace(store, offline=BucketPath("s3://shop"))
+    elsewhere = replace(here, local=tmp_path / "another disk")  # without the lock of the run
+    with run_log.record_run(here, "tags", now=NOW):
+        this_machine = socket.gethostname()
+        monkeypatch.setattr(socket, "gethostname", lambda: f"not {this_machine}")
+        assert [run.ending for run in run_log.read_runs(elsewhere)] == [run_log.RUNNING]
+        monkeypatch.undo()
+        assert [run.ending for run in run_log.read_runs(elsewhere)] == [run_log.KILLED]
