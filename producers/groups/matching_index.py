@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from feature_repo import schema
 from feature_repo.arrow.take import matrix_to_lists, to_matrix
 from feature_repo.config import Settings
-from feature_repo.errors import VitrineError
+from feature_repo.errors import NotFoundError, VitrineError
 from feature_repo.index import update
 from feature_repo.index.manifest import read_encoder_version
 from feature_repo.index.product_index import ProductIndex, open_index
@@ -76,6 +76,8 @@ def update_matching_index(
     changed = changes.read_changes(settings, encoder_version, VECTORS, index, TABLES)
     gone = read_gone_products(settings.table(schema.ACTIVE_TABLE)).to_pylist()
     added = None if changed is None else _describe(settings, changed, verifier.metric, now, progress)
+    if index is None and added is None:
+        raise NotFoundError(f"no product of the catalogue has vectors of {encoder_version}; run: produce embeddings")
     if index is None or (added is not None and update.needs_merge(index, len(added))):
         products = update.gather_products(index, added)
         update.build_index(

@@ -215,6 +215,14 @@ def test_an_increment_over_a_graph_gives_the_groups_of_an_exact_one(
     assert len(same) > 0.95 * len(partition(groups_of(exact)))
 
 
+def test_a_catalogue_whose_products_are_all_gone_has_no_groups(store: Settings) -> None:
+    products = sorted(groups_of(store))
+    for product in products:
+        set_active(store, product, False, 1)
+    summary = group(store, 1)
+    assert (summary.products, summary.groups, summary.changes["gone"]) == (0, 0, len(products))
+
+
 def test_a_damaged_index_is_built_anew_and_a_new_verifier_has_its_own(
     store: Settings, offers: GeneratedOffers, tmp_path: Path
 ) -> None:
