@@ -14,6 +14,7 @@ texture.py           texture of pictures beside the output of a small image towe
 runtime.py           device, type of numbers, compiled or not
 batches.py           n rows through a model, in batches that fit in memory
 tokens.py            texts as arrays of token ids
+tokenizer_files.py   tokenizers as files for readers without transformers
 geometry.py          images resized and cropped to a model's input size
 image_loader.py      images decoded in worker processes, through shared memory
 prefetch.py          one stage of a pipeline beside the next, in threads

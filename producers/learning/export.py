@@ -1,6 +1,5 @@
 """Export an encoder as ONNX in a Triton model repository that is read without torch, checked against torch."""
 
-import json
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from feature_repo.offline import input_files, validation
 from feature_repo.pairs import verifier as pair_verifiers
 from producers.encoders import load
 from producers.encoders.assembled.tokenizer import WORDS_LENGTH, PairTokenizer
+from producers.encoders.tokenizer_files import render_tokenizer
 
 FORMATS = ("onnx",)
 PROBES = 64
@@ -185,44 +185,11 @@ def _write_tokenizers(model: Any, folder: Path) -> None:
     """Write the tokenizers of an encoder as files of the library `tokenizers`."""
     tokenizer = model.tokenizer
     if isinstance(tokenizer, PairTokenizer):
-        (folder / files.WORDS_FILE).write_text(_render_tokenizer(tokenizer.words, None))
+        (folder / files.WORDS_FILE).write_text(render_tokenizer(tokenizer.words, None))
         if tokenizer.text is not None:
-            (folder / files.TOKENIZER_FILE).write_text(_render_tokenizer(tokenizer.text, tokenizer.length))
+            (folder / files.TOKENIZER_FILE).write_text(render_tokenizer(tokenizer.text, tokenizer.length))
     else:
-        (folder / files.TOKENIZER_FILE).write_text(_render_tokenizer(tokenizer, model.text_length))
-
-
-def _render_tokenizer(tokenizer: Any, length: int | None) -> str:
-    """Return a tokenizer of transformers as the text of a tokenizer.json without padding.
-
-    Args:
-        tokenizer: one written in Python, such as BERT's for a vocab.txt, is converted.
-        length: most tokens of a text; None does not truncate.
-
-    Raises:
-        InvalidInputError: transformers cannot convert a tokenizer of this class.
-    """
-    core = getattr(tokenizer, "backend_tokenizer", None)
-    if core is None:
-        from transformers.convert_slow_tokenizer import convert_slow_tokenizer
-
-        try:
-            core = convert_slow_tokenizer(tokenizer)
-        except Exception as error:  # it raises what the conversion of a class happens to raise
-            raise InvalidInputError(
-                f"the tokenizer {type(tokenizer).__name__} is written in Python and cannot be converted to a file "
-                f"({' '.join(str(error).split())[:120]}); save the checkpoint with a fast tokenizer (tokenizer.json)"
-            ) from error
-    content = json.loads(core.to_str())  # a copy, so that the encoder's own settings stay
-    content["padding"] = content["truncation"] = None
-    if length is not None:
-        content["truncation"] = {
-            "direction": tokenizer.truncation_side.capitalize(),
-            "max_length": length,
-            "strategy": "LongestFirst",
-            "stride": 0,
-        }
-    return json.dumps(content, ensure_ascii=False)
+        (folder / files.TOKENIZER_FILE).write_text(render_tokenizer(tokenizer, model.text_length))
 
 
 def _read_probes(data: Path, geometry: Geometry | None) -> tuple[list[Path | bytes], Sequence[str]]:

@@ -13,10 +13,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import sentencepiece
 import torch
 from PIL import Image
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer import modules
+from transformers import SiglipTokenizer
 from typer.testing import CliRunner
 
 from feature_repo.errors import CorruptDataError, InvalidInputError, NotFoundError, UsageError, VitrineError
@@ -24,6 +26,7 @@ from feature_repo.exported.encoder import open_encoder
 from feature_repo.image_decoding import UnusableImageError
 from producers.cli import app
 from producers.encoders import load, tiny_clip, towers
+from producers.encoders.tokenizer_files import render_tokenizer
 from producers.learning import export
 from producers.learning.export import export_encoder
 from tests.producers.encoders import checkpoints
@@ -132,16 +135,48 @@ def test_a_sentence_encoder_is_exported_with_its_prompt_and_pooling(tmp_path: Pa
     assert not reader.has_images
 
 
+def test_the_sentencepiece_of_siglip_is_exported(tmp_path: Path) -> None:
+    checkpoints.siglip(tmp_path / "encoder")
+    titles = ["red dress for girls", "blue pushchair, folding!", "红色连衣裙 女童", "奶瓶 240ml"]
+    (tmp_path / "titles.txt").write_text("\n".join(titles * 40))
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(tmp_path / "titles.txt"),
+        model_prefix=str(tmp_path / "spiece"),
+        vocab_size=50,
+        unk_id=2,
+        bos_id=-1,
+        eos_id=1,
+        pad_id=0,
+        hard_vocab_limit=False,
+        minloglevel=3,
+    )
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / "encoder" / name).unlink()
+    SiglipTokenizer(str(tmp_path / "spiece.model"), model_max_length=24).save_pretrained(tmp_path / "encoder")
+    export_encoder(str(tmp_path / "encoder"), tmp_path / "out", format="onnx", data=None, seed=0)
+    texts = [*titles, "Red DRESS (new)!", "  two  blanks ", "ＦＵＬＬ　ｗｉｄｔｈ ▁odd", "∑ unknown", "", "red " * 40]
+    expected = load(str(tmp_path / "encoder"), device="cpu").encode_texts(texts)
+    np.testing.assert_allclose(open_encoder(tmp_path / "out").encode_texts(texts), expected, atol=1e-4)
+
+
+def test_a_tokenizer_that_exists_in_python_only_is_refused_with_the_reason() -> None:
+    class OwnTokenizer:
+        backend_tokenizer = None
+
+    with pytest.raises(InvalidInputError, match="OwnTokenizer is written in Python and cannot be converted"):
+        render_tokenizer(OwnTokenizer(), 10)
+
+
 def test_an_export_whose_tokenizer_gives_other_ids_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoints.clip(tmp_path / "encoder")
-    original = export._render_tokenizer
+    original = export.render_tokenizer
 
     def without_end(*given: Any) -> str:
         content = json.loads(original(*given))
         content["post_processor"] = None
         return json.dumps(content)
 
-    monkeypatch.setattr(export, "_render_tokenizer", without_end)
+    monkeypatch.setattr(export, "render_tokenizer", without_end)
     with pytest.raises(VitrineError, match="titles: a reader of the export gets other vectors than the encoder"):
         export_encoder(str(tmp_path / "encoder"), tmp_path / "out", format="onnx", data=None, seed=0)
     assert not (tmp_path / "out").exists()
