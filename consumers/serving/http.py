@@ -103,7 +103,7 @@ def create_app(
         limits[pair_routes.PATH] = pairs.limits.max_request_bytes
     for router in routers:
         app.include_router(router)
-    app.include_router(index_page.create_router(app))
+    app.include_router(index_page.create_router(app, pages.navigation))
     app.include_router(sign_in.create_router(access, sessions, pages, lambda: datetime.now(UTC)))
     app.include_router(pages.assets.create_router())
     app.add_middleware(

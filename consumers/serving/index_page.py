@@ -1,5 +1,6 @@
 """The page at / and /docs: the server's routes, from its OpenAPI description. It loads nothing else."""
 
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
@@ -7,8 +8,6 @@ from fastapi import APIRouter, FastAPI
 from fastapi.responses import HTMLResponse
 
 HEADERS = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"}
-PAGES = {"search": "/search", "saved searches": "/searches", "judge pairs": "/labels", "status": "/status"}
-"""Pages that the server may have, by name."""
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Vitrine</title>
 <style>
@@ -24,20 +23,24 @@ td {{ padding: 4px 16px 4px 0; vertical-align: top; }} code {{ font-size: 14px; 
 """
 
 
-def create_router(app: FastAPI) -> APIRouter:
-    """Return the page's routes. `app` is described as it is at the first request."""
+def create_router(app: FastAPI, pages: Sequence[tuple[str, str]]) -> APIRouter:
+    """Return the page's routes.
+
+    Args:
+        app: it is described as it is at the first request.
+        pages: name and path of the pages for people.
+    """
     router = APIRouter(include_in_schema=False)
 
     @router.get("/")
     @router.get("/docs")
     def index() -> HTMLResponse:
-        paths = {path for route in app.routes if (path := getattr(route, "path", None))}
-        return HTMLResponse(_render(app.openapi(), [one for one in PAGES if PAGES[one] in paths]), headers=HEADERS)
+        return HTMLResponse(_render(app.openapi(), pages), headers=HEADERS)
 
     return router
 
 
-def _render(description: dict[str, Any], pages: list[str]) -> str:
+def _render(description: dict[str, Any], pages: Sequence[tuple[str, str]]) -> str:
     rows = []
     for path, methods in description["paths"].items():
         name = f"<code>{escape(path)}</code>"
@@ -46,6 +49,6 @@ def _render(description: dict[str, Any], pages: list[str]) -> str:
             text = escape(operation.get("description", operation.get("summary", "")).partition("\n")[0])
             rows.append(f"<tr><td>{method.upper()}</td><td>{cell}</td><td>{text}</td></tr>")
     example = '{"service": "ranking", "user_id": "u-17", "product_ids": ["p-3", "p-8"]}'
-    links = ", ".join(f'<a href="{PAGES[one]}">{one}</a>' for one in pages)
+    links = ", ".join(f'<a href="{escape(path)}">{escape(name)}</a>' for name, path in pages)
     for_people = f" For people: {links}." if links else ""
     return _PAGE.format(rows="\n".join(rows), example=escape(example, quote=False), pages=for_people)

@@ -210,7 +210,13 @@ def test_a_browser_signs_in_once_where_the_service_needs_a_token(world: PageWorl
         assert httpx.get(f"{url}/search", headers=html | session).status_code == 303, "not with another token"
 
 
-def test_the_access_log_and_the_pages_do_not_name_paths_of_the_server(url: str) -> None:
+def test_the_start_page_links_to_the_pages(url: str) -> None:
+    start = httpx.get(url).text
+    for path in ("/search", "/searches", "/labels"):
+        assert f'<a href="{path}">' in start
+
+
+def test_the_pages_do_not_name_paths_of_the_server(url: str) -> None:
     for path in ("/search?q=红色", "/product/nobody", "/searches/nobody", "/labels/judge?sample=nobody", "/labels"):
         page = httpx.get(url + path).text
         assert "/tmp" not in page
