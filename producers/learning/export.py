@@ -21,6 +21,7 @@ from feature_repo.image_geometry import Geometry
 from feature_repo.offline import input_files, validation
 from feature_repo.pairs import verifier as pair_verifiers
 from producers.encoders import load
+from producers.encoders.adapted.encoder import AdaptedEncoder
 from producers.encoders.assembled.tokenizer import WORDS_LENGTH, PairTokenizer
 from producers.encoders.tokenizer_files import render_tokenizer
 
@@ -78,6 +79,8 @@ def export_encoder(
 
     towers.import_onnxruntime()
     model: Any = load(encoder, device="cpu")
+    if isinstance(model, AdaptedEncoder):
+        raise InvalidInputError(f"{encoder} is an adapter, which has no towers of its own; export the other encoder")
     verifier = None
     if verifiers is not None:
         verifier = pair_verifiers.load_newest_verifier(verifiers, model.version)

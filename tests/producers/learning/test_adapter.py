@@ -19,6 +19,7 @@ from producers.encoders import checkpoint, load
 from producers.encoders.adapted.encoder import AdaptedEncoder
 from producers.encoders.adapted.vector_map import MapKind
 from producers.learning import adapter
+from producers.learning.export import export_encoder
 from tests.producers.catalogue.shop import ingest, open_deployment
 from tests.producers.embeddings.test_embeddings import draw_image
 from tests.producers.embeddings.test_reuse import NOW
@@ -68,6 +69,8 @@ def test_an_adapted_encoder_has_its_own_version_and_needs_no_call_of_its_source(
     adapted = load(str(output))
     assert isinstance(adapted, AdaptedEncoder)
     assert adapted.version.startswith("second-from-first@")
+    with pytest.raises(InvalidInputError, match="is an adapter, which has no towers of its own"):
+        export_encoder(str(output), tmp_path / "export", format="onnx", data=None, seed=0)
     done = embed_catalogue(store, str(output), now=NOW, progress=lambda *_: None)
     assert (done.encoded, done.images, done.titles) == (PRODUCTS, 0, 0)
     assert done.production_version != done.encoder_version  # readers do not get it

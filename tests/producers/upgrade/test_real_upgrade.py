@@ -197,9 +197,9 @@ def test_an_upgrade_that_is_killed_at_many_moments_ends_as_an_undisturbed_one(
         nonlocal kills
         moment = 0.5
         while production.read_current(settings.offline).state is not state:
-            assert moment < 20
+            assert moment < 50
             kills += produce(arguments, settings, kill_after=start_seconds * moment) == -signal.SIGKILL
-            moment += 0.1
+            moment *= 1.25
 
     run_until(State.SHADOW, ["upgrade", "advance"])
     for table in schema.ENCODER_TABLES:
