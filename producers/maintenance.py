@@ -24,7 +24,15 @@ from feature_repo.location import Location
 from feature_repo.offline import delta, retention
 from feature_repo.offline.storage import open_storage
 from feature_repo.online.open_store import open_configured_table
-from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID, PRODUCT_ID_L, PRODUCT_ID_R, USER_ID
+from feature_repo.schema import (
+    CREATED_TIMESTAMP,
+    ENCODER_VERSION,
+    EVENT_TIMESTAMP,
+    PRODUCT_ID,
+    PRODUCT_ID_L,
+    PRODUCT_ID_R,
+    USER_ID,
+)
 from producers.embeddings.forget_contents import delete_contents, find_contents
 
 DEFAULT_RETENTION_DAYS = 365.0
@@ -114,6 +122,8 @@ def vacuum(settings: Settings, *, now: datetime, grace: timedelta, dry_run: bool
     for path in _list_tables(settings):
         columns = delta.open_dataset(path).schema.names
         keys = [key for key in (PRODUCT_ID, USER_ID) if key in columns]
+        if path.name in schema.ENCODER_TABLES:
+            keys.append(ENCODER_VERSION)  # a row of another version corrects nothing
         dropped = 0
         if path.name in KEYS_WITHOUT_EVENTS:
             keys = list(KEYS_WITHOUT_EVENTS[path.name])

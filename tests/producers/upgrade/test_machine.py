@@ -1,6 +1,6 @@
 """An upgrade goes from state to state; killed anywhere, the same call ends in the same state."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from feature_repo.index.manifest import Manifest, read_encoder_version, write_ma
 from feature_repo.index.rows import FOLDER, GROUP_FOLDER, name_folder
 from feature_repo.offline import delta, production
 from feature_repo.offline.production import State
+from producers import maintenance
 from producers.upgrade import machine, versions
 from tests.feature_repo.features import world
 from tests.feature_repo.features.world import RANKED
@@ -186,6 +187,32 @@ def test_a_switch_that_is_interrupted_after_the_online_store_is_finished_or_roll
         assert served_versions(settings) == {NEW}  # online, and the record still says OLD
         assert finish(settings, steps).state is state
         assert served_versions(settings) == {NEW if state is State.CUT_OVER else OLD}
+
+
+def test_a_forgotten_product_is_gone_from_both_versions_offline_and_online(settings: Settings, tmp_path: Path) -> None:
+    steps = Steps(settings)
+    shop.start(settings)
+    shop.advance(settings, steps)
+    counts = [versions.count_rows(settings, "product_embedding", version) for version in (OLD, NEW)]
+    maintenance.forget(settings, products=["p1"], users=[])
+    for version, before in zip((OLD, NEW), counts, strict=True):
+        assert versions.count_rows(settings, "product_embedding", version) < before
+    rows = delta.read(settings.table("product_embedding"), ["product_id"])
+    assert "p1" not in rows["product_id"].to_pylist()
+    shop.advance(settings, steps, shop.write_gate(tmp_path / "gate.json"))
+    assert shop.advance(settings, steps).state is State.CUT_OVER
+    with OnlineReader(f"lmdb://{settings.file.parent / 'online'}", project=settings.project) as reader:
+        batch = reader.fetch("product_embedding", ["p1", "p2"])
+    assert batch.values["encoder_version"].tolist() == [None, NEW]
+
+
+def test_a_vacuum_drops_no_row_because_another_version_has_a_later_one(settings: Settings) -> None:
+    shop.start(settings)
+    shop.advance(settings, Steps(settings))
+    before = shop.count_rows(settings)
+    summaries = list(maintenance.vacuum(settings, now=datetime.now(UTC) + timedelta(days=400), grace=timedelta(0)))
+    assert sum(each.rows_dropped for each in summaries if each.table in TABLES) == 0
+    assert shop.count_rows(settings) == before
 
 
 def test_an_upgrade_needs_a_step_for_each_table_of_the_version_in_production(settings: Settings) -> None:
