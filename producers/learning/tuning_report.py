@@ -12,7 +12,10 @@ from producers.encoders.tuning.measures import Values, draw_interval
 
 REPORT_FILE = "tuning.md"
 """File beside the checkpoint. The fingerprint of an encoder leaves it out."""
-PROXIES = "produce upgrade start --encoder {out}, then: consume proxies --encoder-version NAME@FINGERPRINT"
+LIFT = (
+    "What a ranker gains or loses: `consume lift --impressions LOG --json AFTER.json` in a store with vectors of this "
+    "encoder, then `consume proxies BEFORE.json AFTER.json`; or `consume gate` in an upgrade."
+)
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ class TuningReport:
                 "| --- | --- | --- | --- | --- |",
                 *rows,
                 "",
-                f"For the lift of a ranker: `{PROXIES.format(out=out)}`.",
+                LIFT,
                 "",
             ]
         )

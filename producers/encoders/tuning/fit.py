@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from producers.encoders.training.training_state import read_state, remove_state, write_state
+from producers.encoders.training.training_state import read_state, write_state
 
 STEPS = 200
 """Steps of a tuning without a time limit, if the measure keeps rising."""
@@ -147,6 +147,3 @@ def _choose_steps(
     whole.load_state_dict(weights)
     optimizer.load_state_dict(state)
     return max(MEASUREMENTS, int((seconds - taken) / (taken / TIMED_STEPS)))
-
-
-__all__ = ["FitReport", "fit", "remove_state"]
