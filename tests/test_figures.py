@@ -37,6 +37,7 @@ FILES = (
     "SELECTION.md",
     "PHOTOGRAPHS.md",
     "CAPTIONS.md",
+    "TUNING.md",
 )
 FILE_OF_COMMAND = {
     "python -m tests.benchmarks.increments": "INCREMENTS.md",
@@ -48,6 +49,7 @@ FILE_OF_COMMAND = {
     "python -m tests.benchmarks.precision": "PRECISION.md",
     "python -m tests.benchmarks.selection": "SELECTION.md",
     "python -m tests.benchmarks.captions": "CAPTIONS.md",
+    "python -m tests.benchmarks.tuning": "TUNING.md",
     "consume tags-report": "SHOPS.md",
 }
 NUMBER = re.compile(
