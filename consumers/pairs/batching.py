@@ -75,8 +75,8 @@ class PairBatcher:
                 self._answer(batch, size)
 
     def _answer(self, batch: list[_Job], size: int) -> None:
-        self._on_batch(size)
         try:
+            self._on_batch(size)
             scored = self._score([pair for pairs, _ in batch for pair in pairs])
         except BaseException as error:  # the thread must go on; the callers raise it
             for _, future in batch:

@@ -99,9 +99,8 @@ class PairScorer:
                 ("image_hash", pa.binary()),
             )
         }
-        pictures = _fill([product.picture for product in products], [None] * len(products), len, WIDTH)
         columns |= {
-            "picture": _to_lists(pictures),
+            "picture": _to_lists(_stack([product.picture for product in products], WIDTH)),
             "image_vector": _to_lists(image),
             "text_vector": _to_lists(text),
             "fused_vector": _to_lists(fuse(image, text, SAME_PRODUCT, self.encoder.space)),
@@ -114,13 +113,19 @@ def _fill(
     known: Sequence[Floats | None], sources: Sequence[Any | None], encode: Callable[[list[Any]], Any], width: int
 ) -> Floats:
     """Return vectors [n, width]: the known ones, else those of the sources; NaN where there is neither."""
-    rows = np.full((len(known), width), np.nan, np.float32)
-    for row, vector in enumerate(known):
-        if vector is not None:
-            rows[row] = vector
+    rows = _stack(known, width)
     needed = [row for row, vector in enumerate(known) if vector is None and sources[row] is not None]
     if needed:
         rows[needed] = encode([sources[row] for row in needed])
+    return rows
+
+
+def _stack(vectors: Sequence[Floats | None], width: int) -> Floats:
+    """Return vectors as a matrix [n, width], NaN for None."""
+    rows = np.full((len(vectors), width), np.nan, np.float32)
+    for row, vector in enumerate(vectors):
+        if vector is not None:
+            rows[row] = vector
     return rows
 
 
