@@ -69,7 +69,7 @@ def open_pages(
     require("search", "bm25s", "rjieba", "faiss", "onnxruntime", "tokenizers")
     shop, limits = Shop(settings, towers=towers, triton=triton, calibration=calibration), limits or PageLimits()
     navigation = (*NAVIGATION, *((("Status", "/status"),) if has_status else ()), ("API", "/docs"))
-    pages = Pages([Path(__file__).parent], navigation)
+    pages = Pages([Path(__file__).parent], navigation, has_sign_in=access.token is not None)
     service = PageService(executor, access, pages, limits, clock)
     routers = [
         search_page.create_router(service, shop),

@@ -30,9 +30,12 @@ class Pages:
     Args:
         folders: further folders of templates and assets.
         navigation: name and path of the pages that every page links to.
+        has_sign_in: whether browsers sign in; pages then have a button that ends the session.
     """
 
-    def __init__(self, folders: Sequence[Path], navigation: Sequence[tuple[str, str]]) -> None:
+    def __init__(
+        self, folders: Sequence[Path], navigation: Sequence[tuple[str, str]], *, has_sign_in: bool = False
+    ) -> None:
         self.assets = Assets([FOLDER, *folders])
         self.navigation = tuple(navigation)
         self._environment = Environment(
@@ -42,7 +45,7 @@ class Pages:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._environment.globals |= {"asset": self.assets.find_url}
+        self._environment.globals |= {"asset": self.assets.find_url, "has_sign_in": has_sign_in}
         self._environment.filters |= {"path": quote_path, "number": format_number, "price": format_price}
 
     def render(

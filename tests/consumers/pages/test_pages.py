@@ -199,10 +199,12 @@ def test_a_browser_signs_in_once_where_the_service_needs_a_token(world: PageWorl
         assert (right.status_code, right.headers["location"]) == (303, "/search?q=x")
         assert "HttpOnly; SameSite=Strict" in right.headers["set-cookie"]
         assert TOKEN not in right.headers["set-cookie"]
-        assert browser.get("/search", headers=html).status_code == 200
+        assert "Sign out" in browser.get("/search", headers=html).text
         assert browser.get("/v1/services").status_code == 401, "a session is for pages, not for programs"
         for elsewhere in ("//evil.example", "https://evil.example", "/\\evil.example", "evil"):
             assert browser.post("/sign-in", data={"token": TOKEN, "next": elsewhere}).headers["location"] == "/"
+        assert "Max-Age=0" in browser.post("/sign-out").headers["set-cookie"]
+        assert browser.get("/search", headers=html).status_code == 303
         session = {"cookie": right.headers["set-cookie"].split(";")[0]}
     with serving_pages(world, access=ServerAccess(token=TOKEN)) as url:
         assert httpx.get(f"{url}/search", headers=html | session).status_code == 200, "also after a restart"
