@@ -2,6 +2,7 @@
 
 storage.py               open a folder or a prefix of a bucket for Delta Lake and Arrow
 delta.py                 read, append and overwrite Delta tables
+delta_columns.py         which columns earlier versions lack, and how columns are written
 delta_blocks.py          append rows that do not fit in memory, such as images, in one commit
 delta_files.py           the Parquet files of Delta tables, whoever wrote them
 versions.py              rows of a time window, the newest row per key, products on sale

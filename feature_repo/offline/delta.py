@@ -5,36 +5,27 @@ A commit is visible completely or not at all, so a killed writer leaves no parti
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.dataset
 from deltalake import (
-    ColumnProperties,
     CommitProperties,
     DeltaTable,
     PostCommitHookProperties,
     Transaction,
-    WriterProperties,
     write_deltalake,
 )
 from deltalake.exceptions import CommitFailedError, DeltaError
 
 from feature_repo.errors import ConflictError, CorruptDataError, NotFoundError, UnavailableError
 from feature_repo.location import Location
+from feature_repo.offline.delta_columns import choose_writer_properties, find_schema_mode
 from feature_repo.offline.delta_files import list_files, open_version
 from feature_repo.offline.storage import first_line, make_parent, open_storage, translate_errors
-from feature_repo.schema import INPUT_DIGEST, OPTIONAL_PRODUCTS
 
 Result = TypeVar("Result")
 
-ADDED_COLUMNS = {
-    INPUT_DIGEST,
-    *("further_tags", "further_tag_probabilities"),
-    *("stated", "missing_reason", "style", "language", "encoder_version"),  # of captions
-    *OPTIONAL_PRODUCTS.names,
-}
-"""Columns that tables of earlier versions lack; their rows have null there."""
 COMMITS_SEARCHED = 200
 """Commits that `last_append_time` reads: compactions and deletions lie between the appends."""
 LOG_FILES = ("_delta_log/_last_checkpoint", "_delta_log/00000000000000000000.json")
@@ -116,7 +107,7 @@ def append(path: Location, rows: pa.Table) -> int:
     """
 
     def write() -> int:
-        mode = _schema_mode(open_table(path), rows.schema) if exists(path) else None
+        mode = find_schema_mode(path, open_table(path), rows.schema) if exists(path) else None
         properties = choose_writer_properties(rows.schema)
         storage = open_storage(path)
         write_deltalake(
@@ -267,7 +258,7 @@ def append_if_version(
             table,
             rows,
             mode="append",
-            schema_mode=_schema_mode(table, rows.schema),
+            schema_mode=find_schema_mode(path, table, rows.schema),
             commit_properties=transactions,
             post_commithook_properties=PostCommitHookProperties(maintain_log, maintain_log),
             writer_properties=properties,
@@ -382,31 +373,3 @@ def read(
 def _open_version(path: Location, version: int | None) -> DeltaTable:
     storage = open_storage(path)
     return DeltaTable(storage.uri, version, storage_options=storage.options)
-
-
-def _schema_mode(table: DeltaTable, columns: pa.Schema) -> Literal["merge"] | None:
-    """Return "merge" if a table and new rows differ only in columns that older versions lack.
-
-    The rows without such a column then have null there. Every other difference stays an error.
-    """
-    different = {field.name for field in table.schema().fields} ^ set(columns.names)
-    return "merge" if different and different <= ADDED_COLUMNS else None
-
-
-def choose_writer_properties(columns: pa.Schema) -> WriterProperties | None:
-    """Return Parquet properties that turn dictionaries off for lists, if the table has vectors; else None.
-
-    Numbers of a vector hardly repeat: a dictionary of them takes five times as long to write and to read and a quarter
-    more space. Parquet columns inside a list cannot be named here, so the setting applies to all lists of the table;
-    repetitions in other lists are left to compression.
-    """
-    if not any(pa.types.is_list(one.type) and pa.types.is_floating(one.type.value_type) for one in columns):
-        return None
-    plain = [column.name for column in columns if not pa.types.is_nested(column.type)]
-    return WriterProperties(
-        compression="SNAPPY",
-        default_column_properties=ColumnProperties(dictionary_enabled=False, statistics_enabled="NONE"),
-        column_properties={
-            name: ColumnProperties(dictionary_enabled=True, statistics_enabled="PAGE") for name in plain
-        },
-    )

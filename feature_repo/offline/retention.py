@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from deltalake import DeltaTable
 
 from feature_repo.location import Location
-from feature_repo.offline import asof, delta, delta_files
+from feature_repo.offline import asof, delta, delta_columns, delta_files
 
 KEPT_SINCE = "vitrine.kept_since"
 """Name of the table property that holds the time, in ISO 8601."""
@@ -181,7 +181,7 @@ def compact_small_files(path: Location) -> bool:
         table = delta.open_table(path)
         if sum(size < SMALL_BYTES for size in delta_files.list_files(table).values()) < SMALL_FILES:
             return False
-        properties = delta.choose_writer_properties(pa.schema(table.schema().to_arrow()))
+        properties = delta_columns.choose_writer_properties(pa.schema(table.schema().to_arrow()))
         table.optimize.compact(target_size=COMPACTED_BYTES, writer_properties=properties)
         return True
 
