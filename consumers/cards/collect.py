@@ -18,10 +18,12 @@ from consumers.ranking.costs import CANDIDATES, measure_fetch_costs
 from feature_repo import run_log
 from feature_repo.config import Settings
 from feature_repo.errors import InvalidInputError, NotFoundError, UnavailableError
+from feature_repo.features import meanings
 from feature_repo.offline import delta, encoder_licence
 from feature_repo.run_log import RunRecord
 from feature_repo.schema import ENCODER_VERSION
 from feature_repo.stores.feature_store import open_feature_store
+from feature_repo.views.affinity import user_product_affinity
 from feature_repo.views.view_tags import COMPARABLE_WITHIN, PRODUCER, PRODUCERS
 
 VERSION_SUFFIX = "_version"
@@ -177,17 +179,10 @@ def _list_services(store: FeatureStore) -> dict[str, list[str]]:
 
 
 def _read_meanings(store: FeatureStore) -> dict[tuple[str, str], str]:
-    """Return the description of each feature by view and name.
-
-    They come from the registry's message: Feast leaves them out when it reads an on-demand view.
-    """
-    registry = store.registry.proto()
-    return {
-        (view.spec.name, feature.name): feature.description
-        for view in (*registry.feature_views, *registry.on_demand_feature_views)
-        for feature in view.spec.features
-        if view.spec.project == store.project
-    }
+    """Return the description of each feature by view and name; Feast keeps none for the affinity features."""
+    views = (*store.list_feature_views(), *store.list_on_demand_feature_views())
+    found = {(view.name, field.name): field.description for view in views for field in view.features}
+    return found | {(user_product_affinity.name, name): meaning for name, meaning in meanings.AFFINITY.items()}
 
 
 def _read_last_runs(settings: Settings) -> dict[str, LastRun]:

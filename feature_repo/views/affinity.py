@@ -27,19 +27,7 @@ history = RequestSource(
 )
 
 
-class ComputedField(Field):
-    """A field with a description in an on-demand view.
-
-    `feast apply` infers the fields of such a view, without descriptions, and refuses one that is not equal to any.
-    """
-
-    def __eq__(self, other: object) -> bool:
-        """Whether name, type and description are equal; a field without a description has any."""
-        if not isinstance(other, Field):
-            return NotImplemented
-        return (self.name, self.dtype) == (other.name, other.dtype) and other.description in ("", self.description)
-
-    __hash__ = Field.__hash__
+DESCRIPTION = "Affinity of a candidate to what its user clicked. Request it with full feature names."
 
 
 @on_demand_feature_view(  # type: ignore[untyped-decorator]
@@ -50,9 +38,11 @@ class ComputedField(Field):
         product_codes[["codes"]],
         history,
     ],
-    schema=[ComputedField(name=name, dtype=Float32, description=meanings.AFFINITY[name]) for name in affinity.NAMES],
+    # Without descriptions: Feast drops those of an on-demand view when it reads it, and then refuses every service that
+    # has them. They are in the description of the view.
+    schema=[Field(name=name, dtype=Float32) for name in affinity.NAMES],
     mode="pandas",
-    description="Affinity of a candidate to what its user clicked. Request it with full feature names.",
+    description="\n".join([DESCRIPTION, *(f"{name}: {meanings.AFFINITY[name]}" for name in affinity.NAMES)]),
     tags={PRODUCER: "computed on request", COMPARABLE_WITHIN: "encoder_version"},
     owner=OWNER,
 )

@@ -27,7 +27,7 @@ def test_a_command_gets_the_four_options_as_one_format() -> None:
 
 def test_every_command_that_reads_a_table_has_the_options() -> None:
     reads = {
-        *("catalogue", "images", "encoder", "tags", "interests", "neighbours", "stream"),
+        *("catalogue", "images", "encoder", "embeddings", "tags", "interests", "neighbours", "stream"),
         *("lift", "gate", "export-training", "freshness", "consistency", "serve"),
     }
     with_options = {

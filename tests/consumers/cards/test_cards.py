@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from feast import Field
-from feast.types import Float32, Int64
 
 from consumers.cards.card import FeatureCard
 from consumers.cards.collect import collect_cards
@@ -25,7 +23,6 @@ from feature_repo.errors import InvalidInputError, NotFoundError
 from feature_repo.offline import delta, encoder_licence, production
 from feature_repo.schema import PRODUCT_EMBEDDING
 from feature_repo.stores.feature_store import open_feature_store
-from feature_repo.views.affinity import user_product_affinity
 from tests.consumers.monitoring.drift.test_check import NOW, tables, written
 from tests.consumers.ranking.logs import measure_small_lift, small_log
 from tests.deployments import configure, run_command, run_main
@@ -121,21 +118,12 @@ def test_the_json_that_feasts_ui_reads_has_the_descriptions(store: Settings) -> 
     meanings = {field["name"]: field["description"] for field in view["features"]}
     assert meanings["child_age"].startswith("age stage of the child")
     (affinity,) = [one["spec"] for one in registry["onDemandFeatureViews"]]
-    assert {field["name"]: field["description"] for field in affinity["features"]}["same_code"]
+    assert "same_code: how many of the user's last" in affinity["description"]
 
 
 def test_every_feature_of_a_card_has_a_meaning(cards: Mapping[str, FeatureCard]) -> None:
     for card in cards.values():
         assert [feature.name for feature in card.features if not feature.meaning] == [], card.view
-
-
-def test_a_field_of_an_on_demand_view_equals_the_field_without_description_that_feast_infers() -> None:
-    field = user_product_affinity.features[0]
-    assert field == Field(name=field.name, dtype=Float32)
-    assert Field(name=field.name, dtype=Float32) == field
-    assert field != Field(name=field.name, dtype=Float32, description="another")
-    assert field != Field(name=field.name, dtype=Int64)
-    assert field != field.name
 
 
 def test_cards_come_in_the_order_in_which_views_are_computed(cards: Mapping[str, FeatureCard]) -> None:
