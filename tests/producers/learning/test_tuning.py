@@ -67,8 +67,9 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def tune(shop: Path, out: Path, *options: str) -> str:
     arguments = ["encoder", "--data", str(shop), "--from", str(shop / "small"), "--output", str(out)]
-    outputs = ("--tower-outputs", str(shop / "outputs"), "--minutes", "0.05")
+    outputs = ("--tower-outputs", str(shop / "outputs"), "--minutes", "0.1")
     result = CliRunner().invoke(app, [*arguments, *outputs, *options], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
     return result.output
 
 
@@ -177,7 +178,7 @@ def test_nothing_is_written_if_the_encoder_gets_no_better(tmp_path: Path, shop: 
     copies = products.take(first).set_column(0, "product_id", products["product_id"])
     pq.write_table(copies, tmp_path / "products.parquet")
     arguments = ["encoder", "--data", str(tmp_path), "--from", str(shop / "small"), "--task", "matching"]
-    options = ["--designs", str(shop / "designs.parquet"), "--output", str(tmp_path / "out"), "--minutes", "0.02"]
+    options = ["--designs", str(shop / "designs.parquet"), "--output", str(tmp_path / "out"), "--minutes", "0.1"]
     with pytest.raises(VitrineError, match=r"nothing was saved, because the encoder got no better: .* 1.000 before"):
         CliRunner().invoke(app, [*arguments, *options], catch_exceptions=False)
     assert not (tmp_path / "out").exists()
