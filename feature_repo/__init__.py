@@ -8,6 +8,8 @@
     online/              packed rows in LMDB or Redis
     index/               products of one encoder version by vector, words and filters
     exported/            an encoder that `produce export` wrote, used without torch
+    images/              decode, convert, resize and store pictures
+    evaluation/          measures and formats of evaluations
     pairs/               what two products have in common, and whether they are the same
     web/                 pages for people: sessions, templates, assets
     distributed/         the join and materialization on several machines
@@ -34,17 +36,9 @@
     memory.py            memory settings of long-running processes
     vocabulary.py        find attribute values in a line of text
     json_lines.py        files with one JSON object a line; malformed lines are refused with their number
-    muge.py              files of MUGE: pictures, queries, captions, predictions
-    caption_scores.py    BLEU-4 and CIDEr-D of captions
     fusion.py            vectors of a product from those of its image and its title
-    image_geometry.py    how a picture is resized and cropped for an image tower
-    image_decoding.py    decode images; reject unusable ones
-    image_colours.py     convert decoded images to 8-bit sRGB
-    image_formats.py     recognise file formats by their first bytes
-    image_store.py       images in an LMDB
     lmdb_environment.py  LMDB files opened once per process, shared by threads and safe after a fork
     content_hash.py      the hash that identifies an image or a title
-    average_precision.py quality of a ranking, for consumers and producers
     auth.py              access to a server: address, bearer token, TLS certificate
     serving_limits.py    request limits of a server
 

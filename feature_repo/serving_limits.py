@@ -102,4 +102,4 @@ class PageLimits:
     deadline_seconds: float = 10.0
     """Time allowed for one page request, in seconds."""
     max_upload_bytes: int = 8 * 2**20
-    """Size of the largest form with a picture. How many pixels a picture may have is in image_decoding.py."""
+    """Size of the largest form with a picture. How many pixels a picture may have is in images/decoding.py."""

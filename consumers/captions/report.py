@@ -17,9 +17,10 @@ import pyarrow.parquet as pq
 from sacrebleu.metrics.chrf import CHRF
 
 from consumers.report_json import report_to_json
-from feature_repo import caption_scores, schema, vocabulary
+from feature_repo import schema, vocabulary
 from feature_repo.config import Settings
 from feature_repo.errors import InvalidInputError, NotFoundError
+from feature_repo.evaluation import caption_scores
 from feature_repo.offline import delta, input_files
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID
 

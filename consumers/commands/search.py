@@ -139,10 +139,10 @@ def _write_muge(
     """Search each query of a file of MUGE, and write the predictions."""
     from consumers.search.calibration import read_calibration
     from consumers.search.muge_predictions import predict_images, read_searchable_queries
+    from feature_repo.evaluation.muge import write_predictions
     from feature_repo.exported.encoder import open_encoder
     from feature_repo.index.product_index import open_index
     from feature_repo.index.rows import find_folder
-    from feature_repo.muge import write_predictions
 
     prepare_output_files(output)
     encoder = open_encoder(towers, triton=triton)

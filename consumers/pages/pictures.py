@@ -21,7 +21,7 @@ from consumers.pages.service import PageService
 from consumers.pages.shop import Product, Shop
 from feature_repo import schema
 from feature_repo.errors import NotFoundError
-from feature_repo.image_decoding import UnusableImageError, open_image
+from feature_repo.images.decoding import UnusableImageError, open_image
 from feature_repo.offline import delta
 from feature_repo.schema import EVENT_TIMESTAMP, PRODUCT_ID
 from feature_repo.web.assets import has_etag

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_repo import image_decoding
 from feature_repo.content_hash import content_hash
 from feature_repo.errors import VitrineError
 from feature_repo.exported.encoder import ExportedEncoder
+from feature_repo.images import decoding
 from feature_repo.index.product_index import ProductIndex, open_index
 from feature_repo.index.rows import PICTURE
 from feature_repo.pairs.picture import describe_picture
@@ -52,7 +52,7 @@ def describe_product(
     price: float | None = None,
     category: str | None = None,
     facts: str = "",
-    max_pixels: int = image_decoding.MAX_PIXELS,
+    max_pixels: int = decoding.MAX_PIXELS,
 ) -> KnownProduct:
     """Return a product that is not in the shop. Its vectors are computed later, with those of others.
 
@@ -73,7 +73,7 @@ def describe_product(
     product = KnownProduct(title, brand, category, price, facts)
     if picture is None:
         return product
-    image_decoding.check_pixels(picture, max_pixels)
+    decoding.check_pixels(picture, max_pixels)
     pixels, described = encoder.cut_picture(picture), describe_picture(picture)
     return KnownProduct(title, brand, category, price, facts, content_hash(picture), described, pixels=pixels)
 

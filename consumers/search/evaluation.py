@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from consumers.search.calibration import SearchCalibration, fit_calibration
 from consumers.search.scoring import PARTS, ScoredProducts, SentenceScorer
 from consumers.search.sentence import parse_sentence
-from feature_repo.average_precision import compute_average_precision
 from feature_repo.errors import InvalidInputError
+from feature_repo.evaluation.average_precision import compute_average_precision
 from feature_repo.exported.encoder import ExportedEncoder
 from feature_repo.index.filters import ProductFilter
 from feature_repo.index.nearest import Ints

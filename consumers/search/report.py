@@ -14,8 +14,8 @@ from consumers.report_json import report_to_json
 from consumers.search import evaluation
 from consumers.search.evaluation import CutoffQuality, JudgedQuery
 from consumers.search.scoring import DEFAULT_WEIGHTS, PARTS
-from feature_repo.average_precision import CUT
 from feature_repo.errors import InvalidInputError
+from feature_repo.evaluation.average_precision import CUT
 from feature_repo.exported.encoder import ExportedEncoder
 from feature_repo.index.product_index import ProductIndex
 

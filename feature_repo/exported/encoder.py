@@ -91,7 +91,7 @@ class ExportedEncoder:
 
         Raises:
             InvalidInputError: the encoder has no image tower.
-            UnusableImageError: a picture cannot be decoded, or exceeds the limits of `image_decoding`.
+            UnusableImageError: a picture cannot be decoded, or exceeds the limits of `images.decoding`.
         """
         return self.encode_pixels([self.cut_picture(source) for source in sources])
 
@@ -100,11 +100,11 @@ class ExportedEncoder:
 
         Raises:
             InvalidInputError: the encoder has no image tower.
-            UnusableImageError: the picture cannot be decoded, or exceeds the limits of `image_decoding`.
+            UnusableImageError: the picture cannot be decoded, or exceeds the limits of `images.decoding`.
         """
         from PIL import Image
 
-        from feature_repo.image_decoding import open_pixels
+        from feature_repo.images.decoding import open_pixels
 
         geometry = self.description.geometry
         if geometry is None:

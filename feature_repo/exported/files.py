@@ -17,7 +17,7 @@ import numpy as np
 
 from feature_repo.errors import CorruptDataError, NotFoundError
 from feature_repo.fusion import Space
-from feature_repo.image_geometry import Geometry
+from feature_repo.images.geometry import Geometry
 
 ENCODER_FILE, TOKENIZER_FILE, WORDS_FILE, FUSION_FILE = "encoder.json", "tokenizer.json", "words.json", "fusion.npz"
 IMAGE, TEXT = "image_tower", "text_tower"

@@ -33,7 +33,7 @@ def describe_picture(source: Path | bytes) -> Floats | None:
     """
     from PIL import Image
 
-    from feature_repo.image_decoding import open_image
+    from feature_repo.images.decoding import open_image
 
     try:
         image = open_image(source, side=SIDE)

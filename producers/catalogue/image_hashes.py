@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from feature_repo import image_decoding, image_store
 from feature_repo.content_hash import content_hash
-from feature_repo.image_decoding import UnusableImageError
+from feature_repo.images import decoding, image_store
+from feature_repo.images.decoding import UnusableImageError
 from producers.catalogue import row_hash
 from producers.catalogue.row_hash import RowHashes
 
@@ -94,6 +94,6 @@ def _hash_file(path: str) -> bytes | None:
     if stated is not None:
         return stated
     try:
-        return content_hash(image_decoding.read_bytes(Path(path)))
+        return content_hash(decoding.read_bytes(Path(path)))
     except UnusableImageError:
         return None

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feature_repo import image_store
+from feature_repo.images import image_store
 from feature_repo.offline import validation
 
 

@@ -104,7 +104,7 @@ def ingest_products(
     Args:
         settings: the deployment.
         file: Parquet or CSV with the columns of schema.PRODUCTS, and any of schema.OPTIONAL_PRODUCTS. `image` is a
-            path, an image in an LMDB (see `feature_repo.image_store`) or the image's bytes. Relative paths start at the
+            path, an image in an LMDB (see `images.image_store`) or the image's bytes. Relative paths start at the
             file's folder. A path with a part `..` counts as no image. A row whose image cannot be read is used too.
         now: the created timestamp, with a time zone; rows with a later `updated_at` are refused.
         partial: the table holds only a part of the active products, so a missing product is not gone.

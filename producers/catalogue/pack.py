@@ -15,11 +15,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from feature_repo import image_decoding as images
-from feature_repo import image_store, schema
+from feature_repo import schema
 from feature_repo.atomic_write import replace_atomically
 from feature_repo.errors import InvalidInputError
-from feature_repo.image_decoding import UnusableImageError
+from feature_repo.images import decoding as images
+from feature_repo.images import image_store
+from feature_repo.images.decoding import UnusableImageError
 from feature_repo.offline import input_files, validation
 from feature_repo.offline.validation import RowCheck
 from feature_repo.table_format import DEFAULT_FORMAT, TableFormat

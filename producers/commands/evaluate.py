@@ -38,7 +38,7 @@ def muge(
 
     Give an encoder or a file of predictions. Every malformed line is refused with its number.
     """
-    from feature_repo.muge import TOP_K, write_predictions
+    from feature_repo.evaluation.muge import TOP_K, write_predictions
     from producers.evaluation import on_muge
     from producers.evaluation.encoding import open_text_image_encoder
 

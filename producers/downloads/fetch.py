@@ -17,8 +17,8 @@ from urllib3.exceptions import ConnectTimeoutError, HTTPError, InvalidHeader, Ne
 from urllib3.exceptions import TimeoutError as HTTPTimeoutError
 from urllib3.util.connection import create_connection
 
-from feature_repo.image_decoding import MAX_BYTES, NOT_AN_IMAGE, NOT_READ
-from feature_repo.image_formats import FORMATS, recognize_format
+from feature_repo.images.decoding import MAX_BYTES, NOT_AN_IMAGE, NOT_READ
+from feature_repo.images.formats import FORMATS, recognize_format
 from producers.downloads.addresses import ForbiddenAddressError, Network, resolve_allowed
 
 HEADERS = {

@@ -17,9 +17,9 @@ from pathlib import Path
 import pyarrow as pa
 import urllib3
 
-from feature_repo import image_store
 from feature_repo.content_hash import content_hash
 from feature_repo.errors import InvalidInputError
+from feature_repo.images import image_store
 from feature_repo.offline import input_files, validation
 from feature_repo.table_format import DEFAULT_FORMAT, TableFormat
 from producers.catalogue import validate

@@ -8,11 +8,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from feature_repo import image_decoding, schema
+from feature_repo import schema
 from feature_repo.arrow import take
 from feature_repo.atomic_write import replace_atomically
 from feature_repo.config import Settings
 from feature_repo.errors import ConflictError, NotFoundError
+from feature_repo.images import decoding
 from feature_repo.offline import delta, encoder_licence, production, quarantine, training_products
 from producers.catalogue import row_hash
 from producers.embeddings import existing_rows
@@ -119,8 +120,8 @@ def export_todo(
             for row, path in enumerate(chunk["image"].to_pylist()):
                 if contents[row] is None and path is not None:
                     try:
-                        contents[row] = image_decoding.read_bytes(Path(path))
-                    except image_decoding.UnusableImageError:
+                        contents[row] = decoding.read_bytes(Path(path))
+                    except decoding.UnusableImageError:
                         unreadable += 1
             index = chunk.schema.get_field_index("image_bytes")
             chunk = chunk.set_column(index, chunk.schema.field(index), pa.array(contents, pa.binary()))

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from feature_repo.errors import InvalidInputError
-from feature_repo.image_geometry import Geometry
+from feature_repo.images.geometry import Geometry
 from producers.encoders import clip_family
 from producers.encoders.checkpoint import load, resolve_checkpoint
 from producers.encoders.decoding import complete_lines, score_lines

@@ -24,7 +24,7 @@ from transformers.models.resnet.modeling_resnet import ResNetConvLayer, ResNetSh
 from feature_repo import memory
 from feature_repo.errors import CorruptDataError
 from feature_repo.fusion import Space
-from feature_repo.image_geometry import Geometry
+from feature_repo.images.geometry import Geometry
 from producers.encoders import checkpoint_files, whitening
 from producers.encoders.assembled.efficientnet_lite import EfficientNetLiteModel
 from producers.encoders.batches import BatchRunner

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from feature_repo.fusion import Space
-from feature_repo.image_geometry import Geometry
+from feature_repo.images.geometry import Geometry
 
 Vectors = NDArray[np.float32]
 Pixels = NDArray[np.uint8]

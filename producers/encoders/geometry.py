@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from feature_repo.cores import count_cores
-from feature_repo.image_geometry import Geometry
+from feature_repo.images.geometry import Geometry
 
 TORCH_MODES: Mapping[int, str] = MappingProxyType(
     {Image.Resampling.BILINEAR.value: "bilinear", Image.Resampling.BICUBIC.value: "bicubic"}

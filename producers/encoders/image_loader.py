@@ -28,8 +28,8 @@ from PIL import Image
 
 from feature_repo.cores import count_cores
 from feature_repo.errors import UnavailableError
-from feature_repo.image_decoding import UnusableImageError, min_decoded_side, open_image, open_pixels
-from feature_repo.image_geometry import Geometry
+from feature_repo.images.decoding import UnusableImageError, min_decoded_side, open_image, open_pixels
+from feature_repo.images.geometry import Geometry
 from producers.encoders.geometry import TORCH_MODES, resize_images
 
 Source = Path | bytes

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from feature_repo import schema
 from feature_repo.arrow.take import matrix_to_lists
 from feature_repo.fusion import SAME_PRODUCT, SIMILAR, fuse
-from feature_repo.image_decoding import UnusableImageError
-from feature_repo.image_geometry import Geometry
+from feature_repo.images.decoding import UnusableImageError
+from feature_repo.images.geometry import Geometry
 from producers.encoders.encoder import Encoder, Outputs, TowerEncoder, Vectors
 from producers.encoders.image_loader import DecodedBatch, Source, decode_batches, decode_in_process
 from producers.encoders.prefetch import iterate_in_background, map_in_threads
@@ -46,7 +46,7 @@ class Unusable:
     column: str
     """`image`, `title`, or NO_CONTENT_COLUMN if the product has no vector at all."""
     reason: str
-    """NO_VECTOR, NOTHING_USABLE, or a reason of `image_decoding`: one of a few fixed texts."""
+    """NO_VECTOR, NOTHING_USABLE, or a reason of `images.decoding`: one of a few fixed texts."""
     value: str | None
     """The title, or the path or size in bytes of the image; None if the reason says everything."""
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from feature_repo.image_decoding import UnusableImageError, open_image
+from feature_repo.images.decoding import UnusableImageError, open_image
 from producers.encoders.encoder import Encoder, Vectors
 from producers.encoders.image_loader import Source, decode_images
 

@@ -24,7 +24,7 @@ from transformers import (
     ResNetModel,
 )
 
-from feature_repo.image_geometry import Geometry
+from feature_repo.images.geometry import Geometry
 from producers.encoders.texture import Texture
 
 SIDE = 64

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from feature_repo import extras, muge
+from feature_repo import extras
 from feature_repo.errors import InvalidInputError
+from feature_repo.evaluation import muge
+from feature_repo.evaluation.muge import CAPTIONS, PICTURES, QUERIES, TOP_K, Query
 from feature_repo.json_lines import Malformed, require_well_formed
-from feature_repo.muge import CAPTIONS, PICTURES, QUERIES, TOP_K, Query
 from producers.evaluation.encoding import CHUNK, TextImageEncoder
 from producers.evaluation.measures import Measure, measure_recall
 from producers.evaluation.retrieval import rank_pictures
@@ -96,7 +97,7 @@ def evaluate_encoder(
 
 
 def evaluate_captions(source: Path, split: str, predictions: Path, now: datetime) -> EvaluationRun:
-    """Measure predicted captions: BLEU-4 and CIDEr-D, as feature_repo/caption_scores.py defines them.
+    """Measure predicted captions: BLEU-4 and CIDEr-D, as feature_repo/evaluation/caption_scores.py defines them.
 
     Args:
         source: folder of the data set; only the split's captions are read.
@@ -157,7 +158,7 @@ def read_answered_queries(source: Path, split: str) -> list[Query]:
 def _score_captions(captions: Sequence[str], references: Sequence[Sequence[str]]) -> Mapping[str, Measure]:
     """Return BLEU-4 and CIDEr-D; both are of the whole set, without an interval."""
     extras.require("rank", "sacrebleu")
-    from feature_repo import caption_scores
+    from feature_repo.evaluation import caption_scores
 
     bleu = caption_scores.compute_bleu4(captions, references)
     cider = caption_scores.compute_cider_d(captions, references)

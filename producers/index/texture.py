@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from feature_repo.cores import count_cores
-from feature_repo.image_decoding import UnusableImageError, open_image
+from feature_repo.images.decoding import UnusableImageError, open_image
 
 Floats = NDArray[np.float32]
 

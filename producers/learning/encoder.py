@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from feature_repo import image_store
 from feature_repo.arrow import text
 from feature_repo.errors import InvalidInputError, UsageError
+from feature_repo.images import image_store
 from feature_repo.offline import input_files, validation
 from feature_repo.offline.impressions import read_impressions
 from feature_repo.schema import CLICKED, EVENT_TIMESTAMP, PRODUCT_ID, PRODUCTS, TIMESTAMP, USER_ID

@@ -11,13 +11,13 @@ import numpy as np
 import pyarrow.compute as pc
 from PIL import Image
 
-from feature_repo import image_store
 from feature_repo.errors import InvalidInputError, NotFoundError, UsageError, VitrineError
 from feature_repo.exported import files
 from feature_repo.exported.encoder import open_encoder
 from feature_repo.exported.files import EncoderDescription, TextDescription
-from feature_repo.image_decoding import UnusableImageError, open_image
-from feature_repo.image_geometry import Geometry
+from feature_repo.images import image_store
+from feature_repo.images.decoding import UnusableImageError, open_image
+from feature_repo.images.geometry import Geometry
 from feature_repo.offline import input_files, validation
 from feature_repo.pairs import verifier as pair_verifiers
 from producers.encoders import load

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from feature_repo import memory
 from feature_repo.errors import InvalidInputError, UsageError, VitrineError
 from feature_repo.fusion import SAME_PRODUCT, Space, fuse
-from feature_repo.image_decoding import UnusableImageError, open_image
+from feature_repo.images.decoding import UnusableImageError, open_image
 from feature_repo.schema import PRODUCT_ID
 from producers.embeddings.output_store import OutputStore, open_outputs
 from producers.encoders import whitening

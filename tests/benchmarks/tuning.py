@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from feature_repo.average_precision import compute_average_precision
+from feature_repo.evaluation.average_precision import compute_average_precision
 from feature_repo.fusion import SAME_PRODUCT, fuse
 from feature_repo.schema import PRODUCT_ID
 from producers.encoders import load

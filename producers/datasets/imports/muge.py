@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from feature_repo import muge, schema
+from feature_repo import schema
 from feature_repo.errors import NotFoundError
+from feature_repo.evaluation import muge
+from feature_repo.evaluation.muge import CAPTION_PICTURES, CAPTIONS, PICTURES, QUERIES
 from feature_repo.json_lines import Malformed
-from feature_repo.muge import CAPTION_PICTURES, CAPTIONS, PICTURES, QUERIES
 from feature_repo.offline.quarantine import RejectedRow
 from producers.datasets.imports import folder
 from producers.datasets.imports.folder import ImportedTables
@@ -30,7 +31,7 @@ def read(source: Path, now: datetime, split: str | None = None) -> ImportedTable
     """Read the splits that the folder has. A malformed line is refused with its number.
 
     Args:
-        source: folder with the files of feature_repo/muge.py.
+        source: folder with the files of feature_repo/evaluation/muge.py.
         now: not used, because the set has no times.
         split: read only this split; None reads train, valid and test.
 

@@ -21,7 +21,7 @@ from safetensors.numpy import load_file, save_file
 
 from feature_repo.errors import CorruptDataError, EncoderMismatchError, InvalidInputError
 from feature_repo.fusion import Space
-from feature_repo.image_geometry import Geometry
+from feature_repo.images.geometry import Geometry
 from producers.encoders import checkpoint_files, whitening
 from producers.encoders.adapted.vector_map import MapKind, VectorMap
 from producers.encoders.encoder import Encoder, Pixels, Vectors

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from feature_repo.content_hash import content_hash
 from feature_repo.errors import InvalidInputError, VitrineError
 from feature_repo.fusion import SAME_PRODUCT, Space, fuse
-from feature_repo.image_decoding import UnusableImageError, read_bytes
+from feature_repo.images.decoding import UnusableImageError, read_bytes
 from producers.encoders import tiny_clip, whitening
 from producers.encoders.assembled import towers
 from producers.encoders.assembled.encoder import AssembledEncoder

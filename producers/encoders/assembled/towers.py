@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from feature_repo.errors import CorruptDataError, InvalidInputError, NotFoundError, UnavailableError
-from feature_repo.image_geometry import Geometry
+from feature_repo.images.geometry import Geometry
 from producers.encoders import checkpoint_files, sentence
 from producers.encoders.assembled import efficientnet_lite
 from producers.encoders.assembled.model import ImageTower, TextTower

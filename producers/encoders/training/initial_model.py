@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from feature_repo.errors import InvalidInputError
-from feature_repo.image_geometry import Geometry
+from feature_repo.images.geometry import Geometry
 from producers.encoders import checkpoint_files, clip_family, tiny_clip
 from producers.encoders.checkpoint import load, resolve_checkpoint
 from producers.encoders.training.pairs import Preprocessor, TrainingPairs

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_repo.average_precision import compute_average_precision
+from feature_repo.evaluation.average_precision import compute_average_precision
 from producers.encoders.recall import rank_right_images
 from producers.encoders.tuning.examples import BLOCK, Rows, Sentences, Vectors, split_judged
 

@@ -13,8 +13,8 @@ from consumers.search.calibration import fit_calibration, read_calibration, writ
 from consumers.search.cutoffs import bound_precision
 from consumers.search.report import TUNED, report_search
 from consumers.search.scoring import PARTS
-from feature_repo.average_precision import compute_average_precision
 from feature_repo.errors import CorruptDataError, InvalidInputError, NotFoundError
+from feature_repo.evaluation.average_precision import compute_average_precision
 from tests.consumers.search.conftest import SearchWorld
 
 

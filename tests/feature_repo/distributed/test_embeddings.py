@@ -15,7 +15,7 @@ from PIL import Image
 from feature_repo.arrow.take import to_matrix
 from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
-from feature_repo.image_decoding import MISSING, NOT_AN_IMAGE
+from feature_repo.images.decoding import MISSING, NOT_AN_IMAGE
 from feature_repo.offline import delta, quarantine
 from producers.embeddings import run as embeddings
 from producers.embeddings.run import EmbeddingSummary, embed_catalogue

@@ -185,9 +185,7 @@ def test_every_table_with_an_encoder_version_is_pinned() -> None:
     schemas = [value for value in vars(schema).values() if isinstance(value, pa.Schema)]
     with_version = {id(value) for value in schemas if dated <= set(value.names)}
     with_version.remove(id(schema.PRODUCT_GROUP))  # group ids stay over an upgrade, whatever found the pairs
-    with_version.remove(
-        id(schema.PRODUCT_CAPTION)
-    )  # a text by any checkpoint: nothing is compared with it
+    with_version.remove(id(schema.PRODUCT_CAPTION))  # a text by any checkpoint: nothing is compared with it
     assert {id(value) for value in tables.values()} == with_version
     assert set(tables) == set(schema.ENCODER_TABLES)
 

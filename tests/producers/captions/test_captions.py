@@ -12,7 +12,7 @@ from PIL import Image
 from feature_repo import definitions, schema
 from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
-from feature_repo.image_decoding import MISSING
+from feature_repo.images.decoding import MISSING
 from feature_repo.offline import delta
 from feature_repo.stores.feature_store import open_feature_store
 from producers import maintenance

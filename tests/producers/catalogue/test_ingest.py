@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from feature_repo import image_decoding, image_store, schema
+from feature_repo import schema
 from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
+from feature_repo.images import decoding, image_store
 from feature_repo.offline import delta, versions
 from producers import cli
 from producers.catalogue import image_hashes
@@ -25,13 +26,13 @@ DAY = timedelta(days=1)
 def read_images(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the images that are read, in order."""
     names: list[str] = []
-    read_bytes = image_decoding.read_bytes
+    read_bytes = decoding.read_bytes
 
     def record(path: Path) -> bytes:
         names.append(path.name)
         return read_bytes(path)
 
-    monkeypatch.setattr(image_hashes.image_decoding, "read_bytes", record)
+    monkeypatch.setattr(image_hashes.decoding, "read_bytes", record)
     return names
 
 
@@ -111,9 +112,9 @@ def test_an_image_in_an_lmdb_is_read_unless_its_key_is_its_hash(store: Settings,
     ingest(store, {"image": f"lmdb://pictures#{key}"}, {"product_id": "p2", "image": f"lmdb://{folder}#p2"})
     assert read_images == ["pictures#p2"]
     assert [row["image"] for row in read_catalogue(store)] == [f"lmdb:{folder}#{key}", f"lmdb:{folder}#p2"]
-    assert image_decoding.read_bytes(Path(read_catalogue(store)[0]["image"])) == b"red"
-    with pytest.raises(image_decoding.UnusableImageError, match=image_decoding.MISSING):
-        image_decoding.read_bytes(Path(read_catalogue(store)[1]["image"]))
+    assert decoding.read_bytes(Path(read_catalogue(store)[0]["image"])) == b"red"
+    with pytest.raises(decoding.UnusableImageError, match=decoding.MISSING):
+        decoding.read_bytes(Path(read_catalogue(store)[1]["image"]))
 
 
 def test_a_path_into_an_lmdb_may_not_leave_the_folder(store: Settings) -> None:

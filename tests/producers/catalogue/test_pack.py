@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
-from feature_repo.image_decoding import MISSING, open_image
+from feature_repo.images.decoding import MISSING, open_image
 from producers import cli
 from producers.catalogue.ingest import ingest_products
 from producers.catalogue.pack import IMAGES_FOLDER, PRODUCTS_FILE, pack_images

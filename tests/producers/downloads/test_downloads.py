@@ -15,10 +15,10 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from feature_repo import image_store
 from feature_repo.config import Settings
 from feature_repo.content_hash import content_hash
-from feature_repo.image_decoding import open_image
+from feature_repo.images import image_store
+from feature_repo.images.decoding import open_image
 from producers import cli
 from producers.catalogue.ingest import ingest_products
 from producers.catalogue.pack import pack_images

@@ -10,7 +10,7 @@ from PIL import Image
 
 from feature_repo.config import Settings
 from feature_repo.fusion import fuse
-from feature_repo.image_decoding import DAMAGED, MISSING, NOT_AN_IMAGE
+from feature_repo.images.decoding import DAMAGED, MISSING, NOT_AN_IMAGE
 from feature_repo.offline import delta, quarantine
 from producers.embeddings.run import EmbeddingSummary, embed_catalogue
 from producers.encoders import load

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from feature_repo.config import Settings
 from feature_repo.content_hash import content_hash
 from feature_repo.errors import VitrineError
-from feature_repo.image_decoding import MISSING
+from feature_repo.images.decoding import MISSING
 from feature_repo.offline import delta, quarantine
 from producers.cli import app
 from producers.embeddings import remote_jobs

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from feature_repo import run_log
 from feature_repo.config import Settings
 from feature_repo.errors import EncoderMismatchError, VitrineError
-from feature_repo.image_decoding import MISSING, NOT_AN_IMAGE
+from feature_repo.images.decoding import MISSING, NOT_AN_IMAGE
 from feature_repo.offline import delta, quarantine, retention
 from producers.cli import app
 from producers.embeddings import plan, vector_cache

@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 
 from feature_repo.errors import CorruptDataError, InvalidInputError, NotFoundError, UsageError, VitrineError
 from feature_repo.exported.encoder import open_encoder
-from feature_repo.image_decoding import UnusableImageError
+from feature_repo.images.decoding import UnusableImageError
 from producers.cli import app
 from producers.encoders import load, tiny_clip, towers
 from producers.encoders.tokenizer_files import render_tokenizer

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from feature_repo.image_decoding import open_image
-from feature_repo.image_geometry import Geometry
+from feature_repo.images.decoding import open_image
+from feature_repo.images.geometry import Geometry
 from producers.encoders import tiny_clip
 from producers.encoders.geometry import resize_images
 from producers.encoders.image_loader import decode_images, open_decoding_pool

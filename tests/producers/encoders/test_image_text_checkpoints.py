@@ -11,7 +11,7 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModel, BlipForImageTextRetrieval, SiglipTokenizer
 
 from feature_repo.errors import VitrineError
-from feature_repo.image_geometry import Geometry
+from feature_repo.images.geometry import Geometry
 from producers.encoders import load
 from tests.producers.encoders import checkpoints
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from feature_repo import schema
 from feature_repo.errors import UnavailableError
-from feature_repo.image_decoding import EMPTY, NOT_AN_IMAGE, open_image
+from feature_repo.images.decoding import EMPTY, NOT_AN_IMAGE, open_image
 from producers.encoders import load
 from producers.encoders.encoder import Encoder
 from producers.encoders.image_loader import decode_batches, open_decoding_pool

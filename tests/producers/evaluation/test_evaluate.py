@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from feature_repo import caption_scores
 from feature_repo.errors import InvalidInputError, NotFoundError
+from feature_repo.evaluation import caption_scores
 from producers.encoders import load
 from producers.evaluation import on_images
 from producers.evaluation.encoding import open_text_image_encoder

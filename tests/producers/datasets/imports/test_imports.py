@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from feature_repo import config, schema
 from feature_repo.errors import VitrineError
-from feature_repo.image_decoding import open_image
+from feature_repo.images.decoding import open_image
 from feature_repo.offline.impressions import read_impressions
 from producers import cli
 from producers.catalogue.ingest import ingest_products

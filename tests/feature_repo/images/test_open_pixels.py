@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from feature_repo import image_decoding
-from feature_repo.image_decoding import UnusableImageError, open_image, open_pixels
+from feature_repo.images import decoding
+from feature_repo.images.decoding import UnusableImageError, open_image, open_pixels
 from tests.colour_profiles import DISPLAY_P3, SRGB, SRGB_CURVE, make_profile
 
 SIDE = 64
@@ -91,22 +91,22 @@ def test_a_damaged_jpeg_is_refused_as_by_pillow(data: st.DataObject) -> None:
 
 def test_an_ordinary_jpeg_is_decoded_by_simplejpeg_and_a_rotated_grey_or_truncated_one_is_not() -> None:
     ordinary = make_jpeg(96, 80, "RGB", 0)
-    assert image_decoding.read_simple_jpeg_size(ordinary) == (96, 80)
-    assert image_decoding.decode_simple_jpeg(ordinary) is not None
-    assert image_decoding.read_simple_jpeg_size(make_jpeg(96, 80, "RGB", 0, exif=make_rotated_exif())) is None
-    assert image_decoding.read_simple_jpeg_size(make_jpeg(96, 80, "L", 0)) is None
-    assert image_decoding.read_simple_jpeg_size(b"\x89PNG") is None
-    assert image_decoding.decode_simple_jpeg(ordinary[:-200]) is None
+    assert decoding.read_simple_jpeg_size(ordinary) == (96, 80)
+    assert decoding.decode_simple_jpeg(ordinary) is not None
+    assert decoding.read_simple_jpeg_size(make_jpeg(96, 80, "RGB", 0, exif=make_rotated_exif())) is None
+    assert decoding.read_simple_jpeg_size(make_jpeg(96, 80, "L", 0)) is None
+    assert decoding.read_simple_jpeg_size(b"\x89PNG") is None
+    assert decoding.decode_simple_jpeg(ordinary[:-200]) is None
 
 
 def test_an_image_that_is_reduced_or_too_large_is_left_to_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        image_decoding, "decode_simple_jpeg", lambda content: pytest.fail("must not be decoded by simplejpeg")
+        decoding, "decode_simple_jpeg", lambda content: pytest.fail("must not be decoded by simplejpeg")
     )
     assert open_pixels(make_jpeg(200, 220, "RGB", 0), side=SIDE).shape == (110, 100, 3)
     for limit, value in (("MAX_PIXELS", 96 * 95), ("MAX_BYTES", 10), ("MAX_ASPECT_RATIO", 1)):
         with monkeypatch.context() as smaller:
-            smaller.setattr(image_decoding, limit, value)
+            smaller.setattr(decoding, limit, value)
             with pytest.raises(UnusableImageError):
                 open_pixels(make_jpeg(96, 97, "RGB", 0), side=SIDE)
 
@@ -114,7 +114,7 @@ def test_an_image_that_is_reduced_or_too_large_is_left_to_pillow(monkeypatch: py
 def test_reads_a_file_and_refuses_a_missing_one(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(make_jpeg(96, 96, "RGB", 1))
     assert np.array_equal(open_pixels(tmp_path / "a.jpg", side=SIDE), np.asarray(open_image(tmp_path / "a.jpg")))
-    with pytest.raises(UnusableImageError, match=image_decoding.MISSING):
+    with pytest.raises(UnusableImageError, match=decoding.MISSING):
         open_pixels(tmp_path / "b.jpg", side=SIDE)
 
 
@@ -122,7 +122,7 @@ def test_without_simplejpeg_the_pixels_are_the_same() -> None:
     content = make_jpeg(90, 70, "RGB", 3)
     line = (
         "import sys; sys.modules['simplejpeg'] = None\n"
-        "from feature_repo.image_decoding import open_pixels\n"
+        "from feature_repo.images.decoding import open_pixels\n"
         f"sys.stdout.buffer.write(open_pixels(sys.stdin.buffer.read(), side={SIDE}).tobytes())"
     )
     done = subprocess.run([sys.executable, "-c", line], input=content, capture_output=True, check=True)

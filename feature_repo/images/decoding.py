@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
-from feature_repo import image_colours, image_store
 from feature_repo.errors import InvalidInputError
-from feature_repo.image_formats import FORMATS, recognize_format
+from feature_repo.images import colours, image_store
+from feature_repo.images.formats import FORMATS, recognize_format
 
 try:
     import simplejpeg
@@ -83,7 +83,7 @@ def open_image(source: Path | bytes, *, side: int | None = None) -> Image.Image:
     """Return an image decoded to mode RGB, in sRGB, rotated upright by its EXIF orientation: what a browser shows.
 
     Of an animation the first frame is decoded. Colour profiles are converted, 16-bit pixels are scaled to 8 bits and
-    transparent pixels are laid over white (`image_colours`). The size limits are checked against the header before any
+    transparent pixels are laid over white (`images.colours`). The size limits are checked against the header before any
     pixel is decoded.
 
     Args:
@@ -108,7 +108,7 @@ def open_image(source: Path | bytes, *, side: int | None = None) -> Image.Image:
         _rotate_upright(image)
         if image.mode in ("I", "F"):
             raise UnusableImageError(UNKNOWN_RANGE, f"mode {image.mode}")
-        return image_colours.convert_to_srgb(image, png_bit_depth=content[24] if is_png else 8)
+        return colours.convert_to_srgb(image, png_bit_depth=content[24] if is_png else 8)
     except UnusableImageError:
         raise
     except Exception as error:
@@ -139,9 +139,9 @@ def open_pixels(source: Path | bytes, *, side: int) -> NDArray[np.uint8]:
         and max(size) <= MAX_ASPECT_RATIO * min(size)
         and size[0] * size[1] <= MAX_PIXELS
     ):
-        profile, pixels = image_colours.read_jpeg_profile(content), decode_simple_jpeg(content)
+        profile, pixels = colours.read_jpeg_profile(content), decode_simple_jpeg(content)
         if pixels is not None and profile is not None:
-            return image_colours.convert_pixels(pixels, profile)
+            return colours.convert_pixels(pixels, profile)
     return np.asarray(open_image(content, side=side))
 
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from feature_repo.caption_scores import compute_bleu4, compute_cider_d
+from feature_repo.evaluation.caption_scores import compute_bleu4, compute_cider_d
 
 LINES = ["红色条纹裙子女童", "蓝色波点帽子男童", "a warm hat for boys"]
 

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from feature_repo import image_decoding
-from feature_repo.image_decoding import UnusableImageError, open_image, open_pixels
+from feature_repo.images import decoding
+from feature_repo.images.decoding import UnusableImageError, open_image, open_pixels
 from tests.colour_profiles import ADOBE_RGB, make_profile
 
 RED = (200, 30, 40)
@@ -31,7 +31,7 @@ def make_noise(width: int = 64, height: int = 48) -> Image.Image:
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
-SMALL_FILES = {form: encode(make_noise(16, 12), form) for form in image_decoding.FORMATS}
+SMALL_FILES = {form: encode(make_noise(16, 12), form) for form in decoding.FORMATS}
 
 
 def make_png_with_header(width: int, height: int) -> bytes:
@@ -69,45 +69,45 @@ def test_opens_every_known_format_from_a_file_and_from_bytes(form: str, tmp_path
 
 
 def test_reports_a_missing_file(tmp_path: Path) -> None:
-    assert read_reason(tmp_path / "nothing.jpg") == image_decoding.MISSING
+    assert read_reason(tmp_path / "nothing.jpg") == decoding.MISSING
 
 
 def test_reports_a_folder_as_unreadable(tmp_path: Path) -> None:
-    assert read_reason(tmp_path) == image_decoding.UNREADABLE
+    assert read_reason(tmp_path) == decoding.UNREADABLE
 
 
 def test_does_not_read_pipes_and_devices(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
-    assert read_reason(tmp_path / "pipe.jpg") == image_decoding.UNREADABLE
-    assert read_reason(Path("/dev/zero")) == image_decoding.UNREADABLE
+    assert read_reason(tmp_path / "pipe.jpg") == decoding.UNREADABLE
+    assert read_reason(Path("/dev/zero")) == decoding.UNREADABLE
 
 
 @pytest.mark.parametrize("name", ["a\0b.jpg", "x" * 5000])
 def test_reports_an_invalid_path_as_unreadable(name: str, tmp_path: Path) -> None:
-    assert read_reason(tmp_path / name) == image_decoding.UNREADABLE
+    assert read_reason(tmp_path / name) == decoding.UNREADABLE
 
 
 def test_refuses_an_empty_file(tmp_path: Path) -> None:
     (tmp_path / "empty.jpg").touch()
-    assert read_reason(tmp_path / "empty.jpg") == image_decoding.EMPTY
+    assert read_reason(tmp_path / "empty.jpg") == decoding.EMPTY
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "GIF", "TIFF"])
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 def test_refuses_a_truncated_image_instead_of_filling_it_with_grey(form: str, share: float) -> None:
     content = encode(make_noise(), form)
-    assert read_reason(content[: int(len(content) * share)]) == image_decoding.DAMAGED
+    assert read_reason(content[: int(len(content) * share)]) == decoding.DAMAGED
 
 
 def test_refuses_a_file_that_is_not_an_image_with_any_name(tmp_path: Path) -> None:
     (tmp_path / "page.jpg").write_bytes(b"<html>404 not found</html>")
-    assert read_reason(tmp_path / "page.jpg") == f"{image_decoding.NOT_READ} (HTML)"
+    assert read_reason(tmp_path / "page.jpg") == f"{decoding.NOT_READ} (HTML)"
     (tmp_path / "note.jpg").write_bytes(b"to do: a picture")
-    assert read_reason(tmp_path / "note.jpg") == image_decoding.NOT_AN_IMAGE
+    assert read_reason(tmp_path / "note.jpg") == decoding.NOT_AN_IMAGE
 
 
 def test_never_runs_the_interpreter_of_a_program_format() -> None:
-    assert read_reason(encode(Image.new("RGB", (20, 10), RED), "EPS")) == f"{image_decoding.NOT_READ} (PostScript)"
+    assert read_reason(encode(Image.new("RGB", (20, 10), RED), "EPS")) == f"{decoding.NOT_READ} (PostScript)"
 
 
 def make_box(kind: bytes, body: bytes) -> bytes:
@@ -142,7 +142,7 @@ def test_names_the_format_of_a_file_that_is_no_picture_that_is_read(content: byt
 
 @pytest.mark.parametrize("brand", [b"avif\0\0\0\0mif1", b"mif1\0\0\0\0mif1avif"])
 def test_a_damaged_avif_is_damaged_and_not_a_foreign_format(brand: bytes) -> None:
-    assert read_reason(make_box(b"ftyp", brand) + bytes(200)) == image_decoding.DAMAGED
+    assert read_reason(make_box(b"ftyp", brand) + bytes(200)) == decoding.DAMAGED
 
 
 @pytest.mark.parametrize("progressive", [False, True])
@@ -159,7 +159,7 @@ def test_a_jpeg_without_its_end_marker_is_whole_and_one_without_a_pixel_is_damag
             try:
                 pixels = np.asarray(open_image(content[:-missing] + end, side=side))
             except UnusableImageError as error:
-                assert error.reason == image_decoding.DAMAGED  # noqa: PT017  # what is decoded must be whole
+                assert error.reason == decoding.DAMAGED  # noqa: PT017  # what is decoded must be whole
             else:
                 assert np.array_equal(pixels, whole), missing
 
@@ -188,12 +188,12 @@ def test_any_error_of_a_decoder_makes_the_image_unusable() -> None:
     no_palette = bytearray(make_png_with_header(4, 4))
     no_palette[25] = 3  # colours of a palette that is not there: Pillow raises AssertionError
     no_palette[29:33] = struct.pack(">I", zlib.crc32(no_palette[12:29]))
-    assert read_reason(bytes(no_palette)) == image_decoding.DAMAGED
+    assert read_reason(bytes(no_palette)) == decoding.DAMAGED
     avif = encode(make_noise(), "AVIF")
-    assert read_reason(avif[: len(avif) // 2]) == image_decoding.DAMAGED  # RuntimeError
+    assert read_reason(avif[: len(avif) // 2]) == decoding.DAMAGED  # RuntimeError
 
 
-@pytest.mark.parametrize("form", image_decoding.FORMATS)
+@pytest.mark.parametrize("form", decoding.FORMATS)
 @given(data=st.data())
 @settings(max_examples=60, deadline=None)
 @pytest.mark.filterwarnings("ignore")
@@ -213,17 +213,17 @@ def test_refuses_a_decompression_bomb_by_its_header_without_decoding_it(
     size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
-    assert read_reason(make_png_with_header(*size)) == image_decoding.TOO_LARGE
+    assert read_reason(make_png_with_header(*size)) == decoding.TOO_LARGE
 
 
 def test_refuses_a_file_of_too_many_bytes_without_reading_it(tmp_path: Path) -> None:
     with (tmp_path / "huge.jpg").open("wb") as file:
-        file.truncate(image_decoding.MAX_BYTES + 1)
-    assert read_reason(tmp_path / "huge.jpg") == image_decoding.TOO_LARGE
+        file.truncate(decoding.MAX_BYTES + 1)
+    assert read_reason(tmp_path / "huge.jpg") == decoding.TOO_LARGE
 
 
 def test_refuses_an_image_with_an_extreme_aspect_ratio() -> None:
-    assert read_reason(encode(Image.new("RGB", (5_000, 1), RED), "PNG")) == image_decoding.TOO_NARROW
+    assert read_reason(encode(Image.new("RGB", (5_000, 1), RED), "PNG")) == decoding.TOO_NARROW
 
 
 @pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG"])
@@ -249,7 +249,7 @@ def test_scales_sixteen_bit_grey_instead_of_clipping_it() -> None:
 
 def test_refuses_pixels_of_unknown_range() -> None:
     tiff = encode(Image.fromarray(np.ones((4, 4), dtype=np.float32)), "TIFF")
-    assert read_reason(tiff) == image_decoding.UNKNOWN_RANGE
+    assert read_reason(tiff) == decoding.UNKNOWN_RANGE
 
 
 def test_decodes_the_colours_of_a_palette() -> None:
@@ -291,8 +291,8 @@ def test_decodes_an_image_with_broken_exif_as_stored() -> None:
 
 
 def test_an_error_keeps_its_reason_when_pickled() -> None:
-    error = pickle.loads(pickle.dumps(UnusableImageError(image_decoding.MISSING, "a.jpg")))
-    assert (error.reason, str(error)) == (image_decoding.MISSING, f"{image_decoding.MISSING}: a.jpg")
+    error = pickle.loads(pickle.dumps(UnusableImageError(decoding.MISSING, "a.jpg")))
+    assert (error.reason, str(error)) == (decoding.MISSING, f"{decoding.MISSING}: a.jpg")
 
 
 @pytest.mark.parametrize(("size", "decoded"), [(400, 400), (800, 400), (1700, 425), (335, 335)])

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from feature_repo import image_store, lmdb_environment
+from feature_repo import lmdb_environment
 from feature_repo.content_hash import content_hash
-from feature_repo.image_decoding import MISSING, UNREADABLE, UnusableImageError, read_bytes
+from feature_repo.images import image_store
+from feature_repo.images.decoding import MISSING, UNREADABLE, UnusableImageError, read_bytes
 
 CONTEXT = multiprocessing.get_context("fork")
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from feature_repo import image_colours, image_decoding
-from feature_repo.image_decoding import open_image, open_pixels
+from feature_repo.images import colours, decoding
+from feature_repo.images.decoding import open_image, open_pixels
 from tests import colour_profiles as profiles
 from tests.colour_profiles import make_profile
 
@@ -80,7 +80,7 @@ def test_a_profile_that_changes_nothing_leaves_every_pixel_and_the_fast_path_as_
     image = Image.fromarray(make_colours()).resize((96, 96))
     with_profile, without = encode(image, "JPEG", icc_profile=profile), encode(image, "JPEG")
     assert np.array_equal(np.asarray(open_image(with_profile)), np.asarray(open_image(without)))
-    monkeypatch.setattr(image_decoding, "open_image", lambda *_, **__: pytest.fail("must be decoded by simplejpeg"))
+    monkeypatch.setattr(decoding, "open_image", lambda *_, **__: pytest.fail("must be decoded by simplejpeg"))
     assert np.array_equal(open_pixels(with_profile, side=96), open_pixels(without, side=96))
 
 
@@ -88,7 +88,7 @@ def test_a_profile_in_several_parts_is_converted() -> None:
     profile = make_profile(profiles.DISPLAY_P3, profiles.SRGB_CURVE, padding=100_000)
     content = encode(Image.new("RGB", (64, 64), (60, 200, 90)), "JPEG", icc_profile=profile)
     assert content.count(b"ICC_PROFILE\0") == 2
-    assert image_colours.read_jpeg_profile(content) is None
+    assert colours.read_jpeg_profile(content) is None
     assert open_pixels(content, side=64)[30, 30, 0] < 20
 
 

@@ -1,0 +1,8 @@
+"""Pictures: read, checked, converted and resized.
+
+decoding.py     decode images; reject unusable ones
+colours.py      convert decoded images to 8-bit sRGB
+formats.py      recognise file formats by their first bytes
+geometry.py     how a picture is resized and cropped for an image tower
+image_store.py  images in an LMDB
+"""
