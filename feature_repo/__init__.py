@@ -8,6 +8,7 @@
     online/              packed rows in LMDB or Redis
     index/               products of one encoder version by vector, words and filters
     exported/            an encoder that `produce export` wrote, used without torch
+    files/               write files whole, lock them, export CSV
     images/              decode, convert, resize and store pictures
     evaluation/          measures and formats of evaluations
     pairs/               what two products have in common, and whether they are the same
@@ -23,21 +24,15 @@
     extras.py            optional dependencies and the command that installs each
     gate_report.py       whether the candidate of an encoder upgrade may go into production
     run_log.py           one row for each run of a producer: inputs, counts, outcome
-    locks.py             one run of a step at a time
-    atomic_write.py      write a file or a folder completely or not at all
-    csv_export.py        CSV without formulas for spreadsheets
     table_format.py      how a shop's table is written: encoding, separator, names of columns, time zone
     table_options.py     the options of every command that reads one
-    private_file.py      files that only their owner may read
     console.py           both command lines: options, one-line errors, progress bars
     interruption.py      exit on Ctrl-C with one line
     durations.py         durations and timestamps on command lines: 90m, 2026-03-01T12:00Z
     cores.py             run a function on all cores
     memory.py            memory settings of long-running processes
     vocabulary.py        find attribute values in a line of text
-    json_lines.py        files with one JSON object a line; malformed lines are refused with their number
     fusion.py            vectors of a product from those of its image and its title
-    lmdb_environment.py  LMDB files opened once per process, shared by threads and safe after a fork
     content_hash.py      the hash that identifies an image or a title
     auth.py              access to a server: address, bearer token, TLS certificate
     serving_limits.py    request limits of a server

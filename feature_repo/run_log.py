@@ -24,9 +24,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from feature_repo import locks
 from feature_repo.config import Settings, require_text
 from feature_repo.errors import InvalidInputError, UnavailableError
+from feature_repo.files import locks
 from feature_repo.offline import delta
 
 if TYPE_CHECKING:

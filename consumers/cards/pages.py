@@ -11,7 +11,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from consumers.cards.card import FeatureCard
 from consumers.ranking.lift import Comparison
-from feature_repo.atomic_write import replace_atomically
+from feature_repo.files.atomic_write import replace_atomically
 
 INDEX = "index.html"
 

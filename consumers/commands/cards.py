@@ -10,9 +10,9 @@ import typer
 from consumers.commands import outcome
 from consumers.commands.drift import CHECKS_PER_ALARM
 from feature_repo import config, console
-from feature_repo.atomic_write import prepare_output_files
 from feature_repo.console import JsonOption, StoreOption
 from feature_repo.errors import UsageError
+from feature_repo.files.atomic_write import prepare_output_files
 
 
 def cards(

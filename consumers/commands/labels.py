@@ -77,7 +77,7 @@ def score(
     """Estimate precision, recall and mean average precision by category and week; name categories that got worse."""
     from consumers.labels.report import score_labels
     from consumers.report_json import report_to_json
-    from feature_repo.atomic_write import replace_atomically
+    from feature_repo.files.atomic_write import replace_atomically
 
     report = score_labels(config.load(store), top_k=top_k)
     if json is not None:

@@ -13,8 +13,8 @@ import typer
 
 from consumers.commands import outcome
 from feature_repo import config, console
-from feature_repo.atomic_write import prepare_output_files
 from feature_repo.console import MAX_LOST_SHARE, JsonOption, MaxLostShareOption, StoreOption
+from feature_repo.files.atomic_write import prepare_output_files
 from feature_repo.table_options import with_table_options
 
 if TYPE_CHECKING:

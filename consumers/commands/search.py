@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from feature_repo import config, console
-from feature_repo.atomic_write import prepare_output_files
 from feature_repo.console import StoreOption
 from feature_repo.errors import UsageError
+from feature_repo.files.atomic_write import prepare_output_files
 
 if TYPE_CHECKING:
     from feature_repo.config import Settings

@@ -16,7 +16,7 @@ import typer
 from feature_repo import config
 from feature_repo.console import LogOptions, StoreOption, current_log_options, print_notice
 from feature_repo.errors import NotFoundError, UsageError
-from feature_repo.private_file import append_private
+from feature_repo.files.private_file import append_private
 from feature_repo.serving_limits import ConnectionLimits, ServingLimits
 from feature_repo.table_options import with_table_options
 

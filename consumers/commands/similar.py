@@ -27,7 +27,7 @@ def similar(
     require("search", "faiss", "bm25s")
     from consumers.search.related import list_related, render_related
     from consumers.search.similarity_weights import read_weights
-    from feature_repo.csv_export import write_csv
+    from feature_repo.files.csv_export import write_csv
     from feature_repo.index.product_index import open_index
     from feature_repo.index.production import find_production_folder
     from feature_repo.offline import production

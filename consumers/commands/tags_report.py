@@ -6,8 +6,8 @@ import typer
 
 from consumers.commands import outcome
 from feature_repo import config, console
-from feature_repo.atomic_write import prepare_output_files
 from feature_repo.console import JsonOption, StoreOption
+from feature_repo.files.atomic_write import prepare_output_files
 
 
 def tags_report(

@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.csv
 
 from consumers.labels.frame import SamplingFrame
-from feature_repo.atomic_write import replace_atomically
-from feature_repo.csv_export import restore_text, write_csv
 from feature_repo.errors import InvalidInputError, NotFoundError
+from feature_repo.files.atomic_write import replace_atomically
+from feature_repo.files.csv_export import restore_text, write_csv
 from feature_repo.pairs.labels import PAIR_JUDGEMENTS, PAIR_LABELS, check_judgement
 from feature_repo.schema import CREATED_TIMESTAMP, PAIR_LABEL
 

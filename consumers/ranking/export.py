@@ -31,8 +31,8 @@ from numpy.typing import NDArray
 from consumers.ranking.baseline_features import map_context_columns
 from consumers.ranking.feature_meaning import describe_feature
 from consumers.ranking.training_set import RankingTrainingSet
-from feature_repo.atomic_write import replace_atomically
 from feature_repo.errors import InvalidInputError, UsageError
+from feature_repo.files.atomic_write import replace_atomically
 
 log = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from consumers.report_json import report_to_json
 from consumers.search.cutoffs import choose_cutoffs
 from consumers.search.scoring import PARTS
-from feature_repo.atomic_write import replace_atomically
 from feature_repo.errors import CorruptDataError, InvalidInputError, NotFoundError
+from feature_repo.files.atomic_write import replace_atomically
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

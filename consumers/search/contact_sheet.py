@@ -16,10 +16,10 @@ from PIL import Image
 
 from consumers.search.selection import SearchResult
 from feature_repo import schema
-from feature_repo.atomic_write import replace_atomically
 from feature_repo.config import Settings
-from feature_repo.csv_export import write_csv
 from feature_repo.errors import UsageError
+from feature_repo.files.atomic_write import replace_atomically
+from feature_repo.files.csv_export import write_csv
 from feature_repo.images.decoding import UnusableImageError, open_image
 from feature_repo.offline import delta
 from feature_repo.schema import PRODUCT_ID

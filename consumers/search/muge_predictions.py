@@ -10,9 +10,9 @@ from feature_repo.errors import InvalidInputError
 from feature_repo.evaluation import muge
 from feature_repo.evaluation.muge import TOP_K, Query
 from feature_repo.exported.encoder import ExportedEncoder
+from feature_repo.files.json_lines import Malformed, refuse_line, require_well_formed
 from feature_repo.index.filters import ProductFilter
 from feature_repo.index.product_index import ProductIndex
-from feature_repo.json_lines import Malformed, refuse_line, require_well_formed
 from feature_repo.schema import PRODUCT_ID
 
 

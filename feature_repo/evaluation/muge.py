@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeGuard
 
-from feature_repo.atomic_write import replace_atomically
 from feature_repo.errors import NotFoundError
-from feature_repo.json_lines import Malformed, read_lines, read_objects, refuse_line
+from feature_repo.files.atomic_write import replace_atomically
+from feature_repo.files.json_lines import Malformed, read_lines, read_objects, refuse_line
 
 SPLITS = ("train", "valid", "test")
 TOP_K = 10

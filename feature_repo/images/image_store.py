@@ -118,7 +118,7 @@ def write(folder: Path, images: Iterable[bytes]) -> list[str]:
     """
     import lmdb
 
-    from feature_repo.lmdb_environment import open_exclusively
+    from feature_repo.files.lmdb_environment import open_exclusively
 
     def work(environment: lmdb.Environment) -> None:
         with environment.begin(write=True) as transaction, transaction.cursor() as cursor:
@@ -148,7 +148,7 @@ def _use(folder: Path, work: Callable[["lmdb.Environment"], Result]) -> Result:
     """
     import lmdb
 
-    from feature_repo.lmdb_environment import get_shared_environment
+    from feature_repo.files.lmdb_environment import get_shared_environment
 
     try:
         environment = get_shared_environment(folder.resolve(), create=False, readonly=True, repair=_REPAIR)

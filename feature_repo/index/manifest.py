@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from feature_repo.atomic_write import replace_atomically
 from feature_repo.errors import CorruptDataError, EncoderMismatchError, NotFoundError, VitrineError
+from feature_repo.files.atomic_write import replace_atomically
 
 FILE = "manifest.json"
 FORMAT = 1

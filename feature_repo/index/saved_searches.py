@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from feature_repo.atomic_write import replace_atomically
 from feature_repo.errors import CorruptDataError, NotFoundError, UsageError
+from feature_repo.files.atomic_write import replace_atomically
 
 FOLDER = "searches"
 

@@ -20,8 +20,8 @@ import pyarrow as pa
 import pyarrow.ipc
 from numpy.typing import NDArray
 
-from feature_repo.atomic_write import replace_atomically
 from feature_repo.errors import CorruptDataError
+from feature_repo.files.atomic_write import replace_atomically
 from feature_repo.index import keywords, nearest
 from feature_repo.index.nearest import Ints, VectorColumn, Vectors
 from feature_repo.schema import PRODUCT_ID

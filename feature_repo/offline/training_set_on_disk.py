@@ -22,8 +22,8 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from feature_repo.arrow import take, timestamps
-from feature_repo.atomic_write import replace_atomically
 from feature_repo.errors import ConflictError, InvalidInputError, NotFoundError
+from feature_repo.files.atomic_write import replace_atomically
 from feature_repo.offline import asof, key_ranges, training_set
 from feature_repo.offline.training_set import ViewTable
 

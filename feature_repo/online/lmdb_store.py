@@ -1,7 +1,7 @@
 """The online store in an LMDB file: embedded, many reading processes, one writer at a time, crash-safe.
 
 `write` returns when the commit is on disk (LMDB's default, synchronous mode). Values are copied inside the read
-transaction. The processes of one machine share the file; see feature_repo/lmdb_environment.py.
+transaction. The processes of one machine share the file; see feature_repo/files/lmdb_environment.py.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import lmdb
 
 from feature_repo.errors import CorruptDataError, NotFoundError, UnavailableError
-from feature_repo.lmdb_environment import get_shared_environment
+from feature_repo.files.lmdb_environment import get_shared_environment
 from feature_repo.online.store import DeferredPipeline, Pipeline
 
 Result = TypeVar("Result")

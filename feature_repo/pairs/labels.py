@@ -19,9 +19,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from feature_repo.csv_export import restore_text
 from feature_repo.durations import EARLIEST, LATEST
 from feature_repo.errors import InvalidInputError, NotFoundError
+from feature_repo.files.csv_export import restore_text
 from feature_repo.schema import TIMESTAMP
 
 PAIR_LABELS = ("same", "similar", "different", "unsure")

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_repo.atomic_write import replace_atomically
 from feature_repo.errors import CorruptDataError
+from feature_repo.files.atomic_write import replace_atomically
 from feature_repo.pairs.features import PAIR_FEATURES, compute_pair_features, has_veto
 from feature_repo.pairs.metric import PairMetric
 from feature_repo.pairs.prepared import PreparedProducts

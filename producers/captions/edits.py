@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 
 from feature_repo import schema
 from feature_repo.arrow import text
-from feature_repo.atomic_write import replace_atomically
 from feature_repo.config import Settings
 from feature_repo.errors import InvalidInputError, UsageError
+from feature_repo.files.atomic_write import replace_atomically
 from feature_repo.offline import delta, input_files, validation
 from feature_repo.offline.validation import RowCheck
 from feature_repo.schema import LABELS, PRODUCT_ID, TAGS

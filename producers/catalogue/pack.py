@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_repo import schema
-from feature_repo.atomic_write import replace_atomically
 from feature_repo.errors import InvalidInputError
+from feature_repo.files.atomic_write import replace_atomically
 from feature_repo.images import decoding as images
 from feature_repo.images import image_store
 from feature_repo.images.decoding import UnusableImageError

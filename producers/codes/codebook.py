@@ -23,9 +23,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from feature_repo.arrow import timestamps
-from feature_repo.atomic_write import replace_atomically
 from feature_repo.config import Settings
 from feature_repo.errors import CorruptDataError, InvalidInputError
+from feature_repo.files.atomic_write import replace_atomically
 from feature_repo.schema import TIMESTAMP
 
 Vectors = NDArray[np.float32]

@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from feature_repo import config, console
-from feature_repo.atomic_write import prepare_output_files
 from feature_repo.console import JsonOption, StoreOption
 from feature_repo.errors import NotFoundError, UsageError
+from feature_repo.files.atomic_write import prepare_output_files
 
 CHECK_FAILED = 3
 """Exit code if all steps ended well and a check did not."""

@@ -23,7 +23,7 @@ def quarantine(
     In the CSV, a text that a spreadsheet would take for a formula begins with an apostrophe.
     """
     from feature_repo.arrow.text import quote_text
-    from feature_repo.csv_export import write_csv
+    from feature_repo.files.csv_export import write_csv
     from feature_repo.offline import quarantine as table
 
     rows = table.read(config.load(store))

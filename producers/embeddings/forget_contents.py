@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from feature_repo import schema
 from feature_repo.config import Settings
 from feature_repo.errors import CorruptDataError
-from feature_repo.lmdb_environment import SharedEnvironment
+from feature_repo.files.lmdb_environment import SharedEnvironment
 from feature_repo.offline import delta
 from feature_repo.schema import PRODUCT_ID
 from producers.catalogue import row_hash

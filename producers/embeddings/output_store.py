@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_repo.errors import CorruptDataError, EncoderMismatchError
-from feature_repo.lmdb_environment import SharedEnvironment
+from feature_repo.files.lmdb_environment import SharedEnvironment
 
 FOLDER = "towers"
 """Folder of the outputs, in the folder of the Delta tables."""

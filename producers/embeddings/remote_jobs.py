@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 
 from feature_repo import schema
 from feature_repo.arrow import take
-from feature_repo.atomic_write import replace_atomically
 from feature_repo.config import Settings
 from feature_repo.errors import ConflictError, NotFoundError
+from feature_repo.files.atomic_write import replace_atomically
 from feature_repo.images import decoding
 from feature_repo.offline import delta, encoder_licence, production, quarantine, training_products
 from producers.catalogue import row_hash

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from feature_repo.content_hash import content_hash
 from feature_repo.errors import CorruptDataError
-from feature_repo.lmdb_environment import SharedEnvironment
+from feature_repo.files.lmdb_environment import SharedEnvironment
 
 FOLDER = "encoded"
 """Folder of the cache, in the folder of the Delta tables."""

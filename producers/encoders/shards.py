@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_repo import schema
-from feature_repo.atomic_write import replace_atomically
 from feature_repo.errors import ConflictError, CorruptDataError, EncoderMismatchError, InvalidInputError, NotFoundError
+from feature_repo.files.atomic_write import replace_atomically
 from producers.encoders.pipeline import NO_CONTENT_COLUMN, EmbeddingRows, Unusable
 
 UNUSABLE = pa.schema([(name, pa.string()) for name in ("product_id", "column", "reason", "value")])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from feature_repo.errors import NotFoundError
-from feature_repo.json_lines import Malformed, read_objects, refuse_line, require_well_formed
+from feature_repo.files.json_lines import Malformed, read_objects, refuse_line, require_well_formed
 
 METADATA = "metadata.jsonl"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from feature_repo.errors import InvalidInputError
-from feature_repo.json_lines import Malformed, read_lines, refuse_line, require_well_formed
+from feature_repo.files.json_lines import Malformed, read_lines, refuse_line, require_well_formed
 from producers.encoders.encoder import Vectors
 from producers.evaluation.encoding import TextImageEncoder
 from producers.evaluation.image_folder import FolderPicture, read_image_folder

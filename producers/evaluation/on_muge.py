@@ -11,7 +11,7 @@ from feature_repo import extras
 from feature_repo.errors import InvalidInputError
 from feature_repo.evaluation import muge
 from feature_repo.evaluation.muge import CAPTIONS, PICTURES, QUERIES, TOP_K, Query
-from feature_repo.json_lines import Malformed, require_well_formed
+from feature_repo.files.json_lines import Malformed, require_well_formed
 from producers.evaluation.encoding import CHUNK, TextImageEncoder
 from producers.evaluation.measures import Measure, measure_recall
 from producers.evaluation.retrieval import rank_pictures

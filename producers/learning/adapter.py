@@ -14,10 +14,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from feature_repo.arrow.take import to_matrix
-from feature_repo.atomic_write import replace_atomically
 from feature_repo.config import Settings
 from feature_repo.errors import ConflictError, InvalidInputError, NotFoundError
 from feature_repo.features.similarity import normalize_rows
+from feature_repo.files.atomic_write import replace_atomically
 from feature_repo.fusion import SAME_PRODUCT, Space, fuse
 from feature_repo.offline import delta, versions
 from feature_repo.schema import CREATED_TIMESTAMP, EMBEDDING_TABLE, ENCODER_VERSION, EVENT_TIMESTAMP, PRODUCT_ID

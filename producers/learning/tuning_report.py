@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from feature_repo.atomic_write import replace_atomically
+from feature_repo.files.atomic_write import replace_atomically
 from producers.encoders.tuning.examples import Rows
 from producers.encoders.tuning.fit import FitReport
 from producers.encoders.tuning.measures import Values, draw_interval

@@ -23,7 +23,7 @@ from types import TracebackType
 from zlib import crc32
 
 from feature_repo.errors import InvalidInputError
-from feature_repo.private_file import append_private
+from feature_repo.files.private_file import append_private
 
 _log = logging.getLogger(__name__)
 

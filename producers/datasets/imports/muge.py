@@ -15,7 +15,7 @@ from feature_repo import schema
 from feature_repo.errors import NotFoundError
 from feature_repo.evaluation import muge
 from feature_repo.evaluation.muge import CAPTION_PICTURES, CAPTIONS, PICTURES, QUERIES
-from feature_repo.json_lines import Malformed
+from feature_repo.files.json_lines import Malformed
 from feature_repo.offline.quarantine import RejectedRow
 from producers.datasets.imports import folder
 from producers.datasets.imports.folder import ImportedTables

@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from feature_repo.atomic_write import replace_atomically
 from feature_repo.errors import ConflictError, CorruptDataError
+from feature_repo.files.atomic_write import replace_atomically
 from producers.encoders.training.training_model import TrainingModel
 
 STATE_FILE = "training.pt"

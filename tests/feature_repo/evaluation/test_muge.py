@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from feature_repo.errors import InvalidInputError, NotFoundError
 from feature_repo.evaluation import muge
 from feature_repo.evaluation.muge import CAPTIONS, PICTURES, QUERIES, QUERY_KEYS, TEXT_KEYS, Query
-from feature_repo.json_lines import SHOWN, Malformed, require_well_formed
+from feature_repo.files.json_lines import SHOWN, Malformed, require_well_formed
 
 TEN = list(range(10))
 

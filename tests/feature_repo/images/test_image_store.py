@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from feature_repo import lmdb_environment
 from feature_repo.content_hash import content_hash
+from feature_repo.files import lmdb_environment
 from feature_repo.images import image_store
 from feature_repo.images.decoding import MISSING, UNREADABLE, UnusableImageError, read_bytes
 

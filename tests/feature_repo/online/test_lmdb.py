@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from feature_repo import lmdb_environment
 from feature_repo.errors import UnavailableError, VitrineError
+from feature_repo.files import lmdb_environment
 from feature_repo.online import lmdb_store
 from feature_repo.online.lmdb_store import LMDBStore
 from tests.feature_repo.online.store_suite import StoreSuite, make_row

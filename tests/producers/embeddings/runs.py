@@ -7,8 +7,9 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from feature_repo import config, locks, run_log
+from feature_repo import config, run_log
 from feature_repo.errors import VitrineError
+from feature_repo.files import locks
 from producers.catalogue import ingest as catalogue
 from producers.embeddings import run as embeddings
 from tests.processes import begun

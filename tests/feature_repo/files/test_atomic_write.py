@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from feature_repo.atomic_write import replace_atomically
+from feature_repo.files.atomic_write import replace_atomically
 
 
 def test_a_file_appears_when_the_block_ends_and_replaces_the_old_one(tmp_path: Path) -> None:

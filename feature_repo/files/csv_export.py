@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from feature_repo.atomic_write import replace_atomically
+from feature_repo.files.atomic_write import replace_atomically
 
 _FORMULA = r"^'*\s*[=+\-@\t\r]"
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_repo.csv_export import restore_text, write_csv
+from feature_repo.files.csv_export import restore_text, write_csv
 
 TEXTS = ["=1+1", "+a", "-a", "@a", " =1", "'=1", "''@a", "'", "'a", "-5", "+1.5e3", "'-5", "plain", "", "\t=1"]
 
