@@ -68,16 +68,3 @@ def wilson_interval(share: float, values: float) -> tuple[float, float]:
     centre = (share + z * z / (2 * values)) / (1 + z * z / values)
     half = z / (1 + z * z / values) * float(np.sqrt(share * (1 - share) / values + z * z / (4 * values**2)))
     return max(0.0, centre - half), min(1.0, centre + half)
-
-
-def average_precision(is_same: Bools, rank: Int64) -> float:
-    """Return the average precision of one anchor's judged products, in the order of their ranks.
-
-    NaN if none of them is the same. Products that were not judged are taken out of the list (Sakai, "Alternatives to
-    bpref", 2007).
-    """
-    ordered = is_same[np.argsort(rank, kind="stable")]
-    if not ordered.any():
-        return float("nan")
-    precision = np.cumsum(ordered) / np.arange(1, len(ordered) + 1)
-    return float(precision[ordered].mean())

@@ -9,11 +9,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from consumers.labels.changes import find_worse
-from consumers.labels.estimates import ShareEstimate, average_precision, estimate_share
+from consumers.labels.estimates import ShareEstimate, estimate_share
 from consumers.labels.judging import read_newest_labels
 from feature_repo import schema
 from feature_repo.config import Settings
 from feature_repo.errors import InvalidInputError, NotFoundError
+from feature_repo.evaluation.average_precision import compute_average_precision
 from feature_repo.offline import delta
 from feature_repo.schema import CREATED_TIMESTAMP, PAIR_LABEL, PRODUCT_ID, TIMESTAMP
 
@@ -151,7 +152,13 @@ def _score_category(name: str, rows: pa.Table, top_k: int) -> CategoryScore:
         return estimate_share(hit[chosen], weight[chosen], anchor[chosen])
 
     of_anchor = [np.flatnonzero(anchor == one) for one in np.unique(anchor)]
-    average = np.array([average_precision(is_same[rows], rank[rows]) for rows in of_anchor])
+    # Products that were not judged are taken out of the list (Sakai, "Alternatives to bpref", 2007).
+    average = np.array(
+        [
+            compute_average_precision(-rank[rows], is_same[rows], int(is_same[rows].sum()), len(rows))
+            for rows in of_anchor
+        ]
+    )
     # The weight of an anchor is that of its pair with the largest probability, which is drawn whenever the anchor is.
     anchor_weight = np.array([weight[rows].min() for rows in of_anchor])
     has_same = ~np.isnan(average)

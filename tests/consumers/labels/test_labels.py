@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from consumers import cli
 from consumers.labels import report
 from consumers.labels.changes import find_worse
-from consumers.labels.estimates import average_precision, estimate_share
+from consumers.labels.estimates import estimate_share
 from consumers.labels.files import read_judged, write_sample
 from consumers.labels.frame import read_frame
 from consumers.labels.sample import SamplingRates, draw_pairs
@@ -114,11 +114,6 @@ def test_kappa_is_one_if_repeats_agree_and_near_zero_if_they_are_guessed(world: 
     assert abs(report.build_report(rows, top_k=2).weeks[0].kappa) < 0.2
 
 
-def test_average_precision_leaves_out_what_was_not_judged() -> None:
-    assert average_precision(np.array([True, False, True]), np.array([1, 4, 9])) == pytest.approx((1 + 2 / 3) / 2)
-    assert np.isnan(average_precision(np.array([False]), np.array([1])))
-
-
 def test_a_share_without_judgements_is_nan_and_equal_weights_give_the_plain_mean() -> None:
     assert np.isnan(estimate_share(np.empty(0), np.empty(0), np.empty(0, np.int64)).value)
     share = estimate_share(np.array([1.0, 0.0, 1.0, 1.0]), np.full(4, 5.0), np.arange(4))
@@ -185,6 +180,7 @@ def test_a_sample_is_judged_imported_and_scored_by_commands(store: Settings, tmp
     code, output = consume(store, "score", "--json", str(tmp_path / "score.json"))
     assert code == 0
     assert "toys: precision 1.000" in output
+    assert "mAP 1.000" in output
     assert json.loads((tmp_path / "score.json").read_text())["weeks"][0]["judged"] == 8
     assert maintenance.forget(store, products=["a"], users=[]).offline[schema.PAIR_LABEL_TABLE] == 4
 
