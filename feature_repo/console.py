@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextCol
 
 from feature_repo import config
 from feature_repo.errors import UsageError, VitrineError
+from feature_repo.files.atomic_write import prepare_output_files
 
 Item = TypeVar("Item")
 
@@ -46,7 +47,17 @@ MaxLostShareOption = Annotated[
         help="After the rest is written, end with exit code 1 if a larger share of the values of a column is lost.",
     ),
 ]
-JsonOption = Annotated[Path | None, typer.Option(dir_okay=False, help="Write the figures as JSON to this file.")]
+
+
+def _prepare_json(file: Path | None) -> Path | None:
+    """Check that the file can be written before the work begins."""
+    prepare_output_files(file)
+    return file
+
+
+JsonOption = Annotated[
+    Path | None, typer.Option(dir_okay=False, callback=_prepare_json, help="Write the figures as JSON to this file.")
+]
 
 console = Console(stderr=True)
 PLAIN_INTERVAL_SECONDS = 10.0

@@ -42,7 +42,7 @@ def cards(
 
     if output.exists() and not output.is_dir():
         raise UsageError(f"--output {output}: a file is there; name a folder")
-    prepare_output_files(json, output / INDEX)
+    prepare_output_files(output / INDEX)
     settings, timestamp = config.load(store), parse_timestamp(now) if now else datetime.now(UTC)
     figures = read_lift(lift) if lift else None
     with console.make_progress_bar() as bar:

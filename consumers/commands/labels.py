@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from feature_repo import config
-from feature_repo.console import StoreOption
+from feature_repo.console import JsonOption, StoreOption
 from feature_repo.errors import UsageError
 
 app = typer.Typer(no_args_is_help=True, help="Draw pairs for people to judge, and measure the groups by their answers.")
@@ -71,7 +71,7 @@ def import_(
 @app.command()
 def score(
     top_k: Annotated[int, typer.Option(min=1, help="Most probable candidates that precision@k counts.")] = 3,
-    json: Annotated[Path | None, typer.Option(help="Also write the report as JSON.")] = None,
+    json: JsonOption = None,
     store: StoreOption = None,
 ) -> None:
     """Estimate precision, recall and mean average precision by category and week; name categories that got worse."""

@@ -83,7 +83,7 @@ def lift(
     from consumers.ranking.report import Provenance, read_timings, to_json, to_table, write_report
     from consumers.ranking.run import measure_lift
 
-    prepare_output_files(json, report)
+    prepare_output_files(report)
     steps = read_timings(timings) if timings else []
     settings, now = config.load(store), datetime.now(UTC)
     command = shlex.join(["consume", *sys.argv[1:]])

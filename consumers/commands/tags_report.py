@@ -7,7 +7,6 @@ import typer
 from consumers.commands import outcome
 from feature_repo import config, console
 from feature_repo.console import JsonOption, StoreOption
-from feature_repo.files.atomic_write import prepare_output_files
 
 
 def tags_report(
@@ -23,7 +22,6 @@ def tags_report(
     from consumers.tagging import report
     from consumers.tagging.terminal import render_tables
 
-    prepare_output_files(json)
     quality = report.evaluate_tags(config.load(store), replicates=replicates, seed=seed)
     console.print_tables(render_tables(quality))
     outcome.write_figures(quality.to_json(), json)

@@ -16,6 +16,7 @@ import consumers.cli
 import producers.cli
 from feature_repo import console
 from feature_repo.errors import InvalidInputError, UsageError
+from tests.deployments import run_main
 
 NAMES_THAT_LOOK_LIKE_MARKUP = ("[/]", "[red]dress[/red]", ":smile:", "[link=https://example.com]")
 _log = logging.getLogger("producers.anything")
@@ -154,3 +155,16 @@ def test_names_in_tables_are_text_and_no_markup(capsys: pytest.CaptureFixture[st
 def test_every_command_prints_its_tables_without_markup() -> None:
     commands = (Path(__file__).parents[2] / "consumers" / "commands").glob("*.py")
     assert not [file.name for file in commands if "Console(" in file.read_text()]
+
+
+@pytest.mark.parametrize(
+    "command", ["drift", "freshness", "consistency", "tags-report", "captions-report", "labels score"]
+)
+def test_a_file_of_figures_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path, command: str) -> None:
+    (tmp_path / "file").touch()
+    output = tmp_path / "file" / "figures.json"
+    done = run_main("consume", *command.split(), "--store", str(tmp_path / "none.yaml"), "--json", str(output))
+    assert done.returncode == 1
+    assert "file" in done.stderr
+    assert "none.yaml" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1
