@@ -17,6 +17,7 @@
     descriptors.py    the limit of open file descriptors
     client.py         Python clients of both protocols
     metrics.py        Prometheus metrics of requests
+    run.py            runs `consume serve`: opens what its options name, in one process or several
     server.py         serves both protocols until the shutdown
     shutdown.py       graceful shutdown on SIGTERM and Ctrl-C
     supervisor.py     several serving processes, restarted when they end

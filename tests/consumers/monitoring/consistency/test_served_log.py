@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from feast import FeatureStore
 
-from consumers.commands.serve import _open_stream
 from consumers.monitoring.consistency import check, row_checks, served_log
 from consumers.monitoring.consistency.check import ViewConsistency
 from consumers.monitoring.consistency.served_log import ServedLog
 from consumers.online import OnlineReader
+from consumers.serving.run import open_access_log
 from feature_repo import config
 from feature_repo.errors import VitrineError
 from feature_repo.online.row_format import HEADER_SIZE
@@ -60,7 +60,7 @@ def test_logs_that_name_ids_are_readable_by_their_owner_only(tmp_path: Path, exi
     served, access = tmp_path / "served.log", tmp_path / "access.log"
     for file in (served, access) if exists else ():
         file.touch(mode=0o644)
-    with ServedLog(served, 1) as log, _open_stream(str(access)) as stream:
+    with ServedLog(served, 1) as log, open_access_log(str(access)) as stream:
         log("looks", [b"p1"], [None], 0)
         assert stream is not None
         stream.write("line")
