@@ -19,7 +19,7 @@ or the method does not exist.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -35,7 +35,7 @@ from starlette.requests import ClientDisconnect
 from consumers.serving import index_page
 from consumers.serving.access import AccessMiddleware
 from consumers.serving.errors import ErrorCode, RequestError
-from consumers.serving.executor import RequestExecutor
+from consumers.serving.executor import RequestContext, RequestExecutor
 from consumers.serving.request import request_schema
 from consumers.serving.response import ARROW, EVENT_TIMESTAMP, STATUS, STATUS_WORDS, FeatureResponse, to_ipc
 from feature_repo.auth import ServerAccess
@@ -124,32 +124,17 @@ def _feature_routes(executor: RequestExecutor) -> APIRouter:
 
     @router.post(
         "/v1/features",
-        openapi_extra={
-            "requestBody": {
-                "required": True,
-                "content": {"application/json": {"schema": request_schema(executor.limits.max_product_ids)}},
-            },
-            "responses": {
-                "200": {
-                    "description": "The features, by column.",
-                    "content": {
-                        "application/json": {"schema": _RESPONSE_SCHEMA},
-                        ARROW: {"schema": {"type": "string"}},
-                    },
-                },
-                **describe_errors(),
-            },
-        },
+        openapi_extra=describe_post(
+            request_schema(executor.limits.max_product_ids), _RESPONSE_SCHEMA, "The features, by column."
+        ),
     )
     async def features(request: Request) -> Response:
         """Return the features of a user and candidates."""
-        wants_arrow = ARROW in request.headers.get("accept", "")
-        with executor.track(PROTOCOL, request.headers.get("x-request-id")) as context:
-            data = await read_body(request, executor.limits.deadline_seconds)
-            body = await executor.execute_async(data, context, _to_arrow if wants_arrow else _to_json)
-        return Response(
-            body, media_type=ARROW if wants_arrow else "application/json", headers={"x-request-id": context.id}
-        )
+
+        async def execute(data: bytes, context: RequestContext, wants_arrow: bool) -> bytes:
+            return await executor.execute_async(data, context, _to_arrow if wants_arrow else _to_json)
+
+        return await respond(request, executor, execute)
 
     @router.get("/v1/services", responses={503: {"description": ErrorCode.UNAVAILABLE.name}})
     async def services() -> dict[str, list[str]]:
@@ -157,6 +142,48 @@ def _feature_routes(executor: RequestExecutor) -> APIRouter:
         return await executor.run_untracked(executor.lookup.list_services)
 
     return router
+
+
+def describe_post(request: Mapping[str, Any], response: Mapping[str, Any], description: str) -> dict[str, Any]:
+    """Return the OpenAPI description of a route that takes JSON and answers with JSON or an Arrow stream.
+
+    Args:
+        request: JSON schema of the request.
+        response: JSON schema of the response.
+        description: what the response holds, a sentence.
+    """
+    return {
+        "requestBody": {"required": True, "content": {"application/json": {"schema": request}}},
+        "responses": {
+            "200": {
+                "description": description,
+                "content": {"application/json": {"schema": response}, ARROW: {"schema": {"type": "string"}}},
+            },
+            **describe_errors(),
+        },
+    }
+
+
+async def respond(
+    request: Request,
+    executor: RequestExecutor,
+    execute: Callable[[bytes, RequestContext, bool], Awaitable[bytes | memoryview]],
+) -> Response:
+    """Read the body of a request, execute it as one that is logged and counted, and return the response.
+
+    Args:
+        request: the request, whose `Accept` says whether the response is an Arrow stream.
+        executor: logs and counts; its deadline bounds the reading of the body.
+        execute: called with the body, the context, and whether an Arrow stream is wanted; returns the body of the
+            response.
+    """
+    wants_arrow = ARROW in request.headers.get("accept", "")
+    with executor.track(PROTOCOL, request.headers.get("x-request-id")) as context:
+        data = await read_body(request, executor.limits.deadline_seconds)
+        body = await execute(data, context, wants_arrow)
+    return Response(
+        bytes(body), media_type=ARROW if wants_arrow else "application/json", headers={"x-request-id": context.id}
+    )
 
 
 def _monitoring_routes(executor: RequestExecutor) -> APIRouter:

@@ -8,11 +8,11 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from consumers.serving.executor import RequestExecutor
-from consumers.serving.http import PROTOCOL, describe_errors, read_body
+from consumers.serving.executor import RequestContext, RequestExecutor
+from consumers.serving.http import describe_post, respond
 from consumers.serving.pair_request import request_schema
 from consumers.serving.pairs import PairExecutor, to_json_response
-from consumers.serving.response import ARROW, to_ipc
+from consumers.serving.response import to_ipc
 from feature_repo.pairs.verifier import REASONS
 
 PATH = "/v1/pairs"
@@ -59,33 +59,13 @@ def create_router(executor: RequestExecutor, pairs: PairExecutor) -> APIRouter:
     """
     router = APIRouter()
 
-    @router.post(
-        PATH,
-        openapi_extra={
-            "requestBody": {
-                "required": True,
-                "content": {"application/json": {"schema": request_schema(pairs.limits)}},
-            },
-            "responses": {
-                "200": {
-                    "description": "The answers.",
-                    "content": {
-                        "application/json": {"schema": _RESPONSE_SCHEMA},
-                        ARROW: {"schema": {"type": "string"}},
-                    },
-                },
-                **describe_errors(),
-            },
-        },
-    )
+    @router.post(PATH, openapi_extra=describe_post(request_schema(pairs.limits), _RESPONSE_SCHEMA, "The answers."))
     async def score_pairs(request: Request) -> Response:
         """Return the probability that two products are the same, and its reasons."""
-        wants_arrow = ARROW in request.headers.get("accept", "")
-        with executor.track(PROTOCOL, request.headers.get("x-request-id")) as context:
-            data = await read_body(request, executor.limits.deadline_seconds)
-            body = await pairs.execute_async(data, context, to_ipc if wants_arrow else to_json_response)
-        return Response(
-            bytes(body), media_type=ARROW if wants_arrow else "application/json", headers={"x-request-id": context.id}
-        )
+
+        async def execute(data: bytes, context: RequestContext, wants_arrow: bool) -> bytes:
+            return await pairs.execute_async(data, context, to_ipc if wants_arrow else to_json_response)
+
+        return await respond(request, executor, execute)
 
     return router
