@@ -1,7 +1,8 @@
 """`produce upgrade`: replaces the encoder in production while readers are served."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -93,53 +94,25 @@ def advance(
     store: StoreOption = None,
 ) -> None:
     """Write the rows that the other version lacks, and go to the next state. Run it again if it was killed."""
-    from feature_repo import run_log
     from producers.upgrade import machine
 
-    settings = config.load(store)
-    with run_log.record_run(settings, LOCK, now=datetime.now(UTC)):
-        after = machine.advance(
-            settings,
-            gate=gate,
-            run_step=_make_step_runner(settings),
-            clock=lambda: datetime.now(UTC),
-            report=typer.echo,
-        )
-    _print_state(after)
+    _change_state(store, partial(machine.advance, gate=gate))
 
 
 @app.command("catch-up")
 def catch_up(store: StoreOption = None) -> None:
     """Write the rows that the other version lacks, and stay in the state. `produce day` ends with it."""
-    from feature_repo import run_log
     from producers.upgrade import machine
 
-    settings = config.load(store)
-    with run_log.record_run(settings, LOCK, now=datetime.now(UTC)):
-        current = machine.catch_up(
-            settings,
-            run_step=_make_step_runner(settings),
-            clock=lambda: datetime.now(UTC),
-            report=typer.echo,
-        )
-    _print_state(current)
+    _change_state(store, machine.catch_up)
 
 
 @app.command()
 def rollback(store: StoreOption = None) -> None:
     """Put the former encoder back into production. Rows of both are kept."""
-    from feature_repo import run_log
     from producers.upgrade import machine
 
-    settings = config.load(store)
-    with run_log.record_run(settings, LOCK, now=datetime.now(UTC)):
-        after = machine.rollback(
-            settings,
-            run_step=_make_step_runner(settings),
-            clock=lambda: datetime.now(UTC),
-            report=typer.echo,
-        )
-    _print_state(after)
+    _change_state(store, machine.rollback)
 
 
 @app.command()
@@ -161,6 +134,18 @@ def retire(
     for table, rows in deleted.items():
         typer.echo(f"{table}: {rows:,} rows deleted")
     typer.echo("the rows are deleted, online too; `produce vacuum` removes the files from the disk")
+
+
+def _change_state(store: Path | None, change: Callable[..., "Upgrade"]) -> None:
+    """Call a function of producers/upgrade/machine.py as a run of the run log, and print the state after it."""
+    from feature_repo import run_log
+
+    settings = config.load(store)
+    with run_log.record_run(settings, LOCK, now=datetime.now(UTC)):
+        after = change(
+            settings, run_step=_make_step_runner(settings), clock=lambda: datetime.now(UTC), report=typer.echo
+        )
+    _print_state(after)
 
 
 def _make_step_runner(settings: "Settings") -> "RunStep":
