@@ -9,7 +9,6 @@ import typer
 from feature_repo import config, console
 from feature_repo.console import JsonOption, StoreOption
 from feature_repo.errors import NotFoundError, UsageError
-from feature_repo.files.atomic_write import prepare_output_files
 
 CHECK_FAILED = 3
 """Exit code if all steps ended well and a check did not."""
@@ -62,7 +61,6 @@ def day(
     for path in files.values():
         if not path.exists():
             raise NotFoundError(f"{path}: no such file; expected a table in Parquet or CSV")
-    prepare_output_files(json)
     plan = load_pipeline(file, _to_texts(given) | {"now": f"{now:%Y-%m-%dT%H:%M:%S}"})
 
     def show_line(line: str) -> None:

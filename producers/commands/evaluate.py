@@ -48,7 +48,7 @@ def muge(
         raise UsageError("--captions measures --predictions; `produce captions` writes captions")
     if output is not None and encoder is None:
         raise UsageError("--output writes the predictions of --encoder; give one")
-    prepare_output_files(json, output)
+    prepare_output_files(output)
     now = datetime.now(UTC)
     if predictions is not None:
         measure = on_muge.evaluate_captions if captions else on_muge.evaluate_retrieval
@@ -94,7 +94,7 @@ def images(
 
     if (queries is None) != (qrels is None) or (output is not None and qrels is None):
         raise UsageError("--queries and --qrels go together, and --output needs them")
-    prepare_output_files(json, output)
+    prepare_output_files(output)
     now = datetime.now(UTC)
     with open_text_image_encoder(encoder) as opened:
         if queries is None or qrels is None:
@@ -116,7 +116,6 @@ def trec(
     """Measure a TREC run by its judgements: AP, RR, nDCG@10, P@10, recall@10 and recall@100 of trec_eval."""
     from producers.evaluation import on_images
 
-    prepare_output_files(json)
     _report(on_images.evaluate_run(qrels, run, datetime.now(UTC)), json)
 
 
