@@ -243,3 +243,16 @@ def report_figures(figures: list[BenchmarkFigure], write: bool) -> None:
 def _module() -> str:
     spec = sys.modules["__main__"].__spec__
     return spec.name.removesuffix(".__main__") if spec else Path(sys.argv[0]).stem
+
+
+def replace_rows(file: Path, head: list[str], rows: list[str]) -> None:
+    """Write a page of one table: rows whose first cell is among the new ones are replaced, the others are kept.
+
+    Args:
+        file: the page in Markdown, which need not exist.
+        head: the lines above the rows, which are written anew.
+        rows: the new rows.
+    """
+    names = {row.split("|")[1] for row in rows}
+    kept = file.read_text().splitlines()[len(head) :] if file.exists() else []
+    file.write_text("\n".join([*head, *(row for row in kept if row.split("|")[1] not in names), *rows]) + "\n")

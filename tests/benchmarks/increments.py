@@ -198,10 +198,7 @@ def _record(lines: list[str]) -> None:
         "| contents encoded | commit, date, machine |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    names = {line.split("|")[1] for line in lines}
-    kept = TABLE.read_text().splitlines()[len(head) :] if TABLE.exists() else []
-    kept = [line for line in kept if line.split("|")[1] not in names]
-    TABLE.write_text("\n".join([*head, *kept, *lines]) + "\n")
+    harness.replace_rows(TABLE, head, lines)
 
 
 if __name__ == "__main__":
