@@ -45,7 +45,7 @@ KEYS_WITHOUT_EVENTS = {
     schema.PAIR_TABLE: (PRODUCT_ID_L, PRODUCT_ID_R, "verifier_version"),
     schema.PAIR_LABEL_TABLE: ("pair_id",),
 }
-"""Tables without an event timestamp of which the row created last counts, and their keys."""
+"""Tables without an event timestamp, and their keys. Of the rows of one key the one created last counts."""
 
 
 @dataclass(frozen=True)

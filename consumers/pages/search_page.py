@@ -70,7 +70,7 @@ def create_router(service: PageService, shop: Shop) -> APIRouter:
 def show_search(
     shop: Shop, visit: Visit, query: SearchQuery, *, error: str | None = None, notice: str | None = None
 ) -> Response:
-    """Return the page of a search. What is wrong with the search is said on it, beside the form.
+    """Return the page of a search. It shows an error of the search beside the form.
 
     Args:
         shop: the deployment.

@@ -17,7 +17,7 @@ from feature_repo.schema import PRODUCT_ID
 
 
 def read_searchable_queries(file: Path, index: ProductIndex, encoder: ExportedEncoder) -> list[Query]:
-    """Return the queries of a file, each of which can be searched for.
+    """Return the queries of a file, after checking that each can be searched for.
 
     Raises:
         InvalidInputError: a line is malformed, or its text is no sentence that index or encoder understand; or there is

@@ -29,7 +29,7 @@ Result = TypeVar("Result")
 COMMITS_SEARCHED = 200
 """Commits that `last_append_time` reads: compactions and deletions lie between the appends."""
 LOG_FILES = ("_delta_log/_last_checkpoint", "_delta_log/00000000000000000000.json")
-"""Files of a table's log, of which nearly every table has one."""
+"""Files of a table's log. Nearly every table has at least one of them."""
 ATTEMPTS = 10
 """Attempts at a commit. An append conflicts only with deletions and compactions, those with every writer."""
 

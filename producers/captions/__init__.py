@@ -3,6 +3,6 @@
 run.py         `produce captions`: captions every product version that this captioner has not captioned yet
 facts.py       what the tags are sure of
 prompts.py     the options, and the words with which captions begin
-candidates.py  several captions for each image, of which the best is chosen
+candidates.py  writes several captions for each image and chooses the best
 edits.py       `produce captions --learn`: labels from the captions that merchants edited
 """

@@ -1,4 +1,4 @@
-"""Several captions for each image, of which the best is chosen.
+"""Writes several captions for each image and chooses the best.
 
 A candidate begins with words for what the tags are sure of. A plain one ends there. A lively one has these words in any
 order, and the language head continues it with what is no statement at all: no word of the vocabulary, and no other

@@ -145,7 +145,7 @@ def read_queries(source: Path, split: str) -> list[Query]:
 
 
 def read_answered_queries(source: Path, split: str) -> list[Query]:
-    """Return the queries of a split, all of which must have answers; raises what `read_queries` does."""
+    """Return the queries of a split. Each must have answers. Raises what `read_queries` does."""
     queries = read_queries(source, split)
     unanswered = sum(not query.image_ids for query in queries)
     if unanswered:

@@ -124,7 +124,7 @@ def read_rates(runs: list[RunRecord]) -> Mapping[str, float]:
 
 
 def _estimate_encoding(rates: Mapping[str, float], rows: int, contents: int) -> float | None:
-    """Return the seconds of rows of vectors of which some contents are encoded; None if the rates do not tell."""
+    """Return the seconds of encoding contents and writing rows of vectors; None if the rates do not tell."""
     if contents and ENCODING not in rates:
         return None
     if versions.EMBEDDINGS not in rates and contents < rows:  # the rate of contents has the cost of rows in it

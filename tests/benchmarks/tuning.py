@@ -6,8 +6,8 @@
 
 Only held-out products are measured, and only among each other. The truth says which are of one design, and which fit a
 sentence; the sentences are those of `tests.benchmarks.selection`. Pictures are ranked for a sentence by the cosine with
-the image vector alone. F1 is of the pairs of one design, of which the ten nearest of each product are looked at; the
-threshold of one half of the designs decides about the other half.
+the image vector alone. F1 is of the pairs of one design; a product is paired with its ten nearest. The threshold of one
+half of the designs decides about the other half.
 """
 
 import argparse

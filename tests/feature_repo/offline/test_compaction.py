@@ -29,7 +29,7 @@ def count_files(path: Location) -> int:
 
 
 def read_commits(path: Location) -> list[int]:
-    """Return the number of each commit, of which all rows must be there, ascending."""
+    """Return the numbers of the commits, ascending; every row of each must be there."""
     commits = sorted(delta.read(path)["commit"].to_pylist())
     assert commits[::ROWS] == commits[ROWS - 1 :: ROWS], "a commit is there once and whole"
     return commits[::ROWS]
