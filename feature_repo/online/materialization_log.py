@@ -3,7 +3,7 @@
 The log has a window of event times for each file of the table. A file never changes: a Delta commit adds and removes
 files; for other tables the modification time is part of the file's name in the log. So rows that were written stay
 written, and a late row, however late, is in a file that the log does not have, or has up to an earlier event time. The
-files of a compaction are new, and are written again.
+files of a compaction are new, and are written again; until then `with_rewritten` finds what of them is online.
 
 The log is stored in the online store, so that it is lost together with the rows. The JSON at the key
 `vitrine:{project}:written:<view>` (see catalog.py) is
@@ -17,7 +17,7 @@ The log is stored in the online store, so that it is lost together with the rows
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -137,6 +137,27 @@ class MaterializationState:
             online_since={file: timestamp for file, timestamp in self.online_since.items() if file in kept},
             finish_timestamp=now or self.finish_timestamp,
         )
+
+    def with_rewritten(self, origins: Mapping[str, Collection[str]]) -> "MaterializationState":
+        """Return the state with files that a compaction or a deletion wrote: they hold rows of other files only.
+
+        Such a file is online for the event times for which all of the files are from which its rows come, since the
+        time at which the last of them came online. A file is not added if one of those is unknown here, or if their
+        windows have no event time in common.
+
+        Args:
+            origins: name of a file -> the files from which its rows come (`offline.rewritten_files.find_origins`).
+        """
+        windows, online_since = dict(self.files), dict(self.online_since)
+        for file, names in origins.items():
+            if not names or not set(names) <= set(self.files):
+                continue
+            start, end = (max(self.files[name].start for name in names), min(self.files[name].end for name in names))
+            if start <= end:
+                windows[file] = TimeWindow(start, end)
+                if set(names) <= set(self.online_since):
+                    online_since[file] = max(self.online_since[name] for name in names)
+        return replace(self, files=windows, online_since=online_since)
 
     def to_bytes(self) -> bytes:
         """Return the state as the JSON that is stored, which the module's docstring describes."""

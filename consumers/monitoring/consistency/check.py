@@ -29,7 +29,7 @@ import pyarrow as pa
 from consumers.monitoring.consistency import sampling, served_log
 from consumers.monitoring.consistency.row_checks import FAULTS, RowCheckResult, check_online_rows, check_served_rows
 from consumers.monitoring.consistency.served_log import ServedRows
-from consumers.monitoring.freshness.event_history import ViewHistory
+from consumers.monitoring.freshness.event_history import ViewHistory, read_materialization
 from feature_repo.arrow import timestamps
 from feature_repo.arrow.text import normalize_ids
 from feature_repo.config import Settings
@@ -38,7 +38,7 @@ from feature_repo.location import Location
 from feature_repo.offline import delta, production
 from feature_repo.offline.input_files import read_table
 from feature_repo.offline.validation import parse_text
-from feature_repo.online import entity_keys, materialization_log
+from feature_repo.online import entity_keys
 from feature_repo.online.catalog import View
 from feature_repo.online.open_store import open_configured_table
 from feature_repo.online.table import OnlineTable
@@ -262,7 +262,7 @@ def _check_served_view(
     history = ViewHistory.open(online, view, path, encoder_version)
     if isinstance(history, str):
         return ViewConsistency(path.name, not_judged=history)
-    state = materialization_log.read_state(online, view.name)
+    state = read_materialization(online, view.name, path)
     result = check_served_rows(
         online,
         history,
@@ -287,7 +287,7 @@ def _check_view(
     served: tuple[Path, pa.Table] | None,
 ) -> ViewConsistency:
     history = ViewHistory.open(online, view, path, encoder_version)
-    state = materialization_log.read_state(online, view.name)
+    state = read_materialization(online, view.name, path)
     if isinstance(history, str):
         is_gone = state is not None and bool(state.files) and not delta.exists(path)
         return ViewConsistency(path.name, not_judged=history, table_is_gone=is_gone)

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from feature_repo.arrow import take, timestamps
 from feature_repo.location import Location
-from feature_repo.offline import delta, key_ranges
+from feature_repo.offline import delta, delta_files, key_ranges, rewritten_files
 from feature_repo.online import entity_keys
 from feature_repo.online.catalog import View
-from feature_repo.online.materialization_log import MaterializationState
+from feature_repo.online.materialization_log import MaterializationState, read_state
 from feature_repo.online.materialize import identify_file
 from feature_repo.online.table import OnlineTable
 from feature_repo.schema import CREATED_TIMESTAMP, ENCODER_TABLES, ENCODER_VERSION, EVENT_TIMESTAMP
@@ -27,6 +27,25 @@ BLOCK_ROWS = 65_536
 Int64 = NDArray[np.int64]
 ALL_TIMES = (int(np.iinfo(np.int64).min), int(np.iinfo(np.int64).max))
 NO_TIME = (1, 0)
+
+
+def read_materialization(online: OnlineTable, view: str, path: Location) -> MaterializationState | None:
+    """Return the materialization log of a view, with the files that compactions and deletions wrote since.
+
+    Args:
+        online: the online table.
+        view: the view's name in the store.
+        path: location of the view's Delta table, which need not exist.
+
+    Raises:
+        UnavailableError: the online store or the bucket does not answer.
+        CorruptDataError: the log of the Delta table cannot be read.
+    """
+    state = read_state(online, view)
+    if state is None or not state.files or not delta.exists(path):
+        return state
+    files = delta_files.list_files(delta.open_table(path))
+    return state.with_rewritten(rewritten_files.find_origins(path, files, state.files))
 
 
 @dataclass(frozen=True)

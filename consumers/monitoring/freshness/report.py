@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from consumers.monitoring.freshness import freshness, lags
+from consumers.monitoring.freshness.event_history import read_materialization
 from consumers.monitoring.freshness.first_feature import FirstFeature, measure_first_feature
 from consumers.monitoring.freshness.freshness import RUNS_READ, Freshness, ViewFreshness
 from consumers.monitoring.freshness.lags import SliceFreshness
@@ -18,7 +19,6 @@ from feature_repo import run_log
 from feature_repo.config import Settings
 from feature_repo.durations import format_duration
 from feature_repo.offline import delta, quarantine
-from feature_repo.online import materialization_log
 from feature_repo.online.materialization_log import MaterializationState
 from feature_repo.online.open_store import open_configured_table
 from feature_repo.run_log import RunRecord
@@ -164,7 +164,9 @@ def _read_states(settings: Settings, views: Iterable[str]) -> dict[str, Material
         return {}
     try:
         catalog = online.catalog.load()
-        states = {view: materialization_log.read_state(online, catalog.find_stored_name(view)) for view in views}
+        states = {
+            view: read_materialization(online, catalog.find_stored_name(view), settings.table(view)) for view in views
+        }
     finally:
         online.store.close()
     # A view without a log has not been materialized: none of its rows is online.

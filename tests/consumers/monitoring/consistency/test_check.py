@@ -129,6 +129,29 @@ def test_a_row_not_materialized_yet_is_pending_and_not_a_fault(shop: FeatureStor
     assert (result.faults, result.pending, result.sampled) == (FINE, 2, 41)
 
 
+@on_one_store
+def test_rows_that_a_compaction_moved_are_not_pending_and_are_still_judged(shop: FeatureStore) -> None:
+    path = folder(shop) / "tables" / "looks"
+    world.append_looks(folder(shop), [("p05", 30, 31)])
+    materialize(shop)
+    retention.forget(path, "product_id", ["p09"])
+    replace(shop, "p09", None)
+    retention.compact(path)
+    replace(shop, "p07", None)
+    result = checked(shop)
+    assert (result.pending, result.faults) == (0, FINE | {"missing": 1})
+
+
+@on_one_store
+def test_a_new_row_that_a_compaction_moved_is_pending(shop: FeatureStore) -> None:
+    world.append_looks(folder(shop), [("p05", 30, 31)])
+    retention.compact(folder(shop) / "tables" / "looks")
+    result = checked(shop)
+    assert (result.pending, result.faults) == (1, FINE)
+    materialize(shop, until=51)
+    assert checked(shop).pending == 0
+
+
 def test_a_flipped_bit_is_a_damaged_row(shop: FeatureStore) -> None:
     damaged = bytearray(row(shop, "p11"))
     damaged[HEADER_SIZE + 6] ^= 4
