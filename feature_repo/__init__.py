@@ -12,6 +12,7 @@
     images/              decode, convert, resize and store pictures
     evaluation/          measures and formats of evaluations
     pairs/               what two products have in common, and whether they are the same
+    server/              HTTP servers: connections, access, errors, request log
     web/                 pages for people: sessions, templates, assets
     distributed/         the join and materialization on several machines
     stores/              Feast's plug-in points, thin

@@ -6,10 +6,11 @@
         NotFoundError         a table, view, service, feature, product or file that was named does not exist
         ConflictError         another writer or run got there first; running again can succeed
         UnavailableError      a store or a database does not answer
+            IncompleteStoreError  a store answers, but lacks views or services
         CorruptDataError      stored bytes are damaged or incomplete
         EncoderMismatchError  vectors of two encoder versions would be mixed
 
-`consumers/serving/errors.py` maps these classes to HTTP and Flight status codes.
+`feature_repo/server/errors.py` maps these classes to HTTP and Flight status codes.
 """
 
 
@@ -41,6 +42,10 @@ class ConflictError(VitrineError):
 
 class UnavailableError(VitrineError):
     """A store, a database or a cluster does not answer, or something cannot be written. Over HTTP it is status 503."""
+
+
+class IncompleteStoreError(UnavailableError):
+    """The store answers, but lacks views or services that readers need. The message names them, and no address."""
 
 
 class CorruptDataError(VitrineError):

@@ -11,9 +11,10 @@ coverage.py  features that say what is missing for each candidate, and how old i
 import warnings
 from typing import Any
 
-from consumers.online.errors import IncompleteStoreError, NoServicesError, UnknownFeaturesError
+from consumers.online.errors import NoServicesError, UnknownFeaturesError
 from consumers.online.reader import OnlineReader
 from consumers.online.two_hops import Link
+from feature_repo.errors import IncompleteStoreError
 from feature_repo.online.decode import Status
 from feature_repo.online.feature_batch import FeatureBatch
 

@@ -1,14 +1,10 @@
 """What a store may lack: the errors of `OnlineReader` beside those of feature_repo/errors.py."""
 
-from feature_repo.errors import NotFoundError, UnavailableError
+from feature_repo.errors import IncompleteStoreError, NotFoundError
 
 
 class UnknownFeaturesError(NotFoundError):
     """The store has no feature service, feature view or feature of that name. The message lists those it has."""
-
-
-class IncompleteStoreError(UnavailableError):
-    """The store answers, but lacks views or services that readers need. The message names them, and no address."""
 
 
 class NoServicesError(IncompleteStoreError):

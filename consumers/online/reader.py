@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from consumers.online.errors import IncompleteStoreError, NoServicesError, UnknownFeaturesError
+from consumers.online.errors import NoServicesError, UnknownFeaturesError
 from consumers.online.two_hops import Link, fetch_two_hops
 from feature_repo.arrow import timestamps
+from feature_repo.errors import IncompleteStoreError
 from feature_repo.online.catalog import ProjectCatalog, ServiceView
 from feature_repo.online.feature_batch import FeatureBatch
 from feature_repo.online.open_store import open_store

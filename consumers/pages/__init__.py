@@ -1,7 +1,6 @@
 """Pages of `consume serve` for people: search, a product, saved searches, and the judging of pairs.
 
     application.py   all pages together: routes, templates, limits
-    service.py       answers a page request: session, bounded workers, error pages
     shop.py          what the pages show of a deployment: index, towers, products, groups
     groups.py        which products are in one group, and the journal
     cards.py         a product as a card of a page
@@ -12,6 +11,7 @@
     product_page.py  the route of a product
     labels_page.py   the routes of judging pairs
 
-The frame of the pages, sessions and assets are in feature_repo/web. All work is done by the service's page workers, so
-that it does not take the places of the rankers' requests.
+The frame of the pages, sessions and assets are in feature_repo/web, and what answers page requests in
+feature_repo/server/page_service.py. All work is done by the service's page workers, so that it does not take the places
+of the rankers' requests.
 """

@@ -10,12 +10,12 @@ from fastapi import APIRouter
 
 from consumers.online.reader import OnlineReader
 from consumers.pages import labels_page, pictures, product_page, saved_page, search_page
-from consumers.pages.service import PageService
 from consumers.pages.shop import Shop
 from consumers.serving.executor import RequestExecutor
 from feature_repo.auth import ServerAccess
 from feature_repo.config import Settings
 from feature_repo.extras import require
+from feature_repo.server.page_service import PageService
 from feature_repo.serving_limits import PageLimits
 from feature_repo.web.pages import Pages
 

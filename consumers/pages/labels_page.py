@@ -23,10 +23,10 @@ from starlette.datastructures import FormData
 from consumers.labels.judging import JudgingBook, Row, SampleProgress, check_labeller
 from consumers.pages import pictures
 from consumers.pages.cards import make_url
-from consumers.pages.service import PageService, Visit, wants_json
 from consumers.pages.shop import Product, Shop
 from feature_repo.errors import InvalidInputError
 from feature_repo.pairs.labels import PAIR_LABELS
+from feature_repo.server.page_service import PageService, Visit, wants_json
 from feature_repo.web.pages import PAGE_HEADERS, format_price
 
 PATH = "/labels"

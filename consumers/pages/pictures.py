@@ -17,13 +17,13 @@ import pyarrow.compute as pc
 from fastapi import APIRouter, Request, Response
 from PIL import Image
 
-from consumers.pages.service import PageService
 from consumers.pages.shop import Product, Shop
 from feature_repo import schema
 from feature_repo.errors import NotFoundError
 from feature_repo.images.decoding import UnusableImageError, open_image
 from feature_repo.offline import delta
 from feature_repo.schema import EVENT_TIMESTAMP, PRODUCT_ID
+from feature_repo.server.page_service import PageService
 from feature_repo.web.assets import has_etag
 from feature_repo.web.pages import quote_path
 

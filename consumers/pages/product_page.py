@@ -14,13 +14,13 @@ from consumers.online.reader import OnlineReader
 from consumers.pages import pictures
 from consumers.pages.cards import Card, make_cards
 from consumers.pages.groups import GroupChange, read_journal
-from consumers.pages.service import PageService, Visit
 from consumers.pages.shop import Product, Shop
 from consumers.search.similar import find_similar, find_vector
 from feature_repo import schema
 from feature_repo.errors import NotFoundError, VitrineError
 from feature_repo.index.filters import ProductFilter
 from feature_repo.schema import PRODUCT_ID, TAG_SEPARATOR
+from feature_repo.server.page_service import PageService, Visit
 from feature_repo.web.pages import quote_path
 
 NEIGHBOURS = 12

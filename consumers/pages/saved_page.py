@@ -19,7 +19,6 @@ from starlette.datastructures import FormData
 from consumers.pages.cards import make_cards
 from consumers.pages.search_page import run_search, show_search
 from consumers.pages.search_query import SearchQuery, read_query
-from consumers.pages.service import PageService, Visit
 from consumers.pages.shop import Shop
 from consumers.search.calibration import read_calibration
 from consumers.search.saved import SelectionChanges, compare_selection, read_selection, save_selection
@@ -28,6 +27,7 @@ from feature_repo.errors import InvalidInputError, UsageError, VitrineError
 from feature_repo.index import saved_searches
 from feature_repo.index.filters import ProductFilter
 from feature_repo.schema import PRODUCT_ID
+from feature_repo.server.page_service import PageService, Visit
 from feature_repo.web.pages import PAGE_HEADERS, quote_path
 
 PATH = "/searches"

@@ -15,7 +15,6 @@ from starlette.datastructures import FormData, UploadFile
 from consumers.pages import pictures
 from consumers.pages.cards import Card, make_cards
 from consumers.pages.search_query import PATH, SearchQuery, decode_vector, encode_vector, read_query
-from consumers.pages.service import PageService, Visit
 from consumers.pages.shop import PICTURE_VECTOR, Shop
 from consumers.search.selection import DEFAULT_TOP_K, SearchResult, search_products
 from consumers.search.similar import find_similar, find_vector
@@ -23,6 +22,7 @@ from feature_repo import schema
 from feature_repo.errors import InvalidInputError, NotFoundError
 from feature_repo.index.product_index import ProductIndex
 from feature_repo.schema import PRODUCT_ID
+from feature_repo.server.page_service import PageService, Visit
 from feature_repo.serving_limits import PageLimits
 from feature_repo.web.pages import PAGE_HEADERS
 

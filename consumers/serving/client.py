@@ -75,7 +75,7 @@ class FlightStream:
             rows: number of rows of the response.
 
         Raises:
-            FlightError: the request failed; consumers/serving/errors.py lists the subclass for each cause.
+            FlightError: the request failed; feature_repo/server/errors.py lists the subclass for each cause.
         """
         while True:
             is_new_stream = self._stream is None
@@ -154,7 +154,7 @@ class FlightClient(FlightStream):
             The candidates' rows and the user's row. An unknown id gives a row with nulls and the status "absent".
 
         Raises:
-            FlightError: the request failed; consumers/serving/errors.py lists the subclass for each cause.
+            FlightError: the request failed; feature_repo/server/errors.py lists the subclass for each cause.
         """
         data = encode_request(self._service, user_id, product_ids, **more)
         batches, metadata = self.request(data, len(product_ids))
@@ -181,7 +181,7 @@ class PairClient(FlightStream):
             more: further fields of the request: `deadline_ms`, the time limit in milliseconds.
 
         Raises:
-            FlightError: the request failed; consumers/serving/errors.py lists the subclass for each cause.
+            FlightError: the request failed; feature_repo/server/errors.py lists the subclass for each cause.
         """
         batches, _ = self.request(encode_pairs(pairs, **more), len(pairs))
         return batches[0]

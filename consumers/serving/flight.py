@@ -23,11 +23,12 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.flight as flight
 
-from consumers.serving.errors import ErrorCode, RequestError
-from consumers.serving.executor import RequestContext, RequestExecutor
+from consumers.serving.executor import RequestExecutor
 from consumers.serving.response import FeatureResponse, split_batch, to_ipc
 from feature_repo.auth import ServerAccess
 from feature_repo.errors import UnavailableError
+from feature_repo.server.errors import ErrorCode, RequestError
+from feature_repo.server.request_log import RequestContext
 
 if TYPE_CHECKING:
     from consumers.serving.pairs import PairExecutor

@@ -1,80 +1,37 @@
-"""Prometheus metrics of requests.
+"""Prometheus metrics of the feature server, beside those of every server (feature_repo/server/metrics.py)."""
 
-With several processes (supervisor.py) each process keeps its figures in a file in one folder, and `/metrics` shows the
-sums over all files.
-"""
+from prometheus_client import Counter
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.multiprocess import MultiProcessCollector
-
-SHARED_FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
-"""Environment variable with the folder. prometheus_client reads it when it is imported. Feast sets it too."""
-
-SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+from feature_repo.server.metrics import ServerMetrics
 
 
-class Metrics:
-    """The metrics of one server process. `registry` is what `/metrics` shows.
+class Metrics(ServerMetrics):
+    """The metrics of one process of the feature server.
 
-    The other attributes are the metrics: `requests`, `seconds` and `in_work` of requests, `candidates` by feature
-    service, `rows` by view and status, `pairs` and their `pair_batches`, open `connections` and those `refused` over
-    HTTP, `descriptors` of the process.
+    Beside those of `ServerMetrics`: `candidates` by feature service, `rows` by view and status, `pairs` and their
+    `pair_batches`.
 
     Args:
-        shared: the folder of all processes' figures, which SHARED_FOLDER_VARIABLE must name too; `registry` then shows
-            the sums over the processes (of `descriptors` the largest). Ended processes count too, except in gauges.
-            None for a single process.
+        shared: as for `ServerMetrics`.
     """
 
     def __init__(self, shared: str | None = None) -> None:
-        self.registry = own = CollectorRegistry()
-        if shared is not None:
-            own = CollectorRegistry()
-            MultiProcessCollector(self.registry, shared)  # type: ignore[no-untyped-call]
-        self.requests = Counter(
-            "vitrine_serving_requests", "Requests by protocol and outcome.", ["protocol", "code"], registry=own
-        )
-        self.seconds = Histogram(
-            "vitrine_serving_seconds",
-            "Seconds from a request's arrival until its response is ready to be sent.",
-            ["protocol"],
-            buckets=SECONDS,
-            registry=own,
-        )
+        super().__init__(shared)
         self.candidates = Counter(
             "vitrine_serving_candidates",
             "Candidates in answered requests, by feature service.",
             ["service"],
-            registry=own,
+            registry=self._own,
         )
         self.rows = Counter(
             "vitrine_serving_rows",
             "Rows in responses by view and status: present, stale, absent, failed.",
             ["view", "status"],
-            registry=own,
+            registry=self._own,
         )
-        self.pairs = Counter("vitrine_serving_pairs", "Pairs of products in answered requests.", registry=own)
+        self.pairs = Counter("vitrine_serving_pairs", "Pairs of products in answered requests.", registry=self._own)
         self.pair_batches = Counter(
-            "vitrine_serving_pair_batches", "Batches in which pairs of several requests were scored.", registry=own
-        )
-        self.in_work = Gauge(
-            "vitrine_serving_in_work",
-            "Requests in progress or waiting for a worker.",
-            registry=own,
-            multiprocess_mode="livesum",
-        )
-        self.connections = Gauge(
-            "vitrine_serving_connections", "Open HTTP connections.", registry=own, multiprocess_mode="livesum"
-        )
-        self.refused = Counter(
-            "vitrine_serving_connections_refused",
-            "HTTP connections closed or kept waiting because of a bound, by reason.",
-            ["reason"],
-            registry=own,
-        )
-        self.descriptors = Gauge(
-            "vitrine_serving_descriptors_ratio",
-            "Share of the file descriptors in use, of the process that uses the largest share.",
-            registry=own,
-            multiprocess_mode="livemax",
+            "vitrine_serving_pair_batches",
+            "Batches in which pairs of several requests were scored.",
+            registry=self._own,
         )

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from consumers.serving.request import MAX_DEADLINE_MS, Id, describe_fault
+from consumers.serving.request import MAX_DEADLINE_MS
 from feature_repo.errors import InvalidInputError
+from feature_repo.server.json_request import Id, describe_fault
 from feature_repo.serving_limits import PairLimits
 
 MAX_ATTRIBUTES = 50

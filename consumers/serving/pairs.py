@@ -22,17 +22,17 @@ from pydantic_core import to_json
 from consumers.pairs.batching import PairBatcher
 from consumers.pairs.products import IndexedProductReader, KnownProduct, describe_product
 from consumers.pairs.scoring import PairScorer, ScoredPair
-from consumers.serving.errors import ErrorCode, RequestError
-from consumers.serving.executor import RequestContext
 from consumers.serving.metrics import Metrics
 from consumers.serving.pair_request import PairedProduct, PairRequest, parse_request
-from consumers.serving.workers import WorkerPool
 from feature_repo.config import Settings
 from feature_repo.errors import InvalidInputError, NotFoundError, UnavailableError
 from feature_repo.exported.encoder import ExportedEncoder, open_encoder
 from feature_repo.extras import require
 from feature_repo.index.rows import find_group_folder
 from feature_repo.pairs.verifier import FOLDER, REASONS, PairVerifier, load_verifier
+from feature_repo.server.errors import ErrorCode, RequestError
+from feature_repo.server.request_log import RequestContext
+from feature_repo.server.workers import WorkerPool
 from feature_repo.serving_limits import PairLimits
 
 SERVICE = "pairs"

@@ -13,19 +13,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from consumers.online.affinity import Affinity, fetch_with_affinity
 from consumers.online.encoder_guard import require_one_encoder
-from consumers.online.errors import IncompleteStoreError, UnknownFeaturesError
+from consumers.online.errors import UnknownFeaturesError
 from consumers.online.reader import OnlineReader
 from consumers.serving.metrics import Metrics
 from consumers.serving.response import AFFINITY, STATUS_WORDS, FeatureResponse, build_response
-from feature_repo.errors import InvalidInputError, NotFoundError, UnavailableError, VitrineError
+from feature_repo.errors import IncompleteStoreError, InvalidInputError, NotFoundError, UnavailableError, VitrineError
 from feature_repo.online.catalog import FILL_AGAIN
 from feature_repo.online.feature_batch import FeatureBatch
 from feature_repo.schema import PRODUCT_ID, USER_ID
+from feature_repo.server.json_request import Id, describe_fault
 from feature_repo.serving_limits import MAX_ID_LENGTH
 
 MAX_DEADLINE_MS = 60_000
-
-Id = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH)]
 
 
 class FeatureRequest(BaseModel):
@@ -200,11 +199,3 @@ def _check_served(request: FeatureRequest, join_keys: set[str], on_demand: tuple
         raise InvalidInputError(
             f"service `{request.service}` has the on-demand view {', '.join(other_views)}, which only Feast computes"
         )
-
-
-def describe_fault(error: ValidationError) -> str:
-    """Return the place and text of the first fault, without the input, which may be long or hostile."""
-    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    path = ".".join(str(step)[:40] for step in first["loc"])
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return f"{path + ': ' if path else ''}{first['msg']}{more}"

@@ -1,32 +1,32 @@
 """Runs `consume serve` with its checked options: one process, or several with a supervisor."""
 
 import os
-import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, TextIO, cast
+from typing import TYPE_CHECKING
 
 from prometheus_client import multiprocess
 
 from consumers.monitoring.consistency.served_log import ServedLog
 from consumers.online.reader import OnlineReader
 from consumers.serving import server, supervisor
-from consumers.serving.executor import AccessLog, RequestExecutor
-from consumers.serving.metrics import SHARED_FOLDER_VARIABLE, Metrics
-from consumers.serving.shutdown import graceful_shutdown
+from consumers.serving.executor import RequestExecutor
+from consumers.serving.metrics import Metrics
 from feature_repo import extras
 from feature_repo.auth import ServerAccess
 from feature_repo.config import Settings
 from feature_repo.console import LogOptions, current_log_options, print_notice
 from feature_repo.durations import parse_duration
 from feature_repo.errors import NotFoundError
-from feature_repo.files.private_file import append_private
 from feature_repo.online.open_store import open_configured_table
+from feature_repo.server.metrics import SHARED_FOLDER_VARIABLE
+from feature_repo.server.request_log import AccessLog, open_access_log
+from feature_repo.server.shutdown import graceful_shutdown
 from feature_repo.serving_limits import ConnectionLimits, ServingLimits
 from feature_repo.table_format import TableFormat
 
@@ -200,14 +200,3 @@ def print_addresses(addresses: list[dict[str, str]]) -> None:
 
 def _now() -> datetime:
     return datetime.now(UTC)
-
-
-def open_access_log(access_log: str) -> AbstractContextManager[TextIO | None]:
-    """Open the access log for appending, readable by its owner only. At the end a file is closed, standard output not.
-
-    Args:
-        access_log: file; `-` is standard output, and an empty text is no log.
-    """
-    if access_log in ("", "-"):
-        return nullcontext(sys.stdout if access_log else None)
-    return cast(TextIO, append_private(Path(access_log), "a", encoding="ascii"))

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 from fastapi import APIRouter
 
-from consumers.serving import descriptors
 from consumers.serving.executor import RequestExecutor
 from consumers.serving.flight import FlightServer
 from consumers.serving.http import create_app
-from consumers.serving.http_server import HttpServer
-from consumers.serving.shutdown import Shutdown
 from feature_repo import memory
 from feature_repo.auth import ServerAccess
+from feature_repo.server import descriptors
+from feature_repo.server.http_server import HttpServer
+from feature_repo.server.shutdown import Shutdown
 from feature_repo.serving_limits import ConnectionLimits
 from feature_repo.web.pages import Pages
 

@@ -21,8 +21,8 @@ from multiprocessing.context import SpawnProcess
 from multiprocessing.queues import SimpleQueue
 from typing import Any
 
-from consumers.serving.shutdown import Shutdown
 from feature_repo.errors import UnavailableError, VitrineError
+from feature_repo.server.shutdown import Shutdown
 
 RESTART_SECONDS = 1.0
 """Shortest time between two starts of a process, so that one that fails at once does not occupy a core."""

@@ -12,12 +12,13 @@ from threadpoolctl import threadpool_limits
 from consumers.online import OnlineReader, affinity
 from consumers.serving import executor, flight, request, response
 from consumers.serving.client import encode_request
-from consumers.serving.executor import AccessLog, RequestExecutor
+from consumers.serving.executor import RequestExecutor
 from consumers.serving.metrics import Metrics
 from feature_repo import memory
 from feature_repo.online.redis_store import RedisPipeline
 from feature_repo.online.request_plan import PlannedRequest
 from feature_repo.online.table import OnlineTable
+from feature_repo.server.request_log import AccessLog
 from feature_repo.serving_limits import ServingLimits
 from tests.benchmarks.serving.deployment import SERVICE, open_deployments
 from tests.benchmarks.serving.options import CallsOption, CandidatesOption, ProductsOption, UsersOption, draw_requests

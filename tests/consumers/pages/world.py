@@ -14,9 +14,8 @@ from PIL import Image
 from consumers.labels.judging import store_sample
 from consumers.online import OnlineReader
 from consumers.pages.application import open_pages
-from consumers.serving.executor import AccessLog, RequestExecutor
+from consumers.serving.executor import RequestExecutor
 from consumers.serving.http import create_app
-from consumers.serving.http_server import HttpServer
 from consumers.serving.metrics import Metrics
 from feature_repo import schema
 from feature_repo.auth import ServerAccess
@@ -25,6 +24,8 @@ from feature_repo.exported.encoder import open_encoder
 from feature_repo.index.rows import INDEX_ROWS, find_folder
 from feature_repo.index.update import IndexedProducts, build_index
 from feature_repo.offline import delta
+from feature_repo.server.http_server import HttpServer
+from feature_repo.server.request_log import AccessLog
 from feature_repo.serving_limits import ConnectionLimits, ServingLimits
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

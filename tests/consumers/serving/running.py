@@ -11,15 +11,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 from consumers.online import OnlineReader
-from consumers.serving.executor import AccessLog, RequestExecutor
+from consumers.serving.executor import RequestExecutor
 from consumers.serving.flight import FlightServer
 from consumers.serving.http import create_app
-from consumers.serving.http_server import HttpServer
 from consumers.serving.metrics import Metrics
 from consumers.serving.pairs import PairExecutor
 from feature_repo import definitions
 from feature_repo.auth import ServerAccess
 from feature_repo.config import Settings
+from feature_repo.server.http_server import HttpServer
+from feature_repo.server.request_log import AccessLog
 from feature_repo.serving_limits import ConnectionLimits, ServingLimits
 from feature_repo.stores.feature_store import open_feature_store
 

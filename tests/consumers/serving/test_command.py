@@ -23,8 +23,8 @@ from consumers import cli
 from consumers.monitoring.consistency import served_log
 from consumers.online import OnlineReader
 from consumers.serving.client import FlightClient, HttpClient
-from consumers.serving.shutdown import graceful_shutdown
 from feature_repo import console
+from feature_repo.server.shutdown import graceful_shutdown
 from feature_repo.views.product import product_embedding
 from tests import servers
 
@@ -66,7 +66,7 @@ def served(
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 0
     records = [json.loads(line) for line in process.stderr.read().splitlines()]
-    assert [record["logger"] for record in records] == ["consumers.serving.http_server"]
+    assert [record["logger"] for record in records] == ["feature_repo.server.http_server"]
     assert "refused: 1 malformed; " in records[0]["message"]
     assert None in served_log.read(folder / "served.log", 1_000)["looks"].rows, (
         "a product that is not online is logged too"

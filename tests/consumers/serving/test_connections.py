@@ -18,12 +18,12 @@ import trustme
 from prometheus_client import generate_latest
 from starlette.types import Receive, Scope, Send
 
-from consumers.serving import descriptors
-from consumers.serving.http_protocol import AUTHORIZED
-from consumers.serving.http_server import HttpServer
 from consumers.serving.metrics import Metrics
 from feature_repo.auth import ServerAccess, TlsCertificate
 from feature_repo.errors import UnavailableError
+from feature_repo.server import descriptors
+from feature_repo.server.http_protocol import AUTHORIZED
+from feature_repo.server.http_server import HttpServer
 from feature_repo.serving_limits import ConnectionLimits
 
 LIMITS = ConnectionLimits(

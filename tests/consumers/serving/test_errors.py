@@ -8,7 +8,6 @@ import pytest
 
 import consumers.online
 import feature_repo
-from consumers.serving.errors import CALLER_ERRORS, CODES, ErrorCode, RequestError, code_of
 from feature_repo.errors import (
     ConflictError,
     CorruptDataError,
@@ -19,6 +18,7 @@ from feature_repo.errors import (
     UsageError,
     VitrineError,
 )
+from feature_repo.server.errors import CALLER_ERRORS, CODES, ErrorCode, RequestError, code_of
 
 STATUS = {
     InvalidInputError: 400,

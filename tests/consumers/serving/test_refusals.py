@@ -21,12 +21,12 @@ from hypothesis import strategies as st
 from consumers.online import OnlineReader
 from consumers.serving import request
 from consumers.serving.client import FlightClient, HttpClient, encode_request
-from consumers.serving.executor import AccessLog
 from feature_repo.auth import ServerAccess, TlsCertificate
 from feature_repo.errors import UsageError, VitrineError
 from feature_repo.online.catalog import Service
 from feature_repo.online.lmdb_store import LMDBStore
 from feature_repo.online.table import OnlineTable
+from feature_repo.server.request_log import AccessLog
 from feature_repo.serving_limits import ServingLimits
 from tests import servers
 from tests.consumers.serving.running import TOKEN, Served, serving

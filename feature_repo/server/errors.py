@@ -23,11 +23,11 @@ arrive in time is DEADLINE_EXCEEDED with 408.
 import logging
 from enum import Enum
 
-from consumers.online.errors import IncompleteStoreError
 from feature_repo.errors import (
     ConflictError,
     CorruptDataError,
     EncoderMismatchError,
+    IncompleteStoreError,
     InvalidInputError,
     NotFoundError,
     UnavailableError,

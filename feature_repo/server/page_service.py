@@ -1,7 +1,7 @@
 """Answers page requests: a session for each browser, work in threads of its own, error pages.
 
-Page requests are counted and logged like the rankers' requests, under the protocol `page`, but a pool of their own with
-a queue of its own does the work. So many slow searches make each other wait, not the rankers.
+Page requests are counted and logged like the requests of programs, under the protocol `page`, but a pool of their own
+with a queue of its own does the work. So many slow pages make each other wait, not the programs.
 """
 
 import asyncio
@@ -15,10 +15,10 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 
-from consumers.serving.errors import ErrorCode, RequestError
-from consumers.serving.executor import RequestExecutor
-from consumers.serving.workers import WorkerPool
 from feature_repo.auth import ServerAccess, is_loopback
+from feature_repo.server.errors import ErrorCode, RequestError
+from feature_repo.server.request_log import RequestTracker
+from feature_repo.server.workers import WorkerPool
 from feature_repo.serving_limits import PageLimits
 from feature_repo.web.pages import PAGE_HEADERS, Pages
 from feature_repo.web.sessions import (
@@ -64,7 +64,7 @@ class PageService:
     """Answers the page requests of a server. `close` stops its threads.
 
     Args:
-        executor: counts and logs the requests; its clock is not used.
+        tracker: counts and logs the requests.
         access: the server's token; without one, pages are shown under names of the loopback interface only.
         pages: the templates.
         limits: how much page requests may take.
@@ -73,7 +73,7 @@ class PageService:
 
     def __init__(
         self,
-        executor: RequestExecutor,
+        tracker: RequestTracker,
         access: ServerAccess,
         pages: Pages,
         limits: PageLimits,
@@ -81,11 +81,11 @@ class PageService:
     ) -> None:
         self.pages = pages
         self.limits = limits
-        self._executor = executor
+        self._tracker = tracker
         self._needs_token = access.token is not None
         self._sessions = SessionSigner(access)
         self._clock = clock
-        self._pool = WorkerPool(limits.workers, limits.queue_size, executor.metrics.in_work, name="page")
+        self._pool = WorkerPool(limits.workers, limits.queue_size, tracker.metrics.in_work, name="page")
 
     def close(self) -> None:
         """Finish the work in progress and stop the threads."""
@@ -134,7 +134,7 @@ class PageService:
         return response
 
     async def _run(self, request: Request, work: Callable[[], Response]) -> Response:
-        with self._executor.track(PROTOCOL, request.headers.get("x-request-id")):
+        with self._tracker.track(PROTOCOL, request.headers.get("x-request-id")):
             return await self._pool.run_async(work, self.limits.deadline_seconds)
 
     async def _read_form(self, request: Request) -> FormData:

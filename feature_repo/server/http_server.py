@@ -18,11 +18,11 @@ from contextlib import contextmanager
 import uvicorn
 from starlette.types import ASGIApp
 
-from consumers.serving.descriptors import bound_connections
-from consumers.serving.http_protocol import CLOSE_SECONDS, BoundedProtocol
-from consumers.serving.metrics import Metrics
 from feature_repo.auth import ServerAccess
 from feature_repo.errors import UnavailableError
+from feature_repo.server.descriptors import bound_connections
+from feature_repo.server.http_protocol import CLOSE_SECONDS, BoundedProtocol
+from feature_repo.server.metrics import ServerMetrics
 from feature_repo.serving_limits import ConnectionLimits
 
 BACKLOG = 128
@@ -58,7 +58,7 @@ class HttpServer(uvicorn.Server):
         port: int,
         *,
         limits: ConnectionLimits,
-        metrics: Metrics,
+        metrics: ServerMetrics,
         on_ready: Callable[[], None] = lambda: None,
     ) -> None:
         config = uvicorn.Config(

@@ -8,10 +8,10 @@ from urllib.parse import quote
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from consumers.serving.errors import ErrorCode, RequestError
-from consumers.serving.http_protocol import AUTHORIZED
-from consumers.serving.metrics import Metrics
 from feature_repo.auth import ServerAccess
+from feature_repo.server.errors import ErrorCode, RequestError
+from feature_repo.server.http_protocol import AUTHORIZED
+from feature_repo.server.metrics import ServerMetrics
 from feature_repo.web import assets, sign_in
 from feature_repo.web.sessions import SessionSigner, find_session
 
@@ -44,7 +44,7 @@ class AccessMiddleware:
         sessions: SessionSigner,
         max_body_bytes: int,
         body_limits: Mapping[str, int],
-        metrics: Metrics,
+        metrics: ServerMetrics,
     ) -> None:
         self._app = app
         self._access = access

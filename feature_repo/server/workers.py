@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from prometheus_client import Gauge
 
-from consumers.serving.errors import ErrorCode, RequestError
+from feature_repo.server.errors import ErrorCode, RequestError
 
 Result = TypeVar("Result")
 
