@@ -6,7 +6,6 @@ A copy is decoded and encoded anew, so a browser never gets a byte that the shop
 that looks like another. `number` 0 is the product's picture, the others are its further pictures.
 """
 
-import io
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -15,12 +14,12 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 from fastapi import APIRouter, Request, Response
-from PIL import Image
 
 from consumers.pages.shop import Product, Shop
 from feature_repo import schema
 from feature_repo.errors import NotFoundError
-from feature_repo.images.decoding import UnusableImageError, open_image
+from feature_repo.images.decoding import UnusableImageError
+from feature_repo.images.thumbnails import shrink_picture
 from feature_repo.offline import delta
 from feature_repo.schema import EVENT_TIMESTAMP, PRODUCT_ID
 from feature_repo.server.page_service import PageService
@@ -84,19 +83,6 @@ def make_url(product: Product, side: int) -> str | None:
     if product.image_hash is None:
         return None
     return f"/pictures/{quote_path(product.product_id)}?side={side}&v={product.image_hash.hex()[:12]}"
-
-
-def shrink_picture(picture: Path | bytes, side: int) -> bytes:
-    """Return a JPEG of a picture whose longer side has at most `side` pixels.
-
-    Raises:
-        UnusableImageError: it cannot be read.
-    """
-    image = open_image(picture, side=side)
-    image.thumbnail((side, side), Image.Resampling.BICUBIC)
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=82)
-    return buffer.getvalue()
 
 
 def _respond(shop: Shop, cache: PictureCache, request: Request, product_id: str, side: int, number: int) -> Response:

@@ -53,6 +53,33 @@ class Caption:
 
 
 @dataclass(frozen=True)
+class ScoredLine:
+    """A line that may be the caption of an image."""
+
+    text: str
+    stated: tuple[Fact, ...]
+    """The facts that the line states, the most probable first."""
+    fluency: float
+    """Mean log probability of its tokens by the language head."""
+    match: float
+    """Cosine of line and image by the encoder's towers."""
+    score: float
+    """What the lines of an image are ranked by."""
+
+
+@dataclass(frozen=True)
+class RankedLines:
+    """The lines for an image, or the reason for which there are none."""
+
+    lines: tuple[ScoredLine, ...]
+    """Different lines, the best first."""
+    missing_reason: str | None
+    """Why there are none."""
+    style: str
+    """The style that applies to the product."""
+
+
+@dataclass(frozen=True)
 class _Candidate:
     row: int
     """Number of the image."""
@@ -80,28 +107,58 @@ def write_captions(
         brands: The brands of the shop; a caption names no other than the product's own.
         options: How captions are written.
     """
-    captions: list[Caption] = []
+    ranked = rank_lines(captioner, pixels, products, vocabulary, brands, [options] * len(products))
+    return [
+        Caption(one.lines[0].text, one.lines[0].stated, None, one.style)
+        if one.lines
+        else Caption(None, (), one.missing_reason, one.style)
+        for one in ranked
+    ]
+
+
+def rank_lines(
+    captioner: Captioner,
+    pixels: Pixels,
+    products: Sequence[CaptionedProduct],
+    vocabulary: Mapping[str, Words],
+    brands: Collection[str],
+    options: Sequence[CaptionOptions],
+) -> list[RankedLines]:
+    """Write several lines for each image, and rank them; in the order of the images.
+
+    Args:
+        captioner: Writes and scores lines.
+        pixels: n images resized for the captioner, uint8 [n, height, width, 3].
+        products: The products of the images [n].
+        vocabulary: Attribute -> value -> words. An attribute without a tag is never stated.
+        brands: The brands of the shop; a line names no other than the product's own.
+        options: How the lines of each image are written [n].
+    """
+    ranked: list[RankedLines] = []
     for start in range(0, len(products), BATCH_SIZE):
-        part = products[start : start + BATCH_SIZE]
-        images = captioner.encode_images(pixels[start : start + BATCH_SIZE])
-        captions += _write_batch(captioner, images, part, vocabulary, brands, options)
-    return captions
+        end = start + BATCH_SIZE
+        images = captioner.encode_images(pixels[start:end])
+        ranked += _rank_batch(captioner, images, products[start:end], vocabulary, brands, options[start:end])
+    return ranked
 
 
-def _write_batch(
+def _rank_batch(
     captioner: Captioner,
     images: ImageFeatures,
     products: Sequence[CaptionedProduct],
     vocabulary: Mapping[str, Words],
     brands: Collection[str],
-    options: CaptionOptions,
-) -> list[Caption]:
+    options: Sequence[CaptionOptions],
+) -> list[RankedLines]:
     candidates: list[_Candidate] = []
     reasons: list[str | None] = []
-    styles = [options.choose_style(product.facts.category if product.facts else None) for product in products]
-    for row, (product, style) in enumerate(zip(products, styles, strict=True)):
-        rng = np.random.default_rng([options.seed, product.seed])
-        prompts, reason = list_prompts(product.facts, style, vocabulary, options, rng)
+    styles = [
+        own.choose_style(product.facts.category if product.facts else None)
+        for product, own in zip(products, options, strict=True)
+    ]
+    for row, (product, style, own) in enumerate(zip(products, styles, options, strict=True)):
+        rng = np.random.default_rng([own.seed, product.seed])
+        prompts, reason = list_prompts(product.facts, style, vocabulary, own, rng)
         reasons.append(reason)
         for text, stated in prompts.items():
             candidates.append(_Candidate(row, text, stated, rng.random(captioner.line_tokens, np.float32)))
@@ -109,20 +166,18 @@ def _write_batch(
     if lively:
         continued = _continue_lines(captioner, images, lively, products, vocabulary, brands, options)
         candidates = [one for one in candidates if styles[one.row] != "lively"] + continued
-    best: dict[int, tuple[float, _Candidate]] = {}
+    lines: list[dict[str, ScoredLine]] = [{} for _ in products]
     if candidates:
         rows = np.array([candidate.row for candidate in candidates])
         fluency, match = captioner.score(images, rows, [candidate.text for candidate in candidates])
         for candidate, fluent, matching in zip(candidates, fluency.tolist(), match.tolist(), strict=True):
             agreement = sum(fact.probability for fact in candidate.stated)
             score = fluent + MATCH_WEIGHT * matching + AGREEMENT_WEIGHT * agreement
-            if candidate.row not in best or score > best[candidate.row][0]:
-                best[candidate.row] = score, candidate
+            line = ScoredLine(candidate.text, candidate.stated, fluent, matching, score)
+            lines[candidate.row].setdefault(line.text, line)
     return [
-        Caption(best[row][1].text, best[row][1].stated, None, style)
-        if row in best
-        else Caption(None, (), reason, style)
-        for row, (reason, style) in enumerate(zip(reasons, styles, strict=True))
+        RankedLines(tuple(sorted(of_image.values(), key=lambda line: -line.score)), reason, style)
+        for of_image, reason, style in zip(lines, reasons, styles, strict=True)
     ]
 
 
@@ -133,7 +188,7 @@ def _continue_lines(
     products: Sequence[CaptionedProduct],
     vocabulary: Mapping[str, Words],
     brands: Collection[str],
-    options: CaptionOptions,
+    options: Sequence[CaptionOptions],
 ) -> list[_Candidate]:
     """Return the candidates with the longest continuation that fits, states nothing and names no other brand."""
     words = [word for values in vocabulary.values() for words in values.values() for word in words]
@@ -147,11 +202,11 @@ def _continue_lines(
     )
     result = []
     for candidate, texts in zip(candidates, continuations, strict=True):
-        text, own = candidate.text, (products[candidate.row].brand or "").lower()
+        text, own, wanted = candidate.text, (products[candidate.row].brand or "").lower(), options[candidate.row]
         stated = {(fact.tag, fact.value) for fact in candidate.stated}
         for continuation in reversed(texts):
-            line = join_words([candidate.text, continuation], options.language)
-            is_allowed = len(line) <= options.length and is_of_language(line, options.language)
+            line = join_words([candidate.text, continuation], wanted.language)
+            is_allowed = len(line) <= wanted.length and is_of_language(line, wanted.language)
             if (
                 is_allowed
                 and find_statements(line, vocabulary) == stated

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from feature_repo import schema
 from feature_repo.config import Settings
@@ -17,6 +18,8 @@ from producers.embeddings.existing_rows import find_latest
 FURTHER = ("further_tags", "further_tag_probabilities")
 NO_TAGS = "the product version has no tags; run `produce tags`"
 """The reason for which a product without a row in `product_tags` has no caption."""
+FEW = 1_000
+"""So many product versions or fewer are read by their ids, without the rest of the table."""
 
 
 @dataclass(frozen=True)
@@ -64,16 +67,26 @@ def read_facts(settings: Settings, versions: pa.Table, min_probability: float) -
     chances = [f"{tag}_probability" for tag in TAGS]
     further = [name for name in FURTHER if name in delta.open_dataset(path).schema.names]
     key = [PRODUCT_ID, EVENT_TIMESTAMP]
-    rows = delta.read(path, [*key, CREATED_TIMESTAMP, *TAGS, *chances, *further], where=production.rows_filter(path))
+    where = production.rows_filter(path)
+    if len(versions) <= FEW:
+        of_products = pc.field(PRODUCT_ID).isin(pc.unique(versions[PRODUCT_ID]))
+        where = of_products if where is None else where & of_products
+    rows = delta.read(path, [*key, CREATED_TIMESTAMP, *TAGS, *chances, *further], where=where)
     rows = rows.take(pa.array(find_latest(rows)))
     numbered = rows.select(key).append_column("row", pa.array(range(len(rows)), pa.int64()))
     wanted = versions.select(key).append_column("position", pa.array(range(len(versions)), pa.int64()))
     joined = wanted.join(numbered, key, join_type="left outer").sort_by("position")
-    parsed = [_parse_row(row, min_probability) for row in rows.drop_columns([*key, CREATED_TIMESTAMP]).to_pylist()]
+    parsed = [parse_facts(row, min_probability) for row in rows.drop_columns([*key, CREATED_TIMESTAMP]).to_pylist()]
     return [None if row is None else parsed[row] for row in joined["row"].to_pylist()]
 
 
-def _parse_row(row: Mapping[str, Any], min_probability: float) -> ProductFacts:
+def parse_facts(row: Mapping[str, Any], min_probability: float) -> ProductFacts:
+    """Return the facts of a row of `product_tags`.
+
+    Args:
+        row: TAGS with their probabilities, and FURTHER as far as they are stored.
+        min_probability: A value that is less probable is not sure, in [0, 1].
+    """
     facts = [Fact(tag, row[tag], row[f"{tag}_probability"]) for tag in TAGS if row[tag] is not None]
     probabilities = row.get(FURTHER[1]) or ()
     for text, probability in zip((row.get(FURTHER[0]) or ())[: len(probabilities)], probabilities, strict=True):
