@@ -95,8 +95,9 @@ def stream(
         with open_stream(
             settings, source_streams, options, metrics, lambda: datetime.now(UTC) + delay, clock_delay=delay
         ) as running:
-            run.set_model(running.pipeline.encoder.version)
-            if running.pipeline.codebook is None:
+            in_production = running.versions.current[0]
+            run.set_model(in_production.version)
+            if in_production.pipeline.codebook is None:
                 typer.echo("no codebook of this encoder, so new products get no codes; run `produce codes`", err=True)
             typer.echo(f"streaming {prefix}:products and {prefix}:clicks of {address}", err=True)
             counts = running.run(stop.is_set)

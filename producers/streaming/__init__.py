@@ -6,6 +6,7 @@ product_rows.py  product messages to rows of every product view
 clicks.py        click messages to versions of `user_interest`
 row_writer.py    writes rows online at once, and offline at each commit
 metrics.py       Prometheus metrics
+streamed_versions.py  the encoder versions whose rows are written
 open_stream.py   opens everything that a run needs
 loop.py          reads, writes, commits and acknowledges, in this order
 

@@ -2,8 +2,12 @@
 
 If a step fails on a batch of products, each product is tried alone; one that fails alone is a dead letter. Clicks are
 processed one by one. If the online store or a table does not answer, the run ends, because no message is to blame.
+
+During an encoder upgrade the same messages give rows of both versions. Before each commit the run follows the upgrade
+to its current state.
 """
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -18,10 +22,11 @@ from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.offline import quarantine
 from producers.streaming import product_rows
-from producers.streaming.clicks import InterestUpdater
-from producers.streaming.product_rows import ProductPipeline
 from producers.streaming.row_writer import RowWriter
 from producers.streaming.source import PRODUCTS, LostReplyError, MessageSource, StreamMessage, describe_failure
+from producers.streaming.streamed_versions import StreamedVersion, StreamedVersions
+
+_log = logging.getLogger(__name__)
 
 STEP = "stream"
 """Name of this step in the quarantine."""
@@ -48,6 +53,9 @@ class StreamCounts:
     """Messages that were rejected: reason to number. Those that the source itself rejected are not counted."""
     quarantined: Counter[str] = field(default_factory=Counter)
     """Repaired values and unusable images: reason to number."""
+    not_of_other_version: Counter[str] = field(default_factory=Counter)
+    """Messages without rows of the encoder version that is not in production: reason to number. `produce upgrade
+    catch-up` writes these rows."""
     duplicate_clicks: int = 0
     """Clicks that were skipped because they were already in the state of their user."""
 
@@ -56,6 +64,10 @@ class StreamCounts:
         lines += [f"  {table}: {rows:,} rows added" for table, rows in sorted(self.added.items())]
         lines += [f"  dead letters {number:,}: {reason}" for reason, number in self.dead_letters.most_common()]
         lines += [f"  quarantined {number:,}: {reason}" for reason, number in self.quarantined.most_common()]
+        lines += [
+            f"  without rows of the other encoder version {number:,}: {reason}"
+            for reason, number in self.not_of_other_version.most_common()
+        ]
         return "\n".join(lines)
 
 
@@ -67,12 +79,10 @@ class Stream:
     """The deployment."""
     source: MessageSource
     """Where the messages come from."""
-    pipeline: ProductPipeline
-    """Turns product messages into rows."""
+    versions: StreamedVersions
+    """Turn messages into rows."""
     writer: RowWriter
     """Writes rows online, and offline at each commit."""
-    interests: InterestUpdater
-    """Turns click messages into rows."""
     clock: Callable[[], datetime]
     """Returns the current time, with a time zone."""
     batch_size: int = 64
@@ -131,8 +141,12 @@ class Stream:
                 self._commit(to_acknowledge, counts)
 
     def _commit(self, to_acknowledge: list[StreamMessage], counts: StreamCounts) -> None:
+        for dropped in self.versions.refresh():
+            self.writer.drop_version(dropped)
         counts.added.update(self.writer.commit())
-        self.interests.mark_committed()
+        for version in self.versions.current:
+            if version.interests is not None:
+                version.interests.mark_committed()
         self.source.acknowledge(to_acknowledge)
         to_acknowledge.clear()
         self.on_commit(counts)
@@ -146,33 +160,43 @@ class Stream:
         delay_us = self.clock_delay // timedelta(microseconds=1)
         if delay_us:
             valid = [replace(message, arrived_us=message.arrived_us + delay_us) for message in valid]
+        first, *others = self.versions.current
         for group in product_rows.split_repeats([message for message in valid if message.kind == PRODUCTS]):
-            rejected += self._process_products(group, counts)
+            rejected += self._process_products(group, first, counts)
         clicks = [message for message in valid if message.kind != PRODUCTS]
-        if clicks:
-            result = self.interests.apply_clicks(clicks, self.clock())
-            self.writer.write(schema.INTEREST_TABLE, result.rows)
-            counts.duplicate_clicks += result.duplicates
-            rejected += result.rejected
+        rejected += self._process_clicks(clicks, first, counts)
+        rejected_ids = {(message.kind, message.id) for message, _ in rejected}
+        accepted = [message for message in valid if (message.kind, message.id) not in rejected_ids]
+        for other in others:
+            self._write_other_version(accepted, other, counts)
         for message, reason in rejected:
             self.source.reject(message, reason)
             counts.dead_letters[reason] += 1
-        rejected_ids = {(message.kind, message.id) for message, _ in rejected}
         return [message for message in messages if (message.kind, message.id) not in rejected_ids]
 
-    def _process_products(self, messages: list[StreamMessage], counts: StreamCounts) -> list[tuple[StreamMessage, str]]:
-        """Write the rows of product messages online, and return the rejected messages with their reasons."""
+    def _process_products(
+        self, messages: list[StreamMessage], version: StreamedVersion, counts: StreamCounts
+    ) -> list[tuple[StreamMessage, str]]:
+        """Write the rows of product messages online, and return the rejected messages with their reasons.
+
+        Of the version in production, which is the first one, the catalogue and the quarantine are written too.
+        """
         try:
-            result = product_rows.build_rows(messages, self.pipeline, self.clock())
+            result = product_rows.build_rows(messages, version.pipeline, self.clock())
         except VitrineError:
             raise
         except Exception as error:
             if len(messages) == 1:
                 return [(messages[0], describe_failure(error))]
-            return [rejected for message in messages for rejected in self._process_products([message], counts)]
+            return [rejected for message in messages for rejected in self._process_products([message], version, counts)]
+        is_first = version is self.versions.current[0]
         for table, rows in result.tables.items():
-            self.writer.write(table, rows)
-        self.interests.add_product_versions(result.tables)
+            if is_first or table != schema.CATALOGUE_TABLE:
+                self.writer.write(table, rows)
+        if version.interests is not None:
+            version.interests.add_product_versions(result.tables)
+        if not is_first:
+            return list(result.rejected)
         counts.quarantined.update(note.reason for note in result.notes)
         quarantine.add(self.settings, STEP, result.notes, self.clock())
         if schema.EMBEDDING_TABLE in result.tables:
@@ -180,6 +204,30 @@ class Stream:
             accepted = [message for message in messages if message.id not in rejected_ids]
             self._record_first_features(result.tables[schema.EMBEDDING_TABLE], accepted)
         return list(result.rejected)
+
+    def _process_clicks(
+        self, clicks: list[StreamMessage], version: StreamedVersion, counts: StreamCounts
+    ) -> list[tuple[StreamMessage, str]]:
+        """Write the rows of click messages online, and return the rejected messages with their reasons."""
+        if not clicks or version.interests is None:
+            return []
+        result = version.interests.apply_clicks(clicks, self.clock())
+        self.writer.write(schema.INTEREST_TABLE, result.rows)
+        if version is self.versions.current[0]:
+            counts.duplicate_clicks += result.duplicates
+        return list(result.rejected)
+
+    def _write_other_version(
+        self, messages: list[StreamMessage], version: StreamedVersion, counts: StreamCounts
+    ) -> None:
+        """Write rows of the version that is not in production, for messages that gave rows of the one in production."""
+        left_out: list[tuple[StreamMessage, str]] = []
+        for group in product_rows.split_repeats([message for message in messages if message.kind == PRODUCTS]):
+            left_out += self._process_products(group, version, counts)
+        left_out += self._process_clicks([one for one in messages if one.kind != PRODUCTS], version, counts)
+        for message, reason in left_out:
+            _log.warning("%s %s has no rows of %s: %s", message.kind, message.id, version.version, reason)
+            counts.not_of_other_version[reason] += 1
 
     def _record_first_features(self, rows: pa.Table, messages: Sequence[StreamMessage]) -> None:
         """Record how long each product waited, from the arrival of its message until its features were online.

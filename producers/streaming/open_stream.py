@@ -1,6 +1,7 @@
 """Opens everything that a stream needs: online store, encoder, codebook, taggers and neighbours."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -20,7 +21,7 @@ from feature_repo.table_format import DEFAULT_FORMAT, TableFormat
 from producers.behaviour.neighbour_state import read_state
 from producers.catalogue.decimal_mark import DecimalMark
 from producers.codes import codebook
-from producers.encoders import load
+from producers.encoders import Encoder, load
 from producers.encoders.image_loader import open_decoding_pool
 from producers.streaming.clicks import InterestUpdater
 from producers.streaming.loop import Stream
@@ -28,6 +29,7 @@ from producers.streaming.metrics import StreamMetrics
 from producers.streaming.product_rows import ProductPipeline, ViewBuilder
 from producers.streaming.row_writer import RowWriter
 from producers.streaming.source import MessageSource
+from producers.streaming.streamed_versions import StreamedVersion, StreamedVersions
 from producers.tags import embedding_rows
 from producers.tags.tagger_set import fit_taggers
 
@@ -75,7 +77,7 @@ def open_stream(
     """Open a run; the end of the `with` block stops the image decoding. `Stream.run` starts the run.
 
     Taggers are fitted and the log is read before the block begins. Products get codes if there is a codebook of the
-    encoder version.
+    encoder version. During an upgrade both versions are opened.
 
     Args:
         settings: The deployment.
@@ -100,26 +102,16 @@ def open_stream(
         raise NotFoundError(f"{settings.file}: there is no online store to write to yet; run `feast apply`")
     encoder = load(options.encoder)
     _check_encoder(settings, encoder.version, options.accept_changed)
-    view_builders: dict[str, ViewBuilder] = {}
-    if options.labels is not None:
-        view_builders[schema.TAGS_TABLE] = _open_tagger(settings, options, encoder.version)
-    if options.impressions is not None:
-        state = read_state(settings, options.impressions, encoder.version, options.top_k, clock(), options.table_format)
-        view_builders[schema.NEIGHBOURS_TABLE] = lambda vectors, products: state.compute_rows(vectors, clock())
     with open_decoding_pool(1) as pool:
+
+        def open_version(encoder: Encoder, is_complete: bool) -> StreamedVersion:
+            return _open_version(settings, options, encoder, pool, clock, is_complete=is_complete)
+
         yield Stream(
             settings,
             source,
-            ProductPipeline(
-                encoder,
-                pool,
-                options.image_folder.resolve(),
-                codebook.load_newest(settings, encoder.version),
-                view_builders,
-                options.decimal,
-            ),
-            RowWriter(settings, online, encoder.version, lambda: _fill_catalog(settings, online)),
-            InterestUpdater(settings, encoder.version, encoder.dim),
+            StreamedVersions(settings, encoder, open_version),
+            RowWriter(settings, online, lambda: _fill_catalog(settings, online)),
             clock=clock,
             batch_size=options.batch_size,
             commit_seconds=options.commit_seconds,
@@ -127,6 +119,30 @@ def open_stream(
             on_commit=metrics.observe_commit,
             clock_delay=clock_delay,
         )
+
+
+def _open_version(
+    settings: Settings,
+    options: StreamOptions,
+    encoder: Encoder,
+    pool: ProcessPoolExecutor,
+    clock: Callable[[], datetime],
+    *,
+    is_complete: bool,
+) -> StreamedVersion:
+    """Return what turns messages into rows of an encoder; into vectors only, unless `is_complete`."""
+    folder = options.image_folder.resolve()
+    if not is_complete:
+        return StreamedVersion(ProductPipeline(encoder, pool, folder, None, {}, options.decimal), None)
+    view_builders: dict[str, ViewBuilder] = {}
+    if options.labels is not None:
+        view_builders[schema.TAGS_TABLE] = _open_tagger(settings, options, encoder.version)
+    if options.impressions is not None:
+        state = read_state(settings, options.impressions, encoder.version, options.top_k, clock(), options.table_format)
+        view_builders[schema.NEIGHBOURS_TABLE] = lambda vectors, products: state.compute_rows(vectors, clock())
+    book = codebook.load_newest(settings, encoder.version)
+    pipeline = ProductPipeline(encoder, pool, folder, book, view_builders, options.decimal)
+    return StreamedVersion(pipeline, InterestUpdater(settings, encoder.version, encoder.dim))
 
 
 def _fill_catalog(settings: Settings, online: OnlineTable) -> None:

@@ -47,22 +47,17 @@ table whose files are not small is shortened at every 64th."""
 class RowWriter:
     """Writes the rows of a run to the online store at once, and to the offline tables at each commit."""
 
-    def __init__(
-        self, settings: Settings, online: OnlineTable, encoder_version: str, fill_catalog: Callable[[], None]
-    ) -> None:
+    def __init__(self, settings: Settings, online: OnlineTable, fill_catalog: Callable[[], None]) -> None:
         """Start without rows.
 
         Args:
             settings: The deployment.
             online: The online store.
-            encoder_version: The encoder version of the rows. During an upgrade each version has keys of its own; rows
-                of a version that has none yet are only kept.
             fill_catalog: Registers the deployment's views and services in the online store. Called when the store is
                 found to have none.
         """
         self._settings = settings
         self._online = online
-        self._encoder_version = encoder_version
         self._fill_catalog = fill_catalog
         self._uncommitted: dict[str, list[pa.Table]] = {}
         self._commits = 0
@@ -75,21 +70,29 @@ class RowWriter:
     def write(self, table: str, rows: pa.Table) -> None:
         """Write rows to the online store, and keep them for the next commit.
 
+        During an upgrade each encoder version has keys of its own. Rows of a version that has none yet are only kept.
+
         Args:
             table: A key of KEYS, which is also the name of the view. If the view is not applied, or the table is not in
                 ONLINE_TABLES, the rows are only kept.
-            rows: Rows with the schema of the table; with none, nothing happens.
+            rows: Rows with the schema of the table, all of one encoder version; with none, nothing happens.
 
         Raises:
             VitrineError: The online store does not answer. The rows are not kept then.
         """
         if not len(rows):
             return
-        view = self._find_view(table) if table in ONLINE_TABLES else None
+        view = self._find_view(table, rows) if table in ONLINE_TABLES else None
         if view is not None:
             packer = Packer(view, schema.EVENT_TIMESTAMP, schema.CREATED_TIMESTAMP)
             self._online.store.write(*packer.pack(self._online, rows), view.ttl_us)
         self._uncommitted.setdefault(table, []).append(rows)
+
+    def drop_version(self, encoder_version: str) -> None:
+        """Forget the uncommitted rows of an encoder version, for example because its rows are being deleted."""
+        for table, parts in self._uncommitted.items():
+            if table in schema.ENCODER_TABLES:
+                parts[:] = [part for part in parts if _read_version(part) != encoder_version]
 
     def commit(self) -> dict[str, int]:
         """Append the uncommitted rows to their offline tables, one table after the other in the order of KEYS.
@@ -116,7 +119,7 @@ class RowWriter:
                 self._compact(table)
         return added
 
-    def _find_view(self, table: str) -> View | None:
+    def _find_view(self, table: str, rows: pa.Table) -> View | None:
         """Return the view as the store has it now; None if it is not applied. A store without views is filled first."""
         catalog = self._online.catalog
         if not catalog.has_view(table) and not catalog.load().views:
@@ -128,7 +131,7 @@ class RowWriter:
             )
         if table not in schema.ENCODER_TABLES:
             return catalog.load().find_view(table)
-        return catalog.load().views.get(catalog.load().find_stored_name(table, self._encoder_version))
+        return catalog.load().views.get(catalog.load().find_stored_name(table, _read_version(rows)))
 
     def _append(self, table: str, key: tuple[str, ...], rows: pa.Table) -> int:
         path = self._settings.table(table)
@@ -160,6 +163,11 @@ class RowWriter:
                 retention.shorten_log(path)
         except ConflictError as error:
             _log.warning("%s; a later commit tries again", error)
+
+
+def _read_version(rows: pa.Table) -> str | None:
+    """Return the encoder version of rows, at least one, of a table of `schema.ENCODER_TABLES`."""
+    return rows[schema.ENCODER_VERSION][0].as_py()
 
 
 def _select_candidates(rows: pa.Table, key: tuple[str, ...]) -> pc.Expression:

@@ -2,6 +2,6 @@
 
 machine.py   the states: start, advance, roll back, retire
 versions.py  the rows of one encoder version: write them offline and online, delete them
-both_versions.py  the other version, for commands that write rows of both
+both_versions.py  the versions whose rows are written, for commands that write rows of both
 cost.py      rows, bytes and seconds that an upgrade would take
 """

@@ -73,7 +73,7 @@ def open_deployment(folder: Path) -> tuple[Settings, RowWriter]:
     folder.mkdir()
     settings = configure(folder)
     online = OnlineTable(LMDBStore(folder / "online", create=True), settings.project)
-    return settings, RowWriter(settings, online, "benchmark@1", lambda: None)
+    return settings, RowWriter(settings, online, lambda: None)
 
 
 def measure_commit(writer: RowWriter, number: int) -> float:
