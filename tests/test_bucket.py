@@ -1,6 +1,5 @@
 """The whole chain with its tables in a bucket: every table, and what is online, equals that of tables on disk."""
 
-import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,7 +10,6 @@ from feature_repo import config
 from feature_repo.config import Settings
 from feature_repo.location import BucketPath
 from feature_repo.offline import delta
-from producers.codes import codebook
 from tests.deployments import STEPS, TABLES, configure, run_command
 
 ENDS = "2026-01-21T00:00:00"
@@ -50,8 +48,6 @@ def test_the_chain_with_tables_in_a_bucket_writes_the_tables_of_one_on_disk(tmp_
     for store in (on_disk, in_bucket):
         for line in (*STEPS, *MATERIALIZE):
             run_command(line, tmp_path, store)
-        if store is on_disk:  # as for a deployment that moves: one codebook codes the vectors of both
-            shutil.copytree(on_disk.local / codebook.FOLDER, in_bucket.local / codebook.FOLDER)
     for name in TABLES:
         actual, expected = read_sorted(in_bucket, name), read_sorted(on_disk, name)
         assert actual.schema == expected.schema, name

@@ -186,20 +186,28 @@ def build_code_rows(
 
 
 def _train(settings: Settings, version: str, levels: int, size: int | None, seed: int, now: datetime) -> Codebook:
-    """Train a codebook on the latest version of each product, or on a sample of them if there are many."""
+    """Train a codebook on the latest version of each product, or on a sample of them if there are many.
+
+    The vectors are sampled and passed on in the order of the product ids, so that the codebook does not depend on the
+    order of the table's rows and files.
+    """
     where = pc.field("encoder_version") == version
     dataset = delta.open_dataset(settings.table(schema.EMBEDDING_TABLE))
     keys = dataset.to_table(columns=[*KEY, CREATED_TIMESTAMP], filter=where)
-    product = keys[PRODUCT_ID].combine_chunks().dictionary_encode().indices.to_numpy()
+    products = keys[PRODUCT_ID].combine_chunks().dictionary_encode()
+    rank = np.empty(len(products.dictionary), np.int64)
+    rank[pc.array_sort_indices(products.dictionary).to_numpy()] = np.arange(len(rank))
+    product = rank[products.indices.to_numpy()]
     timestamp, created = (keys[name].cast(pa.int64()).to_numpy() for name in (EVENT_TIMESTAMP, CREATED_TIMESTAMP))
     by_product = np.lexsort((created, timestamp, product))
     latest = by_product[np.append(np.diff(product[by_product]) != 0, True)]
     size = size or codebooks.choose_size(len(latest))
     max_vectors = size * codebooks.VECTORS_PER_CENTROID
     if len(latest) > max_vectors:
-        latest = np.random.default_rng(seed).choice(latest, max_vectors, replace=False)
-    rows = take.take_rows(dataset, np.sort(latest), ["fused_vector"], where=where)
-    vectors = to_matrix(rows["fused_vector"])
+        latest = latest[np.sort(np.random.default_rng(seed).choice(len(latest), max_vectors, replace=False))]
+    ascending = np.sort(latest)
+    rows = take.take_rows(dataset, ascending, ["fused_vector"], where=where)
+    vectors = to_matrix(rows["fused_vector"])[np.searchsorted(ascending, latest)]
     vectors = vectors[~np.isnan(vectors[:, 0])]
     return codebooks.train_codebook(vectors, version, levels=levels, size=size, seed=seed, now=now)
 

@@ -162,6 +162,21 @@ def test_the_same_vectors_and_seed_train_the_same_codebook(store: Settings) -> N
     assert code(store, retrain=True).codebook_version == version
 
 
+@pytest.mark.parametrize("vectors_per_centroid", [codebook.VECTORS_PER_CENTROID, 10])
+def test_a_codebook_does_not_depend_on_the_order_of_rows_and_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vectors_per_centroid: int
+) -> None:
+    monkeypatch.setattr(codebook, "VECTORS_PER_CENTROID", vectors_per_centroid)
+    vectors, versions = clustered(0, 400), set()
+    for attempt in range(4):
+        random = np.random.default_rng(attempt)
+        store = world.deployment(tmp_path / str(attempt))
+        for part in np.array_split(random.permutation(len(vectors)), random.integers(1, 6)):
+            world.write_vectors(store, [f"p{number}" for number in part], vectors[part], SINCE)
+        versions.add(code(store).codebook_version)
+    assert len(versions) == 1
+
+
 def test_quality_equals_a_direct_computation(store: Settings) -> None:
     vectors = clustered(0, 400)
     write(store, vectors[:10], first=400)  # equal vectors under another id are not a collision
