@@ -2,7 +2,6 @@
 
     products.py  what is known of a product: from the index by its id, or given by a caller
     scoring.py   the probability and the reasons of pairs
-    batching.py  the pairs of several requests scored together
 
 Nothing of a request is stored or logged.
 """

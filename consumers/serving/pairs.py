@@ -19,9 +19,8 @@ import pyarrow as pa
 from PIL import Image
 from pydantic_core import to_json
 
-from consumers.pairs.batching import PairBatcher
 from consumers.pairs.products import IndexedProductReader, KnownProduct, describe_product
-from consumers.pairs.scoring import PairScorer, ScoredPair
+from consumers.pairs.scoring import Pair, PairScorer, ScoredPair
 from consumers.serving.metrics import Metrics
 from consumers.serving.pair_request import PairedProduct, PairRequest, parse_request
 from feature_repo.config import Settings
@@ -30,6 +29,7 @@ from feature_repo.exported.encoder import ExportedEncoder, open_encoder
 from feature_repo.extras import require
 from feature_repo.index.rows import find_group_folder
 from feature_repo.pairs.verifier import FOLDER, REASONS, PairVerifier, load_verifier
+from feature_repo.server.batching import Batcher
 from feature_repo.server.errors import ErrorCode, RequestError
 from feature_repo.server.request_log import RequestContext
 from feature_repo.server.workers import WorkerPool
@@ -69,11 +69,12 @@ class PairExecutor:
         self._deadline_seconds = deadline_seconds
         self._metrics = metrics
         self._pool = WorkerPool(limits.workers, limits.queue_size, metrics.in_work, name="pairs")
-        self._batcher = PairBatcher(
+        self._batcher: Batcher[Pair, ScoredPair] = Batcher(
             scorer.score,
-            max_pairs=limits.max_batch_pairs,
+            max_items=limits.max_batch_pairs,
             wait_seconds=limits.batch_wait_seconds,
             on_batch=lambda pairs: metrics.pair_batches.inc(),
+            name="pair-batches",
         )
 
     def warm_up(self) -> None:
@@ -87,7 +88,7 @@ class PairExecutor:
         Image.new("RGB", (64, 64)).save(picture, "png")
         encoder = self._scorer.encoder
         product = describe_product(encoder, title="x", picture=picture.getvalue() if encoder.has_images else None)
-        self._batcher.score([(product, product)])
+        self._batcher.answer([(product, product)])
 
     def close(self) -> None:
         """Finish the work in progress and stop the threads. Later requests fail with UNAVAILABLE."""
@@ -132,7 +133,7 @@ class PairExecutor:
     def _answer(self, request: PairRequest) -> pa.RecordBatch:
         products = self._read_sides(request.list_sides())
         try:
-            scored = self._batcher.score(list(zip(products[::2], products[1::2], strict=True)))
+            scored = self._batcher.answer(list(zip(products[::2], products[1::2], strict=True)))
         except UnavailableError as error:
             _log.error("%s", error)
             message = "the encoder's server does not answer; the log of this server has the reason"

@@ -8,6 +8,7 @@
     errors.py         error codes over HTTP and Arrow Flight, and the code of each error class
     request_log.py    logs and counts requests
     metrics.py        Prometheus metrics of requests and connections
+    batching.py       the work of several requests done together
     workers.py        a few threads with a bounded queue
     http_server.py    accepts HTTP connections, a bounded number at a time
     http_protocol.py  one HTTP connection, with bounds on its header, its idle time and its requests

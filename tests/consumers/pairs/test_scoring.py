@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from consumers.pairs.batching import PairBatcher
 from consumers.pairs.products import IndexedProductReader, KnownProduct, describe_product
 from consumers.pairs.scoring import Pair, PairScorer, ScoredPair
 from feature_repo.errors import EncoderMismatchError, NotFoundError, UnavailableError
 from feature_repo.index.product_index import open_index
 from feature_repo.index.update import append_products, gather_products
 from feature_repo.pairs.verifier import REASONS
+from feature_repo.server.batching import Batcher
 from producers.groups.matching import score_candidates
 from tests.consumers.pairs.world import PairWorld
 
@@ -123,13 +123,13 @@ def test_requests_that_wait_at_the_same_time_share_a_batch(pair_world: PairWorld
         assert may_go_on.wait(10)
         return scorer.score(pairs)
 
-    batcher = PairBatcher(score, max_pairs=4, wait_seconds=0.05, on_batch=sizes.append)
+    batcher = Batcher(score, max_items=4, wait_seconds=0.05, on_batch=sizes.append)
     pairs = read_pairs(pair_world)
     expected = [one.probability for one in scorer.score(pairs)]
     answers: dict[int, float] = {}
 
     def ask(number: int) -> None:
-        answers[number] = batcher.score([pairs[number]])[0].probability
+        answers[number] = batcher.answer([pairs[number]])[0].probability
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(6)]
     threads[0].start()
@@ -155,8 +155,28 @@ def test_a_batch_that_fails_fails_for_its_callers_and_the_next_one_is_scored(pai
             raise UnavailableError("the towers do not answer")
         return scorer.score(pairs)
 
-    batcher = PairBatcher(score, max_pairs=4, wait_seconds=0)
+    batcher = Batcher(score, max_items=4, wait_seconds=0)
     with pytest.raises(UnavailableError):
-        batcher.score(read_pairs(pair_world)[:1])
-    assert len(batcher.score(read_pairs(pair_world)[:1])) == 1
+        batcher.answer(read_pairs(pair_world)[:1])
+    assert len(batcher.answer(read_pairs(pair_world)[:1])) == 1
     batcher.close()
+
+
+def test_work_that_is_cancelled_before_its_batch_is_not_done() -> None:
+    is_busy, may_go_on, done = threading.Event(), threading.Event(), []
+
+    def compute(numbers: list[int]) -> list[int]:
+        is_busy.set()
+        assert may_go_on.wait(10)
+        done.extend(numbers)
+        return [number * 2 for number in numbers]
+
+    batcher = Batcher(compute, max_items=4, wait_seconds=0)
+    first = batcher.submit([1])
+    assert is_busy.wait(10)
+    cancelled, last = batcher.submit([2]), batcher.submit([3])
+    assert cancelled.cancel()
+    may_go_on.set()
+    assert (first.result(10), last.result(10)) == ([2], [6])
+    batcher.close()
+    assert done == [1, 3]
