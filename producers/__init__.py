@@ -14,6 +14,7 @@
     behaviour/      the impression log to `user_interest` and `product_neighbours`
     index/          vectors, titles, prices and tags to an index for search
     captions/       images to `product_caption`
+    text_to_image/  pictures from sentences
     streaming/      products and clicks as they arrive
     upgrade/        replaces the encoder in production while readers are served
     pipeline/       `produce day`: the steps of a deployment in order

@@ -3,8 +3,10 @@
 {"file_name": "train/0001.jpg", "text": "a red dress"}     one picture a line; `text` may be a list of texts
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from feature_repo.errors import NotFoundError
 from feature_repo.files.json_lines import Malformed, read_objects, refuse_line, require_well_formed
@@ -21,6 +23,8 @@ class FolderPicture:
     path: Path
     texts: tuple[str, ...]
     """Texts of the picture; empty if the line has none."""
+    other: Mapping[str, Any] = field(default_factory=dict)
+    """The further keys of its line."""
 
 
 def read_image_folder(folder: Path) -> list[FolderPicture]:
@@ -48,7 +52,8 @@ def read_image_folder(folder: Path) -> list[FolderPicture]:
         elif not isinstance(texts, list) or not all(isinstance(text, str) and text.strip() for text in texts):
             reason = "text is blank, or neither a text nor a list of texts"
         else:
-            pictures[name] = FolderPicture(name, folder / name, tuple(texts))
+            other = {key: value for key, value in row.items() if key not in ("file_name", "text")}
+            pictures[name] = FolderPicture(name, folder / name, tuple(texts), other)
             continue
         malformed.append(refuse_line(file, number, reason, line))
     require_well_formed(malformed)
