@@ -55,6 +55,8 @@ def test_the_commands_of_the_demo_run_on_a_small_shop_from_images_to_the_lift_re
         "child_age",
         "child_gender",
         "category",
+        "colour",
+        "pattern",
     }
     check_online(store, tmp_path / "online")
 

@@ -30,6 +30,8 @@ from producers.datasets.shop.vocabulary import AGE_WORDS, CATEGORIES, GENDER_WOR
 
 FILES = ("products.parquet", "impressions.parquet", "users.parquet", "labels.parquet")
 FOLDERS = ("images", "truth")
+LABELLED_STYLE = ("colour", "pattern")
+"""Attributes of STYLE_NAMES that annotators labelled too."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,12 @@ def _take_or_null(words: list[str], rows: np.ndarray) -> pa.Array:
     return pa.array(words, pa.string()).take(pa.array(rows, mask=rows == MISSING))
 
 
+def _take_level_names(assortment: Assortment, attribute: str, design: np.ndarray) -> pa.Array:
+    """Return the name of the level of an attribute of STYLE_NAMES for each design."""
+    block = STYLE_NAMES.index(attribute)
+    return _take_or_null([level.name for level in STYLE[block]], assortment.designs.levels[design, block])
+
+
 def _list_category_paths(language: str) -> list[str]:
     """Return the path of each category, in the order of CATEGORIES."""
     return [category.path(language) for category in CATEGORIES]
@@ -199,7 +207,10 @@ def _build_users(people: People) -> pa.Table:
 
 
 def _build_labels(assortment: Assortment, language: str) -> pa.Table:
-    """Return labels.parquet: one row of each tag for each labelled product; `group` is the id of its design."""
+    """Return labels.parquet: one row of each tag for each labelled product; `group` is the id of its design.
+
+    The tags are those of schema.TAGS, then LABELLED_STYLE.
+    """
     rows = np.flatnonzero(assortment.products.labelled)
     design = assortment.products.design[rows]
     ids = pa.array(assortment.products.ids).take(rows)
@@ -209,9 +220,12 @@ def _build_labels(assortment: Assortment, language: str) -> pa.Table:
         "child_gender": _take_or_null(list(schema.CHILD_GENDERS), assortment.designs.gender[design]),
         "category": _take_or_null(_list_category_paths(language), assortment.designs.category[design]),
     }
+    for name in LABELLED_STYLE:
+        values[name] = _take_level_names(assortment, name, design)
     wanted = schema.LABELS.append(pa.field("group", pa.string()))
     return pa.concat_tables(
-        pa.table([ids, pa.repeat(tag, len(rows)), values[tag], group], schema=wanted) for tag in schema.TAGS
+        pa.table([ids, pa.repeat(tag, len(rows)), values[tag], group], schema=wanted)
+        for tag in (*schema.TAGS, *LABELLED_STYLE)
     )
 
 
@@ -226,8 +240,7 @@ def _build_true_products(assortment: Assortment, titles: Titles, language: str) 
         "category": _take_or_null(_list_category_paths(language), designs.category[design]),
         "style": matrix_to_lists(designs.style()[design].astype(np.float32)),
     }
-    for i, (name, levels) in enumerate(zip(STYLE_NAMES, STYLE, strict=True)):
-        columns[name] = _take_or_null([level.name for level in levels], designs.levels[design, i])
+    columns |= {name: _take_level_names(assortment, name, design) for name in STYLE_NAMES}
     columns |= {
         "quality": assortment.products.quality,
         "stuffed": titles.is_stuffed,

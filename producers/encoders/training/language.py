@@ -93,6 +93,18 @@ def remove_head(folder: Path) -> None:
     shutil.rmtree(folder / HEAD_FOLDER, ignore_errors=True)
 
 
+def copy_head(source: Path, folder: Path) -> None:
+    """Replace the language head of a checkpoint by that of another, whose image tokens and tokenizer are the same.
+
+    Args:
+        source: Folder of the checkpoint whose head is copied. If it has none, the other has none afterwards.
+        folder: Folder of the checkpoint that gets the head.
+    """
+    remove_head(folder)
+    if (source / HEAD_FOLDER).is_dir():
+        shutil.copytree(source / HEAD_FOLDER, folder / HEAD_FOLDER)
+
+
 def load_head(folder: Path) -> LanguageHead:
     """Load the language head of a checkpoint to the CPU, in evaluation mode.
 

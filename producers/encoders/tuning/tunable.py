@@ -154,7 +154,7 @@ class ProjectedEncoder:
     def __init__(self, encoder: DualEncoder, family: str, folder: Path, *, trains_text: bool) -> None:
         """Read the model of an opened checkpoint again, as it was before it was optimized for inference."""
         self.version, self.dim = encoder.version, encoder.dim
-        self.geometry, self._encoder, self._family = encoder.geometry, encoder, family
+        self.geometry, self._encoder, self._family, self._folder = encoder.geometry, encoder, family, folder
         self.model: Any = checkpoint_files.read_model(FAMILIES[family], folder)
         self.lacks_texture = family == SmallConfig.model_type and self.model.texture is None
         self._trains_text = trains_text
@@ -225,10 +225,10 @@ class ProjectedEncoder:
             self.model.visual_projection.weight /= output.square().mean().sqrt()
 
     def save(self, space: Space | None, folder: Path) -> None:
-        """Write the checkpoint."""
+        """Write the checkpoint, with the language head: it reads the image tower's tokens, which are as they were."""
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            language.remove_head(folder)
+            language.copy_head(self._folder, folder)
             for part in (self.model, self._encoder.tokenizer, self._encoder.processor):
                 part.save_pretrained(folder)
             whitening.save_space(space, folder)

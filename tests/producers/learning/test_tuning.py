@@ -2,6 +2,7 @@
 
 import io
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,12 @@ from feature_repo.errors import InvalidInputError, NotFoundError, VitrineError
 from producers.cli import app
 from producers.encoders import load, tiny_clip
 from producers.encoders.assembled.assemble import open_parts, save_checkpoint
+from producers.encoders.captioner import open_captioner
 from producers.encoders.checkpoint import read_training_products
 from producers.encoders.image_loader import open_decoding_pool
 from producers.encoders.recall import encode_pairs
+from producers.encoders.training.cross_attention import CrossAttentionDecoder
+from producers.encoders.training.language import LanguageHead
 from producers.encoders.tuning.measures import measure_same_recall
 from producers.encoders.tuning.tunable import ProjectedEncoder, open_tunable, to_float
 from producers.index import texture
@@ -135,6 +139,33 @@ def test_texture_leaves_the_vectors_of_the_small_encoder_as_they_were(shop: Path
     before, after = (load(str(folder), device="cpu") for folder in (shop / "small", tmp_path / "textured"))
     np.testing.assert_allclose(before.encode_pixels(pixels), after.encode_pixels(pixels), atol=1e-4)
     np.testing.assert_array_equal(before.encode_texts(["红色 条纹"]), after.encode_texts(["红色 条纹"]))
+
+
+def test_a_tuned_encoder_keeps_its_language_head_and_writes_the_same_lines(shop: Path, tmp_path: Path) -> None:
+    source, tuned = tmp_path / "source", tmp_path / "tuned"
+    shutil.copytree(shop / "small", source)
+    torch.manual_seed(1)
+    vocabulary = len(load(str(source), device="cpu").tokenizer)
+    reader = CrossAttentionDecoder(vocabulary=vocabulary, length=12, image_width=tiny_clip.VISION["hidden_sizes"][-1])
+    LanguageHead(reader, start=2, end=3).save(source)
+    encoder = open_tunable(str(source), trains_small_text=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 64, 64, 3), dtype=np.uint8)
+    encoder.add_texture(texture.learn_dictionary(list(pixels.astype(np.float32).mean(axis=3))), texture.NOISE, pixels)
+    with torch.no_grad():
+        for weight in encoder.module.parameters():  # stands for a training
+            weight += torch.randn_like(weight) * 0.1
+    encoder.save(None, tuned)
+
+    before, after = (open_captioner(str(folder), device="cpu") for folder in (source, tuned))
+    assert before.version != after.version
+    lines = [
+        captioner.complete(captioner.encode_images(pixels), np.arange(8), [""] * 8) for captioner in (before, after)
+    ]
+    assert any(lines[0])
+    assert lines[0] == lines[1]
+    open_tunable(str(shop / "small"), trains_small_text=True).save(None, tuned)
+    with pytest.raises(NotFoundError, match="has no language head"):
+        open_captioner(str(tuned), device="cpu")  # nor does one of an earlier checkpoint stay
 
 
 @pytest.mark.parametrize("kind", ["clip", "assembled"])

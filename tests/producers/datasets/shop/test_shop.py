@@ -171,9 +171,9 @@ def test_age_in_stages_is_piecewise_linear() -> None:
 
 def test_labels_are_correct_complete_and_cover_their_share(shop: Path) -> None:
     labels, truth = read(shop, "labels"), read(shop, "truth/products")
-    assert labels.group_by("product_id").aggregate([("tag", "count")])["tag_count"].unique().to_pylist() == [3]
+    assert labels.group_by("product_id").aggregate([("tag", "count")])["tag_count"].unique().to_pylist() == [5]
     joined = labels.join(truth.drop_columns(["style"]), "product_id")
-    for tag in schema.TAGS:
+    for tag in (*schema.TAGS, "colour", "pattern"):
         rows = joined.filter(pc.equal(joined["tag"], tag))
         assert rows["value"].equals(rows[tag])
     assert joined["group"].equals(joined["design_id"])
