@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from statistics import median
 
 from feature_repo import run_log, schema
 from feature_repo.config import Settings
+from feature_repo.index.rows import find_folder
 from feature_repo.location import Location
 from feature_repo.offline import delta
 from feature_repo.run_log import RunRecord
@@ -18,7 +20,7 @@ RUNS_READ = 10_000
 RUNS_PER_RATE = 5
 """Latest runs of a step from which its rate is computed, as their median."""
 MIN_ROWS_SHARE = 0.1
-"""Runs with fewer rows than this share of the largest run are left out: most of their time is their start."""
+"""Most of the time of a run with fewer rows than this share of those of the largest run is its start."""
 REUSING_SHARE = 0.01
 """A run of the embeddings that encodes fewer contents than this share of its rows tells what a row costs."""
 ENCODING = "encoding"
@@ -30,9 +32,27 @@ ROW_COUNTS = {
     "codes": "added",
     "interests": "added",
     "neighbours": "added",
+    versions.INDEX: "added",
     versions.ONLINE: "rows",
 }
 """The count in the run log that says how many rows a step has written."""
+UPGRADE = "upgrade"
+"""Name in the run log of a command of `produce upgrade`."""
+OVERHEAD = "start and planning"
+"""What an upgrade takes besides its steps."""
+
+
+@dataclass(frozen=True)
+class StepRate:
+    """What the runs of a step took, as a line: `start_seconds + row_seconds * rows`."""
+
+    start_seconds: float
+    """0 if no run was small enough to tell it."""
+    row_seconds: float
+
+    def estimate(self, rows: int) -> float:
+        """Return the seconds that a run would take; without rows it takes its start."""
+        return self.start_seconds + self.row_seconds * rows
 
 
 @dataclass(frozen=True)
@@ -46,12 +66,13 @@ class StepCost:
     seconds: float | None
     """At the rate of earlier runs; None if none has written rows."""
     bytes: int | None
-    """On disk, at the table's bytes per row; None for the online store."""
+    """On disk, at the table's bytes per row; None for the online store and an index."""
 
     def __str__(self) -> str:
         seconds = "unknown time, no run has written rows yet" if self.seconds is None else f"{self.seconds:,.0f} s"
         size = "" if self.bytes is None else f", {self.bytes / 1e6:,.1f} MB"
-        return f"  {self.step}: {self.rows:,} rows, {seconds}{size}"
+        rows = f"{self.rows:,} rows, " if self.rows else ""
+        return f"  {self.step}: {rows}{seconds}{size}"
 
 
 def estimate(
@@ -60,7 +81,7 @@ def estimate(
     """Return the cost of each step, in the order of the steps; steps without rows are left out.
 
     The rows of a derived table, and those online, are those of the version in production minus those that the candidate
-    has already.
+    has already. What earlier upgrades took besides their steps is a line of its own.
 
     Args:
         settings: the deployment.
@@ -68,7 +89,8 @@ def estimate(
         production_version: the version in production.
         encoder_version: the candidate.
     """
-    rates = read_rates(run_log.read_last_runs(settings, RUNS_READ))
+    runs = run_log.read_last_runs(settings, RUNS_READ)
+    rates = read_rates(runs)
     costs = [
         StepCost(
             versions.EMBEDDINGS,
@@ -81,16 +103,20 @@ def estimate(
     for table, step in versions.STEP_OF_TABLE.items():
         rows, done = (versions.count_rows(settings, table, version) for version in both)
         missing = max(0, rows - done)
-        seconds = rates[step] * missing if step in rates else None
+        seconds = rates[step].estimate(missing) if step in rates else None
         costs.append(StepCost(step, missing, seconds, _estimate_bytes(settings.table(table), missing)))
-    online = versions.count_online_rows(settings, production_version)
-    seconds = rates[versions.ONLINE] * online if versions.ONLINE in rates else None
-    costs.append(StepCost(versions.ONLINE, online, seconds, None))
-    return [cost for cost in costs if cost.rows]
+    has_index, has_own = (find_folder(settings, version).exists() for version in both)
+    others = [(versions.INDEX, embeddings.rows + embeddings.existing)] if has_index and not has_own else []
+    others.append((versions.ONLINE, versions.count_online_rows(settings, production_version)))
+    for step, rows in others:
+        costs.append(StepCost(step, rows, rates[step].estimate(rows) if step in rates else None, None))
+    costs = [cost for cost in costs if cost.rows]
+    overhead = read_overhead(runs)
+    return costs if overhead is None else [*costs, StepCost(OVERHEAD, 0, overhead, None)]
 
 
-def read_rates(runs: list[RunRecord]) -> Mapping[str, float]:
-    """Return the seconds per row of each step, and those per encoded content: medians of the latest runs of some size.
+def read_rates(runs: list[RunRecord]) -> Mapping[str, StepRate]:
+    """Return the rate of each step, and that of encoded contents: medians of the latest runs.
 
     What a row of vectors costs is known from runs that encoded next to nothing, such as one on kept outputs of towers.
     What is left of the other runs is the cost of their contents. Runs that did not end well are left out.
@@ -99,7 +125,7 @@ def read_rates(runs: list[RunRecord]) -> Mapping[str, float]:
         runs: records of the run log, newest first.
 
     Returns:
-        Step or ENCODING to seconds; without a run that tells, the name is missing.
+        Step or ENCODING to its rate; without a run that tells, the name is missing.
     """
     by_step: dict[str, list[tuple[int, int, float]]] = {}
     for run in runs:
@@ -110,26 +136,55 @@ def read_rates(runs: list[RunRecord]) -> Mapping[str, float]:
             by_step.setdefault(step, []).append((rows, contents, (run.ended - run.started).total_seconds()))
     rates = {}
     for step, found in by_step.items():
-        large = [run for run in found if run[0] >= MIN_ROWS_SHARE * max(rows for rows, _, _ in found)]
-        reusing = [run for run in large if run[1] <= REUSING_SHARE * run[0]]
+        reusing = [(rows, seconds) for rows, contents, seconds in found if contents <= REUSING_SHARE * rows]
         if reusing:
-            rates[step] = median(seconds / rows for rows, _, seconds in reusing[:RUNS_PER_RATE])
-        encoding = [run for run in large if run[1] > REUSING_SHARE * run[0]]
+            rates[step] = _fit_rate(reusing)
+        encoding = [run for run in found if run[1] > REUSING_SHARE * run[0]]
         if encoding:
-            row = rates.get(step, 0.0)
-            rates[ENCODING] = median(
-                max(0.0, seconds - row * rows) / contents for rows, contents, seconds in encoding[:RUNS_PER_RATE]
-            )
+            row = rates.get(step, StepRate(0.0, 0.0))
+            left = [(contents, max(0.0, seconds - row.estimate(rows))) for rows, contents, seconds in encoding]
+            rates[ENCODING] = _fit_rate(left)
     return rates
 
 
-def _estimate_encoding(rates: Mapping[str, float], rows: int, contents: int) -> float | None:
+def read_overhead(runs: list[RunRecord]) -> float | None:
+    """Return what upgrades took besides their steps, in seconds: the median of the latest ones that wrote rows.
+
+    Args:
+        runs: records of the run log, newest first.
+
+    Returns:
+        None if no upgrade has written rows.
+    """
+    times = [(run, run.started, run.ended) for run in runs if run.ending == run_log.DONE and run.ended is not None]
+    found = []
+    for upgrade, began, ended in times:
+        if upgrade.step == UPGRADE:
+            within = [one for one in times if one[0].step != UPGRADE and began <= one[1] and one[2] <= ended]
+            if any(run.step == BACKFILL and run.counts.get("rows") for run, _, _ in within):
+                own = (ended - began) - sum((end - start for _, start, end in within), timedelta(0))
+                found.append(own.total_seconds())
+    return max(0.0, median(found[:RUNS_PER_RATE])) if found else None
+
+
+def _fit_rate(runs: list[tuple[int, float]]) -> StepRate:
+    """Return the rate of runs, each given by its rows, at least 1, and its seconds, the newest first."""
+    limit = MIN_ROWS_SHARE * max(rows for rows, _ in runs)
+    large = [run for run in runs if run[0] >= limit][:RUNS_PER_RATE]
+    small = [run for run in runs if run[0] < limit][:RUNS_PER_RATE]
+    start = median(seconds for _, seconds in small) if small else 0.0
+    rate = median(max(0.0, seconds - start) / rows for rows, seconds in large)
+    return StepRate(median(max(0.0, seconds - rate * rows) for rows, seconds in small) if small else 0.0, rate)
+
+
+def _estimate_encoding(rates: Mapping[str, StepRate], rows: int, contents: int) -> float | None:
     """Return the seconds of encoding contents and writing rows of vectors; None if the rates do not tell."""
     if contents and ENCODING not in rates:
         return None
     if versions.EMBEDDINGS not in rates and contents < rows:  # the rate of contents has the cost of rows in it
         return None
-    return rates.get(versions.EMBEDDINGS, 0.0) * rows + rates.get(ENCODING, 0.0) * contents
+    writing = rates[versions.EMBEDDINGS].estimate(rows) if versions.EMBEDDINGS in rates else 0.0
+    return writing + (rates[ENCODING].estimate(contents) if contents else 0.0)
 
 
 def _estimate_bytes(path: Location, rows: int) -> int:

@@ -35,8 +35,8 @@ STEP_OF_TABLE = {
 EMBEDDINGS = "embeddings"
 ONLINE = "online"
 """Name in the run log of writing the rows of a version to the online store."""
-OTHER_STEPS = ("index",)
-"""Further commands that follow an encoder version, and may be steps of an upgrade."""
+INDEX = "index"
+"""The command that writes the index of products, which follows an encoder version too."""
 
 
 @dataclass(frozen=True)
@@ -71,11 +71,11 @@ def parse_steps(settings: Settings, steps: Sequence[str], production_version: st
         production_version: the encoder version in production.
 
     Raises:
-        InvalidInputError: a command does not derive rows from vectors; or a table has rows of the version in production
-            and no command writes those of the candidate.
+        InvalidInputError: a command does not derive rows from vectors; or a table has rows of the version in
+            production, or there is an index of its products, and no command writes those of the candidate.
     """
     parsed = [tuple(map(_to_absolute, _split_step(step))) for step in steps]
-    known = [EMBEDDINGS, *STEP_OF_TABLE.values(), *OTHER_STEPS]
+    known = [EMBEDDINGS, *STEP_OF_TABLE.values(), INDEX]
     for step in parsed:
         if not step or step[0] not in known:
             raise InvalidInputError(f"--step {' '.join(step)!r}: expected a command among {', '.join(known)}")
@@ -86,6 +86,11 @@ def parse_steps(settings: Settings, steps: Sequence[str], production_version: st
                 f"table `{table}` has rows of {production_version}; say how to write those of the candidate: "
                 f'--step "{command} ..." with the options of your `produce {command}`'
             )
+    if INDEX not in given and find_folder(settings, production_version).exists():
+        raise InvalidInputError(
+            f"there is an index of the products of {production_version}, which search reads; say how to write that of "
+            f'the candidate: --step "{INDEX}" with the options of your `produce {INDEX}`'
+        )
     return tuple(parsed)
 
 

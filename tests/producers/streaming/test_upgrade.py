@@ -21,7 +21,7 @@ from producers.streaming.streamed_versions import StreamedVersions
 from producers.upgrade import machine, versions
 from producers.upgrade.versions import UpgradeOptions
 from tests.producers.streaming import running
-from tests.producers.streaming.running import Shop, stream_pending
+from tests.producers.streaming.running import Shop
 
 DERIVED = (schema.EMBEDDING_TABLE, schema.CODES_TABLE)
 

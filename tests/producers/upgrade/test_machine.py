@@ -226,6 +226,19 @@ def test_an_upgrade_needs_a_step_for_each_table_of_the_version_in_production(set
     assert steps == (("tags", "--labels", "my labels.csv"), ("codes",), ("interests",))
 
 
+def test_an_upgrade_of_a_store_with_an_index_needs_the_step_that_writes_that_of_the_candidate(
+    settings: Settings,
+) -> None:
+    others = ["tags", "codes", "interests"]
+    assert len(versions.parse_steps(settings, others, OLD)) == 3
+    folder = settings.local / FOLDER / name_folder(OLD)
+    folder.mkdir(parents=True)
+    write_manifest(folder, Manifest(OLD, 1, (), "flags", {}))
+    with pytest.raises(InvalidInputError, match=f'an index of the products of {OLD}.*--step "index"'):
+        versions.parse_steps(settings, others, OLD)
+    assert versions.parse_steps(settings, [*others, "index --vector fused_vector"], OLD)[-1][0] == "index"
+
+
 def test_only_one_upgrade_runs_at_a_time(settings: Settings) -> None:
     with pytest.raises(InvalidInputError, match=f"encoder {OLD} is in production already"):
         machine.start(settings, OLD, shop.OPTIONS, now=RANKED)
