@@ -8,6 +8,7 @@
     pair_routes.py    pairs over HTTP
     flight.py         Arrow Flight server
     http.py           HTTP application: routes, JSON and Arrow streams
+    http_requests.py  what POST routes share: the OpenAPI description, the body, the response
     client.py         Python clients of both protocols
     metrics.py        Prometheus metrics of features and pairs
     run.py            runs `consume serve`: opens what its options name, in one process or several

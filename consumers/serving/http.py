@@ -10,7 +10,7 @@ store does not answer or the server has no place for the work; /readyz also if t
 it names.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -18,10 +18,11 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from pydantic_core import to_json
 
 from consumers.serving.executor import RequestExecutor
+from consumers.serving.http_requests import describe_post, respond
 from consumers.serving.request import request_schema
-from consumers.serving.response import ARROW, EVENT_TIMESTAMP, STATUS, STATUS_WORDS, FeatureResponse, to_ipc
+from consumers.serving.response import EVENT_TIMESTAMP, STATUS, STATUS_WORDS, FeatureResponse, to_ipc
 from feature_repo.auth import ServerAccess
-from feature_repo.server.application import ServerDescription, create_server_app, describe_errors, read_body
+from feature_repo.server.application import ServerDescription, create_server_app
 from feature_repo.server.errors import ErrorCode
 from feature_repo.server.request_log import RequestContext
 from feature_repo.web.pages import Pages
@@ -29,7 +30,6 @@ from feature_repo.web.pages import Pages
 if TYPE_CHECKING:
     from consumers.serving.pairs import PairExecutor
 
-PROTOCOL = "http"
 _DESCRIPTION = ServerDescription(
     "Features of a user and candidates for rankers.",
     "/v1/features",
@@ -98,48 +98,6 @@ def _feature_routes(executor: RequestExecutor) -> APIRouter:
         return await executor.run_untracked(executor.lookup.list_services)
 
     return router
-
-
-def describe_post(request: Mapping[str, Any], response: Mapping[str, Any], description: str) -> dict[str, Any]:
-    """Return the OpenAPI description of a route that takes JSON and answers with JSON or an Arrow stream.
-
-    Args:
-        request: JSON schema of the request.
-        response: JSON schema of the response.
-        description: what the response holds, a sentence.
-    """
-    return {
-        "requestBody": {"required": True, "content": {"application/json": {"schema": request}}},
-        "responses": {
-            "200": {
-                "description": description,
-                "content": {"application/json": {"schema": response}, ARROW: {"schema": {"type": "string"}}},
-            },
-            **describe_errors(),
-        },
-    }
-
-
-async def respond(
-    request: Request,
-    executor: RequestExecutor,
-    execute: Callable[[bytes, RequestContext, bool], Awaitable[bytes | memoryview]],
-) -> Response:
-    """Read the body of a request, execute it as one that is logged and counted, and return the response.
-
-    Args:
-        request: the request, whose `Accept` says whether the response is an Arrow stream.
-        executor: logs and counts; its deadline bounds the reading of the body.
-        execute: called with the body, the context, and whether an Arrow stream is wanted; returns the body of the
-            response.
-    """
-    wants_arrow = ARROW in request.headers.get("accept", "")
-    with executor.track(PROTOCOL, request.headers.get("x-request-id")) as context:
-        data = await read_body(request, executor.limits.deadline_seconds)
-        body = await execute(data, context, wants_arrow)
-    return Response(
-        bytes(body), media_type=ARROW if wants_arrow else "application/json", headers={"x-request-id": context.id}
-    )
 
 
 def _to_arrow(response: FeatureResponse) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from consumers.serving.executor import RequestExecutor
-from consumers.serving.http import describe_post, respond
+from consumers.serving.http_requests import describe_post, respond
 from consumers.serving.pair_request import request_schema
 from consumers.serving.pairs import PairExecutor, to_json_response
 from consumers.serving.response import to_ipc

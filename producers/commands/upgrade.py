@@ -88,6 +88,7 @@ def status(store: StoreOption = None) -> None:
 
 @app.command()
 def advance(
+    context: typer.Context,
     gate: Annotated[
         Path | None, typer.Option(dir_okay=False, help="Report of `consume gate`, needed in the state shadow.")
     ] = None,
@@ -96,23 +97,23 @@ def advance(
     """Write the rows that the other version lacks, and go to the next state. Run it again if it was killed."""
     from producers.upgrade import machine
 
-    _change_state(store, partial(machine.advance, gate=gate))
+    _change_state(context, store, partial(machine.advance, gate=gate))
 
 
 @app.command("catch-up")
-def catch_up(store: StoreOption = None) -> None:
+def catch_up(context: typer.Context, store: StoreOption = None) -> None:
     """Write the rows that the other version lacks, and stay in the state. `produce day` ends with it."""
     from producers.upgrade import machine
 
-    _change_state(store, machine.catch_up)
+    _change_state(context, store, machine.catch_up)
 
 
 @app.command()
-def rollback(store: StoreOption = None) -> None:
+def rollback(context: typer.Context, store: StoreOption = None) -> None:
     """Put the former encoder back into production. Rows of both are kept."""
     from producers.upgrade import machine
 
-    _change_state(store, machine.rollback)
+    _change_state(context, store, machine.rollback)
 
 
 @app.command()
@@ -136,27 +137,28 @@ def retire(
     typer.echo("the rows are deleted, online too; `produce vacuum` removes the files from the disk")
 
 
-def _change_state(store: Path | None, change: Callable[..., "Upgrade"]) -> None:
+def _change_state(context: typer.Context, store: Path | None, change: Callable[..., "Upgrade"]) -> None:
     """Call a function of producers/upgrade/machine.py as a run of the run log, and print the state after it."""
     from feature_repo import run_log
 
     settings = config.load(store)
     with run_log.record_run(settings, LOCK, now=datetime.now(UTC)):
         after = change(
-            settings, run_step=_make_step_runner(settings), clock=lambda: datetime.now(UTC), report=typer.echo
+            settings,
+            run_step=_make_step_runner(context, settings),
+            clock=lambda: datetime.now(UTC),
+            report=typer.echo,
         )
     _print_state(after)
 
 
-def _make_step_runner(settings: "Settings") -> "RunStep":
+def _make_step_runner(context: typer.Context, settings: "Settings") -> "RunStep":
     """Return a function that runs a command of `produce` in this process, as its own run in the run log."""
+    produce = context.find_root().command
 
     def run_step(arguments: Sequence[str]) -> None:
-        from producers.cli import app as produce
-
         typer.echo(f"produce {' '.join(arguments)}")
-        command = typer.main.get_command(produce)
-        code = command.main([*arguments, "--store", str(settings.file)], "produce", standalone_mode=False)
+        code = produce.main([*arguments, "--store", str(settings.file)], "produce", standalone_mode=False)
         if code:
             raise typer.Exit(code)
 

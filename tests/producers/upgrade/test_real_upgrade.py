@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+import typer
 from safetensors.numpy import load_file, save_file
 
 from consumers.gate.check import Limits, check_candidate
@@ -24,7 +25,7 @@ from feature_repo.config import Settings
 from feature_repo.offline import delta, production
 from feature_repo.offline.production import State
 from feature_repo.stores.feature_store import open_feature_store
-from producers.commands.upgrade import _make_step_runner
+from producers.cli import app
 from tests.deployments import clean_environment, configure, unpack
 
 pytestmark = pytest.mark.slow
@@ -107,7 +108,17 @@ def read_rows(settings: Settings, table: str, version: str) -> list[dict]:
     return [newest[key] for key in sorted(newest)]
 
 
-def run_day(run: object, settings: Settings, encoder: str) -> None:
+def make_runner(settings: Settings) -> Callable[[Sequence[str]], None]:
+    """Return a function that runs a command of `produce` in this process: it starts a second faster than a new one."""
+    produce = typer.main.get_command(app)
+
+    def run(arguments: Sequence[str]) -> None:
+        assert not produce.main([*arguments, "--store", str(settings.file)], "produce", standalone_mode=False)
+
+    return run
+
+
+def run_day(run: Callable[[Sequence[str]], None], settings: Settings, encoder: str) -> None:
     """The steps of a day with the encoder in production."""
     for step in (f"embeddings --encoder {encoder}", *STEPS):
         run(step.split())
@@ -117,13 +128,13 @@ def test_a_store_that_left_an_encoder_and_came_back_has_the_tables_of_one_that_n
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stays = make(tmp_path / "stays", monkeypatch)
-    run = _make_step_runner(stays)
+    run = make_runner(stays)
     change_shop()
     run(["catalogue", "--products", "shop/products.parquet"])
     run_day(run, stays, "encoder")
 
     leaves = make(tmp_path / "leaves", monkeypatch)
-    run = _make_step_runner(leaves)
+    run = make_runner(leaves)
     run(start_arguments())
     run(["upgrade", "advance"])
     write_gate(leaves)
@@ -179,7 +190,7 @@ def test_an_upgrade_that_is_killed_at_many_moments_ends_as_an_undisturbed_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     undisturbed = make(tmp_path / "undisturbed", monkeypatch)
-    run = _make_step_runner(undisturbed)
+    run = make_runner(undisturbed)
     run(start_arguments())
     run(["upgrade", "advance"])
     current = production.read_current(undisturbed.offline)
