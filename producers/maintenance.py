@@ -22,6 +22,7 @@ from feature_repo.index.rows import FOLDER as INDEX
 from feature_repo.index.rows import GROUP_FOLDER as GROUP_INDEX
 from feature_repo.location import Location
 from feature_repo.offline import delta, retention
+from feature_repo.offline.delta_log import LOG_RETENTION
 from feature_repo.offline.storage import open_storage
 from feature_repo.online.open_store import open_configured_table
 from feature_repo.schema import (
@@ -104,7 +105,8 @@ def vacuum(settings: Settings, *, now: datetime, grace: timedelta, dry_run: bool
         settings: the deployment.
         now: rows that were corrected before `now` minus the retention are dropped. With a time zone.
         grace: files that became unreferenced less than this long ago are kept, for readers that opened the table
-            before. Rounded up to whole hours.
+            before. Rounded up to whole hours. With zero the tables' logs are shortened too; else they are kept for
+            LOG_RETENTION, because a step reads only what was added since the version that its last run saw.
         dry_run: only count. Files that the run itself would replace are not counted; a grace of 0 removes them too.
 
     Yields:
@@ -118,6 +120,7 @@ def vacuum(settings: Settings, *, now: datetime, grace: timedelta, dry_run: bool
         CorruptDataError: a table is damaged.
     """
     before = now - read_retention(settings)
+    keep_log = max(grace, LOG_RETENTION) if grace else grace
     drop = retention.count_corrected if dry_run else retention.drop_corrected
     for path in _list_tables(settings):
         columns = delta.open_dataset(path).schema.names
@@ -132,7 +135,8 @@ def vacuum(settings: Settings, *, now: datetime, grace: timedelta, dry_run: bool
             dropped = drop(path, keys=keys, event=EVENT_TIMESTAMP, created=CREATED_TIMESTAMP, before=before)
         if not dry_run:
             retention.compact(path)
-        yield VacuumSummary(path.name, dropped, retention.vacuum(path, grace=grace, dry_run=dry_run))
+        removed = retention.vacuum(path, grace=grace, dry_run=dry_run, keep_log=keep_log)
+        yield VacuumSummary(path.name, dropped, removed)
 
 
 def forget(

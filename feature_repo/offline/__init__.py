@@ -5,6 +5,7 @@ delta.py                 read, append and overwrite Delta tables
 delta_columns.py         which columns earlier versions lack, and how columns are written
 delta_blocks.py          append rows that do not fit in memory, such as images, in one commit
 delta_files.py           the Parquet files of Delta tables, whoever wrote them
+delta_log.py              keep the log of a Delta table short
 rewritten_files.py       from which files the rows of a compaction or deletion come
 versions.py              rows of a time window, the newest row per key, products on sale
 production.py            which encoder version readers get, and the steps of an upgrade

@@ -33,6 +33,9 @@ LOG_FILES = ("_delta_log/_last_checkpoint", "_delta_log/00000000000000000000.jso
 ATTEMPTS = 10
 """Attempts at a commit. An append conflicts only with deletions and compactions, those with every writer."""
 
+OPENINGS = 3
+"""Attempts at opening a table: entries of its log that were listed may be removed before they are read."""
+
 
 def exists(path: Location) -> bool:
     """Return whether a location holds a Delta table; False if there is no such folder.
@@ -52,15 +55,18 @@ def open_table(path: Location) -> DeltaTable:
     Raises:
         CorruptDataError: there is no table at `path`, or its log cannot be read.
     """
-    try:
-        return _open_version(path, None)
-    except DeltaError as error:
-        raise CorruptDataError(
-            f"table `{path.name}` under {path.parent} cannot be opened ({first_line(error)}); restore {path} from a "
-            "backup"
-        ) from error
-    except OSError as error:
-        raise UnavailableError(f"{path} does not answer ({first_line(error)}); run this again") from error
+    for attempt in range(1, OPENINGS + 1):
+        try:
+            return _open_version(path, None)
+        except DeltaError as error:
+            if attempt == OPENINGS:
+                raise CorruptDataError(
+                    f"table `{path.name}` under {path.parent} cannot be opened ({first_line(error)}); restore {path} "
+                    "from a backup"
+                ) from error
+        except OSError as error:
+            raise UnavailableError(f"{path} does not answer ({first_line(error)}); run this again") from error
+    raise AssertionError("unreachable")
 
 
 def create_table(path: Location, columns: pa.Schema) -> None:
@@ -169,7 +175,7 @@ def last_append_time(path: Location) -> datetime | None:
     """Return when rows were last added, by the writer's clock, in UTC.
 
     The creation of a table counts, even without rows, and so does an overwrite. None if there is no table, or if none
-    of the last `COMMITS_SEARCHED` commits added rows.
+    of the last `COMMITS_SEARCHED` commits that the log still has added rows.
 
     Raises:
         CorruptDataError: the log of the table cannot be read.
@@ -217,6 +223,7 @@ def append_if_version(
     version: int,
     markers: Mapping[str, int] | None = None,
     *,
+    opened: DeltaTable | None = None,
     maintain_log: bool = True,
 ) -> int:
     """Add rows in one commit, unless another writer has committed under the name `series` since `version` was read.
@@ -233,8 +240,9 @@ def append_if_version(
         version: what `txn_version` returned for this name before the rows of the table were read.
         markers: numbers that the commit stores on the table under other names, for `txn_marker` to read. A number
             stored earlier under the same name is replaced. None stores none.
+        opened: the newest version as far as the caller knows, on which the commit is tried first. None opens it.
         maintain_log: whether every hundredth commit also writes a checkpoint and removes expired log entries. To find
-            that out, each commit lists the log. False for a caller that calls `retention.shorten_log` instead.
+            that out, each commit lists the log. False for a caller that calls `delta_log.shorten_log` instead.
 
     Returns:
         The transaction version after the commit: `version + 1`.
@@ -244,10 +252,12 @@ def append_if_version(
         ConflictError: `ATTEMPTS` commits were lost to other writers, such as deletions; nothing was added.
         UnavailableError: the commit cannot be written.
     """
-    create_table(path, rows.schema)
+    if opened is None:
+        create_table(path, rows.schema)
+    known = [opened] if opened is not None else []
 
     def write() -> int:
-        table = open_table(path)
+        table = known.pop() if known else open_table(path)
         require_txn_version(table, path, series, version)
         numbers = {**(markers or {}), series: version + 1}
         transactions = CommitProperties(

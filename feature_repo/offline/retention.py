@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from deltalake import DeltaTable
 
 from feature_repo.location import Location
-from feature_repo.offline import asof, delta, delta_columns, delta_files
+from feature_repo.offline import asof, delta, delta_columns, delta_files, delta_log
 
 KEPT_SINCE = "vitrine.kept_since"
 """Name of the table property that holds the time, in ISO 8601."""
@@ -25,8 +25,6 @@ SMALL_BYTES, SMALL_FILES = 1 << 20, 16
 """Size in bytes below which a file is small, and the number of small files that `compact_small_files` merges."""
 COMPACTED_BYTES = 8 << 20
 """Size in bytes of a file that `compact_small_files` writes, at most. It bounds what is written again and again."""
-LOG_DAYS = 30
-"""Days for which Delta's log keeps commits, unless the table's `delta.logRetentionDuration` says otherwise."""
 
 
 def read_kept_since(path: Location) -> datetime | None:
@@ -119,8 +117,8 @@ def forget(path: Location, column: str, values: Sequence[str | int]) -> int:
     """Delete the rows of some products or users in one commit.
 
     Readers that open the table afterwards do not see the rows. The bytes stay on disk until a `vacuum` whose grace has
-    passed. The log names the ids (in the condition of the deletion and in file statistics) for LOG_DAYS more, until
-    the next `vacuum` after that.
+    passed. The log names the ids, in the condition of the deletion and in statistics of files, until a `vacuum` removes
+    these entries.
 
     Args:
         path: the table's location.
@@ -187,18 +185,21 @@ def compact_small_files(path: Location) -> bool:
 
     is_merged = delta.commit_with_retries(path, merge)
     if is_merged:
-        shorten_log(path)
+        delta_log.shorten_log(path, delta_log.LOG_RETENTION)
     return is_merged
 
 
-def vacuum(path: Location, *, grace: timedelta, dry_run: bool = False) -> int:
-    """Remove files that the newest version does not use, and log entries older than LOG_DAYS.
+def vacuum(
+    path: Location, *, grace: timedelta, dry_run: bool = False, keep_log: timedelta = delta_log.LOG_RETENTION
+) -> int:
+    """Remove files that the newest version does not use, and entries of the log before its newest checkpoint.
 
     Args:
         path: the table's location.
         grace: keep files that were removed from the table, or written but not committed, less than this long ago:
             readers of an older version and running writers need them. Rounded up to whole hours. Zero keeps none.
         dry_run: only count the files; remove nothing.
+        keep_log: keep entries of the log that were written less than this long ago.
 
     Returns:
         The number of files removed, or that would be removed. Log entries are not counted.
@@ -210,27 +211,8 @@ def vacuum(path: Location, *, grace: timedelta, dry_run: bool = False) -> int:
     table = delta.open_table(path)
     removed = len(table.vacuum(retention_hours=hours, enforce_retention_duration=False, dry_run=dry_run, full=True))
     if not dry_run:
-        shorten_log(path)
+        delta_log.shorten_log(path, keep_log)
     return removed
-
-
-def shorten_log(path: Location) -> None:
-    """Write a checkpoint, from which on a reader reads the log, and remove log entries older than LOG_DAYS.
-
-    Args:
-        path: the table's location.
-
-    Raises:
-        UnavailableError: the checkpoint cannot be written.
-        CorruptDataError: there is no table at `path`, or its log cannot be read.
-    """
-
-    def shorten() -> None:
-        table = delta.open_table(path)
-        table.create_checkpoint()
-        table.cleanup_metadata()
-
-    delta.commit_with_retries(path, shorten)
 
 
 def _find_corrected(

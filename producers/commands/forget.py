@@ -18,8 +18,8 @@ def forget(
 ) -> None:
     """Delete every row of the given products and users, offline and online.
 
-    `produce vacuum` then removes the offline bytes from the disk. The ids stay in the tables' commit logs for 30 days,
-    until the first vacuum after that.
+    `produce vacuum` then removes the bytes, and 26 hours later the ids in the tables' logs; with --grace-hours 0 at
+    once.
     """
     from producers import maintenance
 

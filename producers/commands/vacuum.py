@@ -15,7 +15,8 @@ def vacuum(
         typer.Option(
             min=0,
             max=87_600,
-            help="Keep files that became unreferenced within these hours: readers may still have them open.",
+            help="Keep files that became unreferenced within these hours: readers may still have them open. 0 also "
+            "removes the logs of the tables but for their newest entries, which are else kept for 26 hours.",
         ),
     ] = 1,
     dry_run: Annotated[

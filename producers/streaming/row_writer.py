@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from feature_repo import schema
 from feature_repo.config import Settings
 from feature_repo.errors import ConflictError
-from feature_repo.offline import delta, delta_files, retention
+from feature_repo.offline import delta, delta_files, delta_log, retention
 from feature_repo.online.catalog import View
 from feature_repo.online.materialize import Packer
 from feature_repo.online.table import OnlineTable
@@ -136,17 +136,17 @@ class RowWriter:
     def _append(self, table: str, key: tuple[str, ...], rows: pa.Table) -> int:
         path = self._settings.table(table)
         for _ in range(delta.ATTEMPTS):
-            version, existing = 0, None
+            version, existing, opened = 0, None, None
             if delta.exists(path):
-                table_version = delta.open_table(path)  # once: the log since its checkpoint is read each time
-                version = table_version.transaction_version(SERIES) or 0
-                dataset = delta_files.open_version(table_version, path)
+                opened = delta.open_table(path)  # once: each opening lists the log
+                version = opened.transaction_version(SERIES) or 0
+                dataset = delta_files.open_version(opened, path)
                 existing = dataset.to_table(columns=list(key), filter=_select_candidates(rows, key))
             new = _select_new(rows, key, existing)
             if not len(new):
                 return 0
             try:
-                delta.append_if_version(path, new, SERIES, version, maintain_log=False)
+                delta.append_if_version(path, new, SERIES, version, opened=opened, maintain_log=False)
                 return len(new)
             except delta.CommitConflictError:
                 continue
@@ -160,7 +160,7 @@ class RowWriter:
         try:
             is_merged = retention.compact_small_files(path)
             if not is_merged and self._commits % COMMITS_PER_CHECKPOINT == 1:
-                retention.shorten_log(path)
+                delta_log.shorten_log(path, delta_log.LOG_RETENTION)
         except ConflictError as error:
             _log.warning("%s; a later commit tries again", error)
 
