@@ -35,12 +35,12 @@ def generate(
     """Generate pictures from sentences: PNG files, and metadata.jsonl with sentence, seed and model of each."""
     from producers.encoders.training.process_group import select_device
     from producers.text_to_image.checkpoint import open_pipeline
-    from producers.text_to_image.picture_folder import GenerationSettings, Sentence, generate_folder, read_sentences
+    from producers.text_to_image.picture_folder import GenerationSettings, SentenceRow, generate_folder, read_sentences
     from producers.text_to_image.sentences import check_sentences, describe_cut, tokenize_sentences
 
     if bool(texts) == bool(sentences):
         raise UsageError("expected sentences as arguments, or --sentences FILE, and not both")
-    wanted = read_sentences(sentences) if sentences else [Sentence(text) for text in texts or ()]
+    wanted = read_sentences(sentences) if sentences else [SentenceRow(text) for text in texts or ()]
     check_sentences([one.text for one in wanted])
     pipeline = open_pipeline(model, device=select_device())
     tokens = tokenize_sentences(pipeline.tokenizer, [one.text for one in wanted])

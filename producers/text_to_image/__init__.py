@@ -1,4 +1,4 @@
-"""Pictures from sentences by latent diffusion: models of Stable Diffusion's classes, opened, trained, sampled and judged.
+"""Pictures from sentences by latent diffusion: models of the classes of Stable Diffusion.
 
 checkpoint.py      open and save a folder in the form of diffusers; hashes of the parts that training leaves as they are
 sentences.py       tokenize sentences, cut those that are too long, and compute their text states

@@ -23,7 +23,7 @@ METADATA = "metadata.jsonl"
 
 
 @dataclass(frozen=True)
-class Sentence:
+class SentenceRow:
     """A sentence to generate pictures from."""
 
     text: str
@@ -48,7 +48,7 @@ class GenerationSettings:
     """Pictures that are generated together."""
 
 
-def read_sentences(file: Path) -> list[Sentence]:
+def read_sentences(file: Path) -> list[SentenceRow]:
     """Return the sentences of a file: one a line, or for `.jsonl` one JSON object a line with `text` and other fields.
 
     The metadata.jsonl of an image folder is such a file; its `file_name` becomes `reference`.
@@ -60,9 +60,9 @@ def read_sentences(file: Path) -> list[Sentence]:
     if not file.is_file():
         raise NotFoundError(f"{file}: there is no such file; expected one sentence a line")
     malformed: Malformed = []
-    sentences: list[Sentence] = []
+    sentences: list[SentenceRow] = []
     if file.suffix != ".jsonl":
-        sentences = [Sentence(line) for _, line in read_lines(file, malformed)]
+        sentences = [SentenceRow(line) for _, line in read_lines(file, malformed)]
     else:
         for number, line, row in read_objects(file, malformed):
             text = row.pop("text", None)
@@ -71,7 +71,7 @@ def read_sentences(file: Path) -> list[Sentence]:
                 continue
             if "file_name" in row:
                 row["reference"] = row.pop("file_name")
-            sentences.append(Sentence(text, row))
+            sentences.append(SentenceRow(text, row))
     require_well_formed(malformed)
     if not sentences:
         raise InvalidInputError(f"{file}: the file is empty; expected one sentence a line")
@@ -80,7 +80,7 @@ def read_sentences(file: Path) -> list[Sentence]:
 
 def generate_folder(
     pipeline: "StableDiffusionPipeline",
-    sentences: Sequence[Sentence],
+    sentences: Sequence[SentenceRow],
     folder: Path,
     settings: GenerationSettings,
     *,
@@ -127,7 +127,7 @@ def generate_folder(
 
 
 def _list_pictures(
-    pipeline: "StableDiffusionPipeline", sentences: Sequence[Sentence], settings: GenerationSettings
+    pipeline: "StableDiffusionPipeline", sentences: Sequence[SentenceRow], settings: GenerationSettings
 ) -> Iterator[dict[str, Any]]:
     """Yield the line of each picture: those of one sentence one after the other, numbered from `settings.seed`."""
     model, side = compute_model_version(pipeline), default_side(pipeline)

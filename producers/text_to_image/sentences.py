@@ -16,7 +16,7 @@ MAX_CHARACTERS = 2000
 
 
 @dataclass(frozen=True)
-class Tokens:
+class TokenizedSentences:
     """n tokenized sentences, padded to one length."""
 
     input_ids: torch.Tensor
@@ -47,7 +47,7 @@ def check_sentences(sentences: Sequence[str]) -> None:
             )
 
 
-def tokenize_sentences(tokenizer: Any, sentences: Sequence[str]) -> Tokens:
+def tokenize_sentences(tokenizer: Any, sentences: Sequence[str]) -> TokenizedSentences:
     """Tokenize sentences as Stable Diffusion does: padded, and cut if they are longer than `model_max_length`.
 
     Args:
@@ -59,7 +59,7 @@ def tokenize_sentences(tokenizer: Any, sentences: Sequence[str]) -> Tokens:
     # A sentence of exactly `length` tokens is complete, so only those that fill it are tokenized again.
     full = [i for i, count in enumerate(padded.attention_mask.sum(dim=1).tolist()) if count == length]
     cut = tuple(i for i in full if len(tokenizer(sentences[i], truncation=False, verbose=False).input_ids) > length)
-    return Tokens(padded.input_ids, padded.attention_mask, cut)
+    return TokenizedSentences(padded.input_ids, padded.attention_mask, cut)
 
 
 def encode_tokens(text_encoder: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
@@ -82,7 +82,7 @@ def encode_sentences(pipeline: "StableDiffusionPipeline", sentences: Sequence[st
     return encode_tokens(pipeline.text_encoder, tokens.input_ids.to(device), tokens.attention_mask.to(device))
 
 
-def describe_cut(sentences: Sequence[str], tokens: Tokens) -> str | None:
+def describe_cut(sentences: Sequence[str], tokens: TokenizedSentences) -> str | None:
     """Return a line that counts the sentences that were cut and names the first; None if none was."""
     if not tokens.cut:
         return None
