@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from feature_repo.location import Location
 from feature_repo.offline import delta
-from feature_repo.schema import CREATED_TIMESTAMP, ENCODER_VERSION, EVENT_TIMESTAMP, INPUT_DIGEST, PRODUCT_ID
+from feature_repo.schema import CREATED_TIMESTAMP, ENCODER_VERSION, EVENT_TIMESTAMP, INPUT_DIGEST, PRODUCT_ID, TIMESTAMP
 from producers.input_digest import Digests
 
 Int64 = NDArray[np.int64]
@@ -53,6 +53,7 @@ class StoredRows:
         encoder_version: str | None,
         entity: str = PRODUCT_ID,
         count_column: str | None = None,
+        since_us: int | None = None,
     ) -> "StoredRows":
         """Read keys, versions and digests of a table; no rows if there is no table yet.
 
@@ -64,6 +65,7 @@ class StoredRows:
             encoder_version: only rows of this encoder version are read; None for a table without encoder versions.
             entity: the column with the ids.
             count_column: a column of integers that `find_current` compares if a row has no digest.
+            since_us: only rows from this event timestamp on are read, microseconds since 1970 UTC; None reads all.
         """
         empty = np.empty(0, np.int64)
         if not delta.exists(path):
@@ -73,6 +75,9 @@ class StoredRows:
         columns = {name: pc.field(name) for name in [*names, *([count_column] if count_column else [])]}
         columns["is_of_version"] = pc.field(version_column) == version
         where = None if encoder_version is None else pc.field(ENCODER_VERSION) == encoder_version
+        if since_us is not None:
+            since = pc.field(EVENT_TIMESTAMP) >= pc.scalar(since_us).cast(TIMESTAMP)
+            where = since if where is None else where & since
         rows = dataset.to_table(columns=columns, filter=where)
         number = pc.index_in(rows[entity], value_set=ids).fill_null(-1).to_numpy().astype(np.int64)
         event_us, created_us = (rows[name].cast(pa.int64()).to_numpy() for name in (EVENT_TIMESTAMP, CREATED_TIMESTAMP))

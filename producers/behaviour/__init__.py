@@ -6,6 +6,8 @@ interests.py         computes `user_interest` from clicks
 interest_digest.py   what a row of `user_interest` was made from
 interest_rows.py     builds and parses rows of `user_interest`
 neighbours.py        computes `product_neighbours` from the log
+neighbour_versions.py  its versions that are out of date, interval by interval
+neighbour_checkpoint.py  where a run continues the one before it
 neighbour_state.py   the state of all products from which they are computed
 neighbour_digest.py  what a row of `product_neighbours` was made from
 nearest.py           the nearest products that have impressions, updated over time

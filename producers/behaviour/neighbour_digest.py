@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from feature_repo.features.neighbours import PRIOR_STRENGTH
 from feature_repo.schema import INPUT_DIGEST
 from producers import input_digest
+from producers.behaviour.impression_log import ImpressionLog
+from producers.behaviour.product_changes import ProductChanges
 from producers.input_digest import Digests
 
 Int64 = NDArray[np.int64]
@@ -99,6 +101,39 @@ class StateHashes:
         own_vector = self.own_vector[own] if vector is None else self.vectors[vector]
         own_vector = np.where(others == 0, np.uint64(0), own_vector)  # without others it makes no difference
         return input_digest.combine(np.full(len(own), self.parameters), others, own_vector)
+
+    def compute_history(
+        self, log: ImpressionLog, changes: ProductChanges, starts_us: Int64, interval_us: int, start_us: int
+    ) -> int:
+        """Return the digest of everything before the start of an interval, from 0 to 2**63 - 1.
+
+        All versions before it, and the lists of nearest products at it, depend on nothing else.
+
+        Args:
+            log: the impressions; those at `start_us` do not count.
+            changes: the changes of products from which this object was made; those at `start_us` count.
+            starts_us: starts of all intervals; only the first one is used.
+            interval_us: length of an interval.
+            start_us: start of the interval.
+        """
+        shown = slice(int(np.searchsorted(log.timestamp_us, start_us)))
+        part = slice(int(np.searchsorted(changes.timestamp_us, start_us, "right")))
+        log_ids, vector = input_digest.hash_texts(log.product_ids), changes.vector[part]
+        impressions = input_digest.combine(
+            log_ids[log.product[shown]],
+            input_digest.hash_numbers(log.timestamp_us[shown]),
+            input_digest.hash_numbers(log.is_clicked[shown].astype(np.int64)),
+        )
+        products = input_digest.combine(
+            self.ids[changes.product[part]],
+            input_digest.hash_numbers(changes.timestamp_us[part]),
+            np.where(vector < 0, np.uint64(0), self.vectors[vector]),
+            input_digest.hash_vectors(changes.price[part, None]),
+            input_digest.hash_vectors(changes.age[part, None]),
+        )
+        times = input_digest.hash_numbers(np.array([starts_us[0], interval_us, start_us]))
+        sums = (self.parameters, *times, impressions.sum(dtype=np.uint64), products.sum(dtype=np.uint64))
+        return int(input_digest.combine(*(np.array([one]) for one in sums))[0]) >> 1
 
     def compute_early(self, count: int) -> Digests:
         """Return the digests of versions before the first interval, when no product has impressions."""

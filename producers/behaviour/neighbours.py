@@ -5,11 +5,12 @@ from impressions strictly before it. A product that arrives or changes within an
 event time, computed from the state at the interval's start. So no version uses anything at or after its event
 timestamp.
 
-Every run follows the state from the first impression on. The features of a version whose newest row was made from the
-same state (neighbour_digest.py) are neither computed nor written again.
+The features of a version whose newest row was made from the same state (neighbour_digest.py) are neither computed nor
+written again. A run continues at the last interval of the run before it, whose lists of nearest products are kept
+(neighbour_checkpoint.py); if something earlier has changed since, it follows the state from the first impression on.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -20,16 +21,17 @@ from numpy.typing import NDArray
 
 from feature_repo import schema
 from feature_repo.config import Settings
-from feature_repo.features import neighbours as definition
 from feature_repo.offline import delta
 from feature_repo.table_format import DEFAULT_FORMAT, TableFormat
 from producers.behaviour import impression_log
 from producers.behaviour.cells import VectorCells
-from producers.behaviour.impression_log import ImpressionLog, Int64
+from producers.behaviour.impression_log import Int64
 from producers.behaviour.nearest import NearestProducts
+from producers.behaviour.neighbour_checkpoint import find_checkpoint, write_checkpoint
 from producers.behaviour.neighbour_digest import StateHashes, set_digests
-from producers.behaviour.neighbour_state import STEP, Floats, ProductState, build_rows, number_products
-from producers.behaviour.product_changes import ProductChanges, read_changes
+from producers.behaviour.neighbour_state import STEP, build_rows
+from producers.behaviour.neighbour_versions import compute_versions
+from producers.behaviour.product_changes import read_changes
 from producers.input_digest import Digests
 from producers.stored_rows import StoredRows
 from producers.tags.embedding_rows import choose_encoder_version
@@ -127,21 +129,35 @@ def make_neighbours(
         max_lost_share=max_lost_share,
     )
     changes = read_changes(settings, version)
-    path = settings.table(schema.NEIGHBOURS_TABLE)
-    stored = StoredRows.read(
-        path, changes.product_ids, version_column="encoder_version", version=version, encoder_version=version
-    )
     interval_us = interval // timedelta(microseconds=1)
     # Not before the first product: one impression dated 1970 must not make twenty thousand intervals.
     first = min(max(log.timestamp_us[0], changes.timestamp_us[0] - interval_us), log.timestamp_us[-1])
     starts_us = np.arange(int(first) // interval_us, int(log.timestamp_us[-1]) // interval_us + 1) * interval_us
-    added, already_stored, pending = 0, 0, []
+    hashes = StateHashes.create(changes.product_ids, changes.vectors, top_k)
+
+    def compute_digest(start_us: int) -> int:
+        return hashes.compute_history(log, changes, starts_us, interval_us, start_us)
+
+    checkpoint = None if recompute else find_checkpoint(settings, version, compute_digest)
+    path = settings.table(schema.NEIGHBOURS_TABLE)
+    stored = StoredRows.read(
+        path,
+        changes.product_ids,
+        version_column="encoder_version",
+        version=version,
+        encoder_version=version,
+        since_us=None if checkpoint is None else checkpoint.start_us,
+    )
+    added, already_stored, before_last, pending = 0, 0, 0, list[pa.Table]()
     nearest = NearestProducts.create_empty(top_k)
 
     def find_outdated(product: Int64, event_us: Int64, digests: Digests) -> NDArray[np.bool_]:
         return recompute | ~stored.is_current(stored.find(product, event_us), digests)
 
-    for done, part in enumerate(_compute_versions(log, changes, starts_us, interval_us, nearest, find_outdated)):
+    parts = compute_versions(log, changes, starts_us, interval_us, (nearest, hashes, checkpoint), find_outdated)
+    for done, part in enumerate(parts):
+        if done == len(starts_us):
+            before_last = added + already_stored + sum(len(rows) for rows in pending)
         already_stored += part.already_stored
         if len(part.product):
             rows = build_rows(changes.product_ids, part.product, part.event_us, part.features, version, now)
@@ -151,86 +167,8 @@ def make_neighbours(
             delta.append(path, pa.concat_tables(pending))
             pending = []
         progress(done, len(starts_us))
+    last_us = int(starts_us[-1])
+    if checkpoint is None or checkpoint.start_us != last_us:
+        write_checkpoint(settings, version, nearest, compute_digest(last_us), last_us, before_last)
     refused = sum(log.refused.values())
     return NeighbourSummary(version, len(starts_us), added, already_stored, refused, log.remarks, nearest.cells)
-
-
-@dataclass(frozen=True)
-class _OutdatedVersions:
-    """The m versions of one interval that are written."""
-
-    product: Int64
-    """[m], product numbers."""
-    event_us: Int64
-    """[m], event timestamps in microseconds since 1970 UTC."""
-    digests: Digests
-    """[m]."""
-    features: dict[str, Floats]
-    """Each [m], by name."""
-    already_stored: int
-    """Number of further versions of the interval, which are up to date."""
-
-
-def _compute_versions(
-    log: ImpressionLog,
-    changes: ProductChanges,
-    starts_us: Int64,
-    interval_us: int,
-    nearest: NearestProducts,
-    find_outdated: Callable[[Int64, Int64, Digests], NDArray[np.bool_]],
-) -> Iterator[_OutdatedVersions]:
-    """Yield the outdated versions before the first interval, then those of each interval.
-
-    `nearest` has no products and is filled. `find_outdated` gets product numbers, event timestamps and digests.
-    """
-    number = number_products(log, changes)
-    state = ProductState.create_empty(changes.vectors.shape[1])
-    # Before the first interval no product had an impression.
-    early = np.flatnonzero((changes.vector >= 0) & (changes.timestamp_us < starts_us[0]))
-    hashes = StateHashes.create(changes.product_ids, changes.vectors, nearest.k)
-    digests = hashes.compute_early(len(early))
-    is_outdated = find_outdated(changes.product[early], changes.timestamp_us[early], digests)
-    written = early[is_outdated]
-    shape = (len(written), nearest.k)
-    yield _OutdatedVersions(
-        changes.product[written],
-        changes.timestamp_us[written],
-        digests[is_outdated],
-        state.compute_features(np.full(len(written), -1), np.full(shape, -1), np.full(shape, np.nan, np.float32)),
-        len(early) - len(written),
-    )
-    changes_done, impressions_done = 0, 0
-    for start_us in starts_us:
-        changes_end = int(np.searchsorted(changes.timestamp_us, start_us, "right"))
-        impressions_end = int(np.searchsorted(log.timestamp_us, start_us))
-        part, seen = slice(changes_done, changes_end), slice(impressions_done, impressions_end)
-        state.grow(max(len(state.impressions), int(changes.product[part].max(initial=-1)) + 1))
-        is_changed = changes.apply(part, state.vectors, state.price, state.age)
-        state.count_impressions(number[seen], log.is_clicked[seen])
-        nearest.update(state.vectors, is_changed, state.impressions > 0)
-        hashes.update(changes.product[part], changes.vector[part], state)
-        changes_done, impressions_done = changes_end, impressions_end
-        # A version at the start of the interval for every product that has a vector ...
-        present = np.flatnonzero(~np.isnan(state.vectors[:, 0]))
-        # ... and one for every vector that arrives within the interval.
-        interval_end = int(np.searchsorted(changes.timestamp_us, start_us + interval_us))
-        within = changes_end + np.flatnonzero(changes.vector[changes_end:interval_end] >= 0)
-        product = np.concatenate([present, changes.product[within]])
-        event_us = np.concatenate([np.full(len(present), start_us), changes.timestamp_us[within]])
-        own = np.where(changes.product[within] < len(state.impressions), changes.product[within], -1)
-        digests = np.concatenate([hashes.compute(present), hashes.compute(own, changes.vector[within])])
-        is_outdated = find_outdated(product, event_us, digests)
-        at_start, later = is_outdated[: len(present)], is_outdated[len(present) :]
-        rows = present[at_start]
-        vectors, own = changes.vectors[changes.vector[within[later]]], own[later]
-        features = (
-            state.compute_features(rows, nearest.neighbours[rows], nearest.similarity[rows]),
-            state.compute_features(own, *nearest.search(state.vectors, vectors, own)),
-        )
-        yield _OutdatedVersions(
-            product[is_outdated],
-            event_us[is_outdated],
-            digests[is_outdated],
-            {name: np.concatenate([one[name] for one in features]) for name in definition.NAMES},
-            int((~is_outdated).sum()),
-        )

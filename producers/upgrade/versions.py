@@ -17,6 +17,7 @@ from feature_repo.index.manifest import read_encoder_version
 from feature_repo.index.rows import GROUP_FOLDER, find_folder
 from feature_repo.offline import delta, retention
 from feature_repo.schema import ENCODER_VERSION
+from producers.behaviour.neighbour_checkpoint import remove_checkpoint
 from producers.embeddings import plan, vector_cache
 
 if TYPE_CHECKING:
@@ -182,6 +183,7 @@ def delete_version(settings: Settings, encoder_version: str) -> dict[str, int]:
             deleted[table] = retention.forget(path, ENCODER_VERSION, [encoder_version])
     plan.forget_encoder(settings, encoder_version)
     shutil.rmtree(find_folder(settings, encoder_version), ignore_errors=True)
+    remove_checkpoint(settings, encoder_version)
     for index in (settings.local / GROUP_FOLDER).glob("*"):
         if read_encoder_version(index) == encoder_version:
             shutil.rmtree(index)

@@ -20,6 +20,7 @@ from tests.feature_repo.features import world
 
 NOW = datetime(2026, 9, 1, tzinfo=UTC)
 START = datetime(2026, 1, 5, tzinfo=UTC)
+LONG_AGO = datetime.min.replace(tzinfo=UTC)
 DAY = timedelta(days=1)
 PRODUCTS, DAYS, K = 40, 12, 5
 TIMESTAMP = pa.timestamp("us", tz="UTC")
@@ -54,23 +55,24 @@ def store(tmp_path: Path) -> Settings:
     return settings
 
 
-def fill(settings: Settings, until: datetime) -> None:
+def fill(settings: Settings, until: datetime, since: datetime = LONG_AGO) -> None:
+    """Write what changes after `since` and up to `until`."""
     rng = np.random.default_rng(4)
     vectors, changed = make_unit_vectors(rng, PRODUCTS), make_unit_vectors(rng, 6)
     listed = [START + timedelta(hours=int(h)) for h in rng.integers(-240, DAYS * 24, PRODUCTS)]
     listed[3] = START + 2 * DAY  # exactly at the start of an interval
     ages = rng.dirichlet(np.ones(5), PRODUCTS).astype(np.float32)
     prices = rng.uniform(1, 100, PRODUCTS)
-    versions = [(i, since, vectors[i], prices[i]) for i, since in enumerate(listed)]
+    versions = [(i, at, vectors[i], prices[i]) for i, at in enumerate(listed)]
     for i in range(6):
-        since = max(listed[i], START) + timedelta(days=3, hours=5 * i)
-        versions.append((i, since, changed[i], prices[i] * 2))
-    versions = [one for one in versions if one[1] <= until]
-    names, times = [f"p{i}" for i, *_ in versions], [since for _, since, *_ in versions]
+        at = max(listed[i], START) + timedelta(days=3, hours=5 * i)
+        versions.append((i, at, changed[i], prices[i] * 2))
+    versions = [one for one in versions if since < one[1] <= until]
+    names, times = [f"p{i}" for i, *_ in versions], [at for _, at, *_ in versions]
     fused, price = [vector for *_, vector, _ in versions], [one for *_, one in versions]
     world.write_rows(settings, "product_embedding", times, product_id=names, fused_vector=fused)
     world.write_rows(settings, "product_catalogue", times, product_id=names, price=price)
-    tagged = [i for i in range(PRODUCTS) if i % 5 and listed[i] <= until]
+    tagged = [i for i in range(PRODUCTS) if i % 5 and since < listed[i] <= until]
     times = [listed[i] for i in tagged]
     mixes = [ages[i] for i in tagged]
     world.write_rows(

@@ -1,0 +1,147 @@
+"""The lists of nearest products at the start of the last interval of a run, kept so that the next run continues there.
+
+A run has brought every version before that interval up to date. If the impressions and the changes of products before
+it are the same now (neighbour_digest.py), so are these versions and the lists, and only later intervals are computed.
+The digest of what came before is stored twice: as a marker on the table, with the rows; and as the name of the file,
+`neighbour_lists/ENCODER/DIGEST.npz` beside the tables. Without a file of the marker's name, or with fewer rows before
+the interval than there were versions, a run begins at the first impression.
+"""
+
+import shutil
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+
+from feature_repo import schema
+from feature_repo.config import Settings
+from feature_repo.errors import CorruptDataError
+from feature_repo.files.atomic_write import replace_atomically
+from feature_repo.index.rows import name_folder
+from feature_repo.offline import delta
+from producers.behaviour.cells import VectorCells
+from producers.behaviour.nearest import NearestProducts
+
+FOLDER = "neighbour_lists"
+SERIES = "neighbour lists"
+"""Name under which `delta.append_if_version` counts the commits of markers."""
+_BROKEN = (OSError, ValueError, KeyError, zipfile.BadZipFile)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state of the lists at the start of an interval."""
+
+    file: Path
+    start_us: int
+    """Start of the interval, microseconds since 1970 UTC."""
+    versions: int
+    """Number of versions before it."""
+
+    def restore(self, nearest: NearestProducts) -> None:
+        """Fill `nearest`, which has no products, with the lists.
+
+        Raises:
+            CorruptDataError: the file is damaged.
+        """
+        try:
+            with np.load(self.file, allow_pickle=False) as stored:
+                nearest.neighbours = stored["neighbours"].astype(np.int64)
+                nearest.similarity = stored["similarity"]
+                nearest.has_history = stored["has_history"]
+                nearest.cells_made_for = int(stored["cells_made_for"])
+                if "centers" in stored:
+                    nearest.cells = VectorCells(stored["centers"], int(stored["probes"]), float(stored["recall"]))
+                    nearest.product_cells = stored["product_cells"].astype(np.int32)
+        except _BROKEN as error:
+            raise CorruptDataError(
+                f"{self.file}: the lists of neighbours cannot be read ({error}); remove the file, then the next run "
+                "computes them anew"
+            ) from error
+
+
+def find_checkpoint(
+    settings: Settings, encoder_version: str, compute_digest: Callable[[int], int]
+) -> Checkpoint | None:
+    """Return where a run can continue; None if it must begin at the first impression.
+
+    Args:
+        settings: the deployment.
+        encoder_version: the encoder of the vectors.
+        compute_digest: returns the digest of everything before the start of an interval, as it is now.
+    """
+    digest = delta.txn_marker(settings.table(schema.NEIGHBOURS_TABLE), _name_marker(encoder_version))
+    if digest is None:
+        return None
+    file = _find_folder(settings, encoder_version) / f"{digest:016x}.npz"
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            checkpoint = Checkpoint(file, int(stored["start_us"]), int(stored["versions"]))
+    except _BROKEN:
+        return None
+    is_same = compute_digest(checkpoint.start_us) == digest
+    return checkpoint if is_same and _count_rows(settings, encoder_version, checkpoint) >= checkpoint.versions else None
+
+
+def write_checkpoint(
+    settings: Settings, encoder_version: str, nearest: NearestProducts, digest: int, start_us: int, versions: int
+) -> None:
+    """Keep the lists, mark the table, and remove the lists of earlier runs.
+
+    Args:
+        settings: the deployment.
+        encoder_version: the encoder of the vectors.
+        nearest: the lists at the start of an interval.
+        digest: of everything before it, from 0 to 2**63 - 1.
+        start_us: the start of the interval, microseconds since 1970 UTC.
+        versions: number of versions before it, all of which are up to date in the table.
+    """
+    folder, table = _find_folder(settings, encoder_version), settings.table(schema.NEIGHBOURS_TABLE)
+    arrays = {
+        "start_us": np.array(start_us),
+        "versions": np.array(versions),
+        "neighbours": nearest.neighbours.astype(np.int32),
+        "similarity": nearest.similarity,
+        "has_history": nearest.has_history,
+        "cells_made_for": np.array(nearest.cells_made_for),
+    }
+    if nearest.cells is not None and nearest.product_cells is not None:
+        small = np.int16 if len(nearest.cells.centers) <= np.iinfo(np.int16).max else np.int32
+        arrays |= {
+            "centers": nearest.cells.centers,
+            "probes": np.array(nearest.cells.probes),
+            "recall": np.array(nearest.cells.recall),
+            "product_cells": nearest.product_cells.astype(small),
+        }
+    file = folder / f"{digest:016x}.npz"
+    with replace_atomically(file) as unfinished, unfinished.open("wb") as stream:
+        np.savez(stream, **arrays)  # type: ignore[arg-type]  # its stub takes the names for options
+    marker = {_name_marker(encoder_version): digest}
+    none = schema.PRODUCT_NEIGHBOURS.empty_table()
+    delta.append_if_version(table, none, SERIES, delta.txn_version(table, SERIES), marker)
+    for other in folder.glob("*.npz"):
+        if other != file:
+            other.unlink()
+
+
+def remove_checkpoint(settings: Settings, encoder_version: str) -> None:
+    """Remove the lists of an encoder version, if there are any; the next run begins at the first impression."""
+    shutil.rmtree(_find_folder(settings, encoder_version), ignore_errors=True)
+
+
+def _count_rows(settings: Settings, encoder_version: str, checkpoint: Checkpoint) -> int:
+    """Return how many rows the table has before the interval; fewer than versions if someone has deleted some."""
+    start = pc.scalar(checkpoint.start_us).cast(schema.TIMESTAMP)
+    where = (pc.field(schema.ENCODER_VERSION) == encoder_version) & (pc.field(schema.EVENT_TIMESTAMP) < start)
+    return delta.open_dataset(settings.table(schema.NEIGHBOURS_TABLE)).count_rows(filter=where)
+
+
+def _name_marker(encoder_version: str) -> str:
+    return f"{SERIES} of {encoder_version}"
+
+
+def _find_folder(settings: Settings, encoder_version: str) -> Path:
+    return settings.local / FOLDER / name_folder(encoder_version)
