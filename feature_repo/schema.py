@@ -325,8 +325,9 @@ of. Rows of version 0.2 and earlier have null in the columns from `stated` to `l
 
 TAG_VARIANTS = ("image and text", "vectors alone", "bag of words", "text tower", "image tower")
 """Inputs of the taggers: the tagger in use first, then the ones it is compared with."""
-TAG_SPLITS = ("calibration", "test")
-"""Labelled products that no classifier was trained on. The test split is used for the report only."""
+TAG_SPLITS = ("test",)
+"""Labelled products that no classifier was trained on, for the report. Rows of version 0.2 and earlier may also be of
+`calibration`."""
 
 TAG_PREDICTIONS = pa.schema(
     [

@@ -1,4 +1,4 @@
-"""Assigns labelled products to training, calibration and test.
+"""Assigns labelled products to training and test.
 
 The assignment depends only on a hash of the group. Products of one design are therefore on the same side, and a design
 stays on its side when labels are added.
@@ -9,25 +9,20 @@ from hashlib import blake2b
 
 import numpy as np
 
-TRAIN, CALIBRATION, TEST = "train", "calibration", "test"
-TRAIN_SHARE = 0.6
-"""Share of the groups that train, on average."""
-CALIBRATION_SHARE = 0.2
-"""Share of the groups that calibrate, on average. The rest is for the test."""
+TRAIN, TEST = "train", "test"
+TRAIN_SHARE = 0.8
+"""Share of the groups that train, on average. The rest is for the test."""
 FOLDS = 5
 """Parts into which the groups are divided for cross-validation."""
 
 
 def assign_splits(groups: Iterable[str]) -> np.ndarray:
-    """Return TRAIN, CALIBRATION or TEST for each group, str [n], in the order of `groups`.
+    """Return TRAIN or TEST for each group, str [n], in the order of `groups`.
 
-    Equal groups get the same split. About 60% of the different groups train, 20% calibrate and 20% test; with few
-    groups a split can be empty.
+    Equal groups get the same split. About 80% of the different groups train; with few groups a split can be empty.
     """
     position = np.array([_hash_to_unit(group, "split") for group in groups])
-    return np.where(
-        position < TRAIN_SHARE, TRAIN, np.where(position < TRAIN_SHARE + CALIBRATION_SHARE, CALIBRATION, TEST)
-    )
+    return np.where(position < TRAIN_SHARE, TRAIN, TEST)
 
 
 def assign_folds(groups: Iterable[str]) -> np.ndarray:

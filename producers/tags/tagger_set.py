@@ -40,12 +40,14 @@ from feature_repo.schema import (
 from feature_repo.table_format import DEFAULT_FORMAT, TableFormat
 from producers import input_digest
 from producers.input_digest import Digests
-from producers.tags import embedding_rows, split, variants
+from producers.tags import embedding_rows, split, stacking, variants
 from producers.tags import labels as label_file
+from producers.tags.classifier import NO_FOLD
 from producers.tags.embedding_rows import KEY
-from producers.tags.tagger import NO_FOLD, REGULARISATION_GRID, Tagger, fit_tagger
+from producers.tags.stacking import StackedTagger, combine_taggers
+from producers.tags.tagger import REGULARISATION_GRID, Tagger, fit_tagger
 
-REVISION = 2
+REVISION = 3
 """Increased with every change of the code that changes a prediction."""
 
 Track: TypeAlias = Callable[[Iterable[Tagger | None], int], Iterable[Tagger | None]]
@@ -64,8 +66,8 @@ class TaggerSet:
     """A label that is less probable than this is stored as null, in [0, 1]."""
     labelled: pa.Table
     """The labelled rows, as returned by `join_labels`."""
-    taggers: dict[tuple[str, str], Tagger]
-    """(tag, variant) to the tagger; a tag that could not be learned is missing."""
+    taggers: dict[tuple[str, str], Tagger | StackedTagger]
+    """(tag, variant) to the tagger, as from `fit_variants`; a tag that could not be learned is missing."""
 
     @cached_property
     def _training_digest(self) -> int:
@@ -102,7 +104,7 @@ class TaggerSet:
         constants = {"encoder_version": self.encoder_version, "tagger_version": self.tagger_version}
         return _add_constants(pa.table(columns), constants | {CREATED_TIMESTAMP: now}, PRODUCT_TAGS)
 
-    def _choose_labels(self, tagger: Tagger, probabilities: np.ndarray) -> pa.Array:
+    def _choose_labels(self, tagger: Tagger | StackedTagger, probabilities: np.ndarray) -> pa.Array:
         """Return the most probable label of each row; null where its probability is below `abstain`."""
         label = np.array(tagger.labels, dtype=object)[probabilities.argmax(axis=1)]
         return pa.array(label, pa.string(), mask=probabilities.max(axis=1) < self.abstain)
@@ -246,8 +248,10 @@ def fit_variants(
     chosen: Sequence[str],
     tag_values: label_file.TagValues,
     track: Track = lambda fits, total: fits,
-) -> dict[tuple[str, str], Tagger]:
+) -> dict[tuple[str, str], Tagger | StackedTagger]:
     """Fit a tagger for every tag and every chosen variant, on all cores.
+
+    That of `variants.TAGGER` combines the variants of `stacking.PARTS`, which are fitted for it.
 
     Args:
         labelled: As returned by `join_labels`.
@@ -259,15 +263,26 @@ def fit_variants(
         (tag, variant) to the tagger, in the order of `list_tags` and, for each tag, of `chosen`. A tag is left out if
         the training split has fewer than two different labels of it.
     """
-    pairs = [(tag, variant) for tag in list_tags(labelled) for variant in chosen]
+    needed = [*chosen, *(part for part in stacking.PARTS if variants.TAGGER in chosen and part not in chosen)]
+    pairs = [(tag, variant) for tag in list_tags(labelled) for variant in needed]
 
     def fit(pair: tuple[str, str]) -> Tagger | None:
         tag, variant = pair
-        of_tag = labelled.filter(pc.field("tag") == tag)
-        return fit_tagger(variant, of_tag, values=tag_values.get(tag, ()), folds=variant == variants.TAGGER)
+        return fit_tagger(variant, labelled.filter(pc.field("tag") == tag), values=tag_values.get(tag, ()))
+
+    def combine(tag: str) -> StackedTagger:
+        parts = tuple(single[tag, part] for part in stacking.PARTS)
+        return combine_taggers(parts, labelled.filter(pc.field("tag") == tag))
 
     fitted = track(map_on_all_cores(fit, pairs), len(pairs))
-    return {pair: tagger for pair, tagger in zip(pairs, fitted, strict=True) if tagger is not None}
+    single = {pair: tagger for pair, tagger in zip(pairs, fitted, strict=True) if tagger is not None}
+    stacked = [tag for tag, variant in single if variant == variants.TAGGER]
+    combined = dict(zip(stacked, map_on_all_cores(combine, stacked), strict=True))
+    return {
+        (tag, variant): combined[tag] if variant == variants.TAGGER else tagger
+        for (tag, variant), tagger in single.items()
+        if variant in chosen
+    }
 
 
 def list_tags(labelled: pa.Table) -> tuple[str, ...]:
@@ -294,8 +309,9 @@ def compute_tagger_version(
         abstain,
         REGULARISATION_GRID,
         split.TRAIN_SHARE,
-        split.CALIBRATION_SHARE,
         split.FOLDS,
+        stacking.PARTS,
+        stacking.REGULARISATION,
     ]
     text = json.dumps([REVISION, parameters, content, *([age_stages] if age_stages != CHILD_AGES else [])], default=str)
     return f"tagger-{blake2b(text.encode(), digest_size=6).hexdigest()}"

@@ -2,10 +2,10 @@
 
     python -m tests.benchmarks.captions --folder FOLDER --record
 
-Makes a shop of the demo's size in a new folder and labels colour and pattern too; trains an encoder with a language
-head, with 1,000 products held out; writes tags; and writes captions of both styles. They are compared with the head's
-most probable lines, as `produce captions` wrote them before. A second run in the folder goes on with what is there.
-About ten minutes of one core. --record writes CAPTIONS.md.
+Makes a shop of the demo's size in a new folder; trains an encoder with a language head, with a quarter of the products
+held out; writes tags; and writes captions of both styles. They are compared with the head's most probable lines, as
+`produce captions` wrote them before. A second run in the folder goes on with what is there. About ten minutes of one
+core. --record writes the figures of the language to CAPTIONS.md.
 """
 
 import argparse
