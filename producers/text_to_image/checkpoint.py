@@ -14,6 +14,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,9 +65,11 @@ def open_pipeline(
     """
     require("picture", "diffusers", "accelerate")
     _check_index(folder)
-    with explain_errors(folder, "checkpoint"), _without_progress_bars():
+    with explain_errors(folder, "checkpoint"), _silence_diffusers():
         from diffusers import StableDiffusionPipeline  # warns of other libraries at import
 
+        # diffusers loads our class only after its module has been imported.
+        import_module("producers.text_to_image.projected_text_encoder")
         pipeline = StableDiffusionPipeline.from_pretrained(
             folder,
             dtype=dtype,
@@ -133,7 +136,7 @@ def save_pipeline(pipeline: "StableDiffusionPipeline", folder: Path) -> None:
     Raises:
         OSError: the folder has content, or cannot be written.
     """
-    with replace_atomically(folder) as unfinished, _without_progress_bars():
+    with replace_atomically(folder) as unfinished, _silence_diffusers():
         pipeline.save_pretrained(unfinished, safe_serialization=True)
 
 
@@ -170,8 +173,11 @@ def compute_model_version(pipeline: "StableDiffusionPipeline") -> str:
 
 
 @contextmanager
-def _without_progress_bars() -> Iterator[None]:
-    """Silence the progress bars of diffusers and transformers within the context."""
+def _silence_diffusers() -> Iterator[None]:
+    """Silence the progress bars of diffusers and transformers, and the warnings of diffusers, within the context.
+
+    diffusers warns of every text encoder that is not CLIP's.
+    """
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
@@ -179,9 +185,12 @@ def _without_progress_bars() -> Iterator[None]:
     shown = [library for library in libraries if library.is_progress_bar_enabled()]
     for library in shown:
         library.disable_progress_bar()
+    verbosity = diffusers_logging.get_verbosity()
+    diffusers_logging.set_verbosity_error()
     try:
         yield
     finally:
+        diffusers_logging.set_verbosity(verbosity)
         for library in shown:
             library.enable_progress_bar()
 

@@ -1,0 +1,57 @@
+"""`produce picture judge`."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from feature_repo import console
+from feature_repo.console import JsonOption
+from feature_repo.errors import UsageError
+
+DEFAULT_ATTRIBUTES = "colour,category,pattern"
+
+
+def judge(
+    pictures: Annotated[
+        Path,
+        typer.Option(help="Folder of generated pictures; its metadata.jsonl has the attributes that were asked for."),
+    ],
+    real: Annotated[
+        Path,
+        typer.Option(help="Folder of real pictures; its metadata.jsonl has attributes, and groups to hold out by."),
+    ],
+    encoder: Annotated[str, typer.Option(help="Encoder of pictures and of the sentences' language.")],
+    attributes: Annotated[str, typer.Option(help="Attributes to judge, separated by commas.")] = DEFAULT_ATTRIBUTES,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the classifier.")] = 0,
+    json: JsonOption = None,
+) -> None:
+    """Measure whether generated pictures show what their sentences ask for.
+
+    A classifier is trained on the real pictures; its own accuracy on held-out ones, and the level of chance, stand
+    beside each share. Further: retrieval of the sentence, a Fréchet distance on the encoder's vectors, diversity.
+    """
+    from producers.evaluation.encoding import open_text_image_encoder
+    from producers.text_to_image.judging.judge import judge_pictures, prepare_real_pictures
+    from producers.text_to_image.judging.pictures import read_attributed_pictures, read_size
+
+    names = tuple(name.strip() for name in attributes.split(",") if name.strip())
+    if not names:
+        raise UsageError("--attributes is empty; expected names such as colour,pattern")
+    generated, originals = read_attributed_pictures(pictures), read_attributed_pictures(real)
+    with open_text_image_encoder(encoder) as opened, console.make_progress_bar() as bar:
+        task = bar.add_task("train the classifier", total=None)
+        reference = prepare_real_pictures(
+            originals,
+            names,
+            read_size(generated),
+            opened,
+            seed=seed,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+        run = judge_pictures(generated, reference, opened, datetime.now(UTC))
+    typer.echo(str(run))
+    if json is not None:
+        json.write_text(run.to_json(), encoding="utf-8")
+        typer.echo(f"figures: {json}")
