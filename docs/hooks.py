@@ -150,11 +150,13 @@ def metrics_page() -> str:
     from consumers.monitoring.prometheus import CheckCollector
     from consumers.serving.metrics import Metrics
     from producers.streaming.metrics import StreamMetrics
+    from producers.studio.metrics import StudioMetrics
 
     sources = {
         "`consume serve`": Metrics().registry.collect(),
         "`consume serve --watch`": CheckCollector(list).collect(),
         "`produce stream --metrics-port`": StreamMetrics(None).registry.collect(),
+        "`produce studio`": StudioMetrics().registry.collect(),
     }
     parts = ["# Metrics\n", "Seconds are floating-point; timestamps are seconds since 1970 UTC.\n"]
     for source, families in sources.items():

@@ -103,3 +103,57 @@ class PageLimits:
     """Time allowed for one page request, in seconds."""
     max_upload_bytes: int = 8 * 2**20
     """Size of the largest form with a picture. How many pixels a picture may have is in images/decoding.py."""
+
+
+@dataclass(frozen=True)
+class CaptionLimits:
+    """How much the studio accepts of requests for captions. All bounds are inclusive."""
+
+    max_picture_bytes: int = 8 * 2**20
+    """Largest encoded picture, in bytes."""
+    max_picture_pixels: int = 16_000_000
+    """Largest width times height of a picture, as its header gives them; 48 MB as decoded RGB."""
+    max_request_bytes: int = 12 * 2**20
+    """Size of the largest accepted request, in bytes; base64 makes four bytes of three."""
+    max_title_characters: int = 500
+    """Longest title."""
+    max_attributes: int = 20
+    """Most attributes that a request may state."""
+    max_length: int = 200
+    """Largest number of characters that may be asked for."""
+    max_count: int = 16
+    """Most lines that may be asked for."""
+    workers: int = 2
+    """Pictures decoded at the same time, each in a thread."""
+    queue_size: int = 30
+    """Requests in progress or waiting. The server rejects further ones at once, with status 503."""
+    max_batch: int = 16
+    """Requests whose lines are written together."""
+    batch_wait_seconds: float = 0.002
+    """How long the first request of a batch waits for others, in seconds."""
+    deadline_seconds: float = 10.0
+    """Time allowed for one request, in seconds."""
+
+
+@dataclass(frozen=True)
+class PictureLimits:
+    """How much the studio accepts of requests for generated pictures. All bounds are inclusive."""
+
+    max_request_bytes: int = 16_384
+    """Size of the largest accepted request, in bytes."""
+    max_sentence_characters: int = 500
+    """Longest sentence."""
+    max_steps: int = 100
+    """Most steps of the sampler."""
+    max_count: int = 8
+    """Most pictures of one job."""
+    max_side: int = 768
+    """Largest height and width, in pixels."""
+    max_guidance: float = 20.0
+    """Largest guidance scale."""
+    queue_size: int = 20
+    """Jobs that may wait. The server rejects further ones with status 503."""
+    max_jobs: int = 200
+    """Finished jobs that are kept; the oldest are deleted first."""
+    max_age_days: float = 30.0
+    """Days for which finished jobs are kept."""

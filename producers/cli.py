@@ -27,6 +27,7 @@ from producers.commands import (
     runs,
     shop,
     stream,
+    studio,
     tags,
     upgrade,
     vacuum,
@@ -58,6 +59,7 @@ app.command()(groups.groups)
 app.command()(index.index)
 app.command()(stream.stream)
 app.add_typer(picture.app, name="picture", help="Generate pictures from sentences.")
+app.command()(studio.studio)
 app.add_typer(upgrade.app, name="upgrade", help="Change the encoder without an outage.")
 app.command()(runs.runs)
 app.command()(quarantine.quarantine)

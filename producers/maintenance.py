@@ -35,6 +35,8 @@ from feature_repo.schema import (
     USER_ID,
 )
 from producers.embeddings.forget_contents import delete_contents, find_contents
+from producers.studio.picture_store import FOLDER as STUDIO
+from producers.studio.picture_store import forget_pictures
 
 DEFAULT_RETENTION_DAYS = 365.0
 """Days for which corrected rows are kept if feature_store.yaml has no `offline_store.retention_days`."""
@@ -66,8 +68,9 @@ class ForgetSummary:
     """What was deleted of products and users, or would be in a dry run."""
 
     offline: dict[str, int]
-    """Number of deleted rows by name of the Delta table, in the order of names, then of the indexes as `index`, and of
-    what saved searches found as `searches`; what has none is left out."""
+    """Number of deleted rows by name of the Delta table, in the order of names, then of the indexes as `index`, of what
+    saved searches found as `searches`, and of jobs that generated pictures for the products, with their pictures, as
+    `studio/pictures`; what has none is left out."""
     online: dict[str, int]
     """Number of deleted rows by name of the feature view; views without any are left out. Empty without an online
     store."""
@@ -188,6 +191,8 @@ def forget(
         offline_rows[INDEX] = rows
     if rows := saved_searches.forget_found(settings.local, products, dry_run=dry_run):
         offline_rows[saved_searches.FOLDER] = rows
+    if rows := forget_pictures(settings.local, products, dry_run=dry_run):
+        offline_rows[str(STUDIO)] = rows
     online_rows: dict[str, int] = {}
     if online is not None and dry_run:
         online_rows = online.count_entities({PRODUCT_ID: products, USER_ID: users})

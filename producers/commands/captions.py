@@ -47,6 +47,10 @@ def captions(
     output: Annotated[
         Path | None, typer.Option(help="With --learn: the labels for `produce tags`, a new Parquet file.")
     ] = None,
+    export_edits: Annotated[
+        Path | None,
+        typer.Option(help="Write merchants' edits, which `produce studio` keeps, to this Parquet file for --learn."),
+    ] = None,
     recompute: Annotated[
         bool, typer.Option("--recompute", help="Write all rows again, those that are up to date too.")
     ] = False,
@@ -57,6 +61,11 @@ def captions(
     A line states only attributes whose value the tags hold for at least --min-probability sure. A product for which
     nothing is sure gets a row with the reason. Unusable images go to the quarantine table with the reason.
     """
+    if export_edits is not None:
+        from producers.captions import edit_log
+
+        typer.echo(edit_log.export_edits(config.load(store), export_edits))
+        return
     if words is None:
         raise UsageError("--words is missing: a Parquet or CSV of attribute, value and word")
     settings, now = config.load(store), datetime.now(UTC)

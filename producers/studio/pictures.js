@@ -1,0 +1,28 @@
+// Shows places, progress and finished pictures while a job waits or is in work.
+"use strict";
+(() => {
+  const jobs = document.getElementById("jobs");
+  const trouble = document.getElementById("trouble");
+  let shown = jobs.innerHTML;
+  const isMoving = () => jobs.querySelector("[data-moving]") !== null;
+  async function update() {
+    let wait = 700;
+    try {
+      const response = await fetch("/pictures/jobs");
+      if (!response.ok || response.redirected) throw new Error(response.status);
+      const fresh = await response.text();
+      trouble.hidden = true;
+      const focused = document.activeElement?.closest(".jobs li")?.id;
+      if (fresh !== shown) {
+        jobs.innerHTML = shown = fresh; // the service has escaped it, as on the page itself
+        if (focused) document.getElementById(focused)?.querySelector("button")?.focus();
+      }
+    } catch {
+      trouble.textContent = "The studio does not answer. Trying again.";
+      trouble.hidden = false;
+      wait = 5000;
+    }
+    if (isMoving() || !trouble.hidden) setTimeout(update, wait);
+  }
+  if (isMoving()) setTimeout(update, 700);
+})();

@@ -1,0 +1,108 @@
+"""What the store knows of a product that is to be captioned: its picture, its brand, and what its tags are sure of."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from feature_repo import schema
+from feature_repo.arrow.text import normalize_id
+from feature_repo.config import Settings
+from feature_repo.errors import NotFoundError
+from feature_repo.offline import delta
+from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID, TAG_SEPARATOR, TAGS
+from producers.captions.facts import FURTHER, ProductFacts, read_facts
+
+REFRESH_SECONDS = 10.0
+"""Time until a change of a product or of its tags is seen."""
+BRAND_SECONDS = 300.0
+"""Time until a new brand is seen."""
+MAX_KEPT = 1_000
+"""Products that are kept in memory."""
+
+
+@dataclass(frozen=True)
+class StoredProduct:
+    """The newest version of a product."""
+
+    product_id: str
+    title: str | None
+    brand: str | None
+    picture: Path | bytes | None
+    """The path or the bytes of its picture; None without one."""
+    facts: ProductFacts | None
+    """What its tags say; None without tags."""
+
+
+class ProductReader:
+    """Reads products of the catalogue by their ids. Safe to share between threads.
+
+    Args:
+        settings: The deployment.
+        min_probability: A tag's value that is less probable is not sure, in [0, 1].
+        clock: Returns a time in seconds that only grows.
+    """
+
+    def __init__(self, settings: Settings, min_probability: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._settings = settings
+        self._path = settings.table(schema.CATALOGUE_TABLE)
+        self._min_probability = min_probability
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._kept: dict[str, tuple[float, StoredProduct]] = {}
+        self._brands: tuple[float, frozenset[str]] | None = None
+
+    def find(self, product_id: str) -> StoredProduct:
+        """Return the newest version of a product.
+
+        Raises:
+            NotFoundError: the catalogue has no such product.
+        """
+        product_id, now = normalize_id(product_id), self._clock()
+        with self._lock:
+            kept = self._kept.get(product_id)
+        if kept is not None and now < kept[0] + REFRESH_SECONDS:
+            return kept[1]
+        product = self._read(product_id)
+        with self._lock:
+            if len(self._kept) >= MAX_KEPT:
+                self._kept.clear()
+            self._kept[product_id] = now, product
+        return product
+
+    def list_brands(self) -> frozenset[str]:
+        """Return the brands of the shop in lower case."""
+        now, kept = self._clock(), self._brands
+        if kept is None or now >= kept[0] + BRAND_SECONDS:
+            brands = delta.read(self._path, ["brand"])["brand"].unique() if delta.exists(self._path) else pa.array([])
+            self._brands = kept = now, frozenset(one.lower() for one in brands.to_pylist() if one)
+        return kept[1]
+
+    def list_tags(self) -> frozenset[str]:
+        """Return the names of the tags of the shop: those of every shop, and further ones that `product_tags` has."""
+        path = self._settings.table(schema.TAGS_TABLE)
+        if not delta.exists(path) or FURTHER[0] not in delta.open_dataset(path).schema.names:
+            return frozenset(TAGS)
+        texts = pc.unique(pc.list_flatten(delta.read(path, [FURTHER[0]])[FURTHER[0]])).to_pylist()
+        return frozenset(TAGS) | {text.partition(TAG_SEPARATOR)[0] for text in texts if text}
+
+    def _read(self, product_id: str) -> StoredProduct:
+        columns = [PRODUCT_ID, EVENT_TIMESTAMP, CREATED_TIMESTAMP, "title", "brand", "image", "image_bytes"]
+        where = pc.field(PRODUCT_ID) == product_id
+        rows = delta.read(self._path, columns, where=where) if delta.exists(self._path) else pa.table({})
+        if not len(rows):
+            raise NotFoundError(f"product_id: there is no product {product_id[:100]!r} in the catalogue")
+        newest = rows.sort_by([(EVENT_TIMESTAMP, "ascending"), (CREATED_TIMESTAMP, "ascending")]).slice(len(rows) - 1)
+        row = newest.to_pylist()[0]
+        path = None if row["image"] is None else Path(row["image"])
+        return StoredProduct(
+            product_id=product_id,
+            title=row["title"],
+            brand=row["brand"],
+            picture=path if row["image_bytes"] is None else row["image_bytes"],
+            facts=read_facts(self._settings, newest, self._min_probability)[0],
+        )
