@@ -4,8 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from producers.encoders.training.process_group import select_device
 from producers.text_to_image.checkpoint import compute_model_version, open_pipeline
 from producers.text_to_image.generate import GenerationStoppedError, default_side, generate_images, size_multiple
 from producers.text_to_image.sentences import tokenize_sentences
@@ -22,10 +21,7 @@ class StableDiffusionModel:
     """
 
     def __init__(self, folder: Path) -> None:
-        is_gpu = torch.cuda.is_available()
-        self._pipeline = open_pipeline(
-            folder, device="cuda" if is_gpu else "cpu", dtype=torch.float16 if is_gpu else torch.float32
-        )
+        self._pipeline = open_pipeline(folder, device=select_device())
         self.name = compute_model_version(self._pipeline)
         self.height = self.width = default_side(self._pipeline)
         self.side_unit = size_multiple(self._pipeline)

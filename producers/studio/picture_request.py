@@ -1,6 +1,6 @@
 """A request to generate pictures from a sentence, from JSON or from a form.
 
-{"sentence": "红色条纹连衣裙", "seed": 7, "steps": 25, "count": 4, "guidance": 5.0}
+{"sentence": "红色条纹连衣裙", "seed": 7, "steps": 30, "count": 4, "guidance": 4.0}
 """
 
 from typing import Annotated, Any
@@ -11,8 +11,8 @@ from feature_repo.errors import InvalidInputError
 from feature_repo.server.json_request import Id, describe_fault
 from feature_repo.serving_limits import PictureLimits
 
-DEFAULT_STEPS = 25
-DEFAULT_GUIDANCE = 5.0
+DEFAULT_STEPS = 30
+DEFAULT_GUIDANCE = 4.0
 
 
 class PictureRequest(BaseModel):
@@ -72,7 +72,7 @@ def describe_request(limits: PictureLimits) -> dict[str, Any]:
     properties["sentence"] |= {"minLength": 1, "maxLength": limits.max_sentence_characters}
     for name, bound in (("count", limits.max_count), ("steps", limits.max_steps), ("guidance", limits.max_guidance)):
         properties[name]["maximum"] = bound
-    schema["examples"] = [{"sentence": "红色条纹连衣裙", "seed": 7, "steps": 25, "count": 4, "guidance": 5.0}]
+    schema["examples"] = [{"sentence": "红色条纹连衣裙", "seed": 7, "steps": 30, "count": 4, "guidance": 4.0}]
     return schema
 
 

@@ -62,7 +62,7 @@ def test_all_edits_stay_after_a_vacuum(tmp_path: Path) -> None:
     store = open_deployment(tmp_path)
     ingest(store, {"product_id": "a"})
     for number in range(3):
-        EditLog(store).append(edit("a", edited=str(number)), NOW)
+        EditLog(store).append(edit("a", edited=str(number)), NOW + timedelta(minutes=number))
     list(maintenance.vacuum(store, now=NOW + timedelta(days=9_999), grace=timedelta(0)))
     assert EditLog(store).read()["edited_caption"].to_pylist() == ["0", "1", "2"]
 

@@ -146,7 +146,7 @@ def test_a_bad_request_for_pictures_is_shown_beside_the_form(browser: httpx.Clie
     for fields, message in (
         ({"sentence": " "}, "it is empty"),
         ({"sentence": "a" * 10_000}, "10,000 characters; at most 500"),
-        ({"sentence": "a hat", "steps": "many"}, "steps: "),
+        ({"sentence": "a hat", "steps": "many"}, "Steps: "),
         ({"sentence": "a hat", "width": "17"}, "expected a multiple of"),
     ):
         page = browser.post("/pictures", data={"form_token": token, **fields})
