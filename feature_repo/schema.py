@@ -34,7 +34,6 @@ PAIR_TABLE = "product_pair"
 PAIR_LABEL_TABLE = "pair_label"
 PICTURE_TABLE = "product_picture"
 CAPTION_TABLE = "product_caption"
-CAPTION_EDIT_TABLE = "caption_edit"
 INTEREST_TABLE = "user_interest"
 TAG_PREDICTIONS_TABLE = "tag_predictions"
 ENCODER_TRAINING_TABLE = "encoder_training"
@@ -323,18 +322,6 @@ PRODUCT_CAPTION = pa.schema(
 )
 """Table `product_caption`: a draft of a selling line, generated from the image, that states only what the tags are sure
 of. Rows of version 0.2 and earlier have null in the columns from `stated` to `language` and in `encoder_version`."""
-
-CAPTION_EDIT = pa.schema(
-    [
-        (PRODUCT_ID, pa.string()),
-        ("caption", pa.string()),  # the line that was offered
-        ("edited_caption", pa.string()),  # what the merchant made of it; the same if it was kept
-        ("at", TIMESTAMP),  # time of the edit
-        ("editor", pa.string()),  # name that the merchant gave; null if none
-        ("encoder_version", pa.string()),  # of the checkpoint whose language head wrote the line
-    ]
-)
-"""Table `caption_edit`: lines that merchants edited in the studio, in the order in which they were saved."""
 
 TAG_VARIANTS = ("image and text", "vectors alone", "bag of words", "text tower", "image tower")
 """Inputs of the taggers: the tagger in use first, then the ones it is compared with."""

@@ -15,6 +15,7 @@
     index/          vectors, titles, prices and tags to an index for search
     captions/       images to `product_caption`
     text_to_image/  pictures from sentences
+    studio/         captions and generated pictures for merchants, over HTTP and as pages
     streaming/      products and clicks as they arrive
     upgrade/        replaces the encoder in production while readers are served
     pipeline/       `produce day`: the steps of a deployment in order

@@ -15,9 +15,21 @@ from feature_repo.config import Settings
 from feature_repo.errors import ConflictError, InvalidInputError, NotFoundError, UsageError
 from feature_repo.files.atomic_write import replace_atomically
 from feature_repo.offline import delta, retention
-from feature_repo.schema import CAPTION_EDIT, PRODUCT_ID
+from feature_repo.schema import PRODUCT_ID, TIMESTAMP
 from producers.captions.edits import EDIT_COLUMNS
 
+TABLE = "caption_edit"
+CAPTION_EDIT = pa.schema(
+    [
+        (PRODUCT_ID, pa.string()),
+        ("caption", pa.string()),  # the line that was offered
+        ("edited_caption", pa.string()),  # what the merchant made of it; the same if it was kept
+        ("at", TIMESTAMP),  # time of the edit
+        ("editor", pa.string()),  # name that the merchant gave; null if none
+        ("encoder_version", pa.string()),  # of the checkpoint whose language head wrote the line
+    ]
+)
+"""Table `caption_edit`: lines that merchants edited in the studio. No view reads it, so it is not in schema.py."""
 MAX_CAPTION = 500
 """Longest line, in characters."""
 MAX_EDITOR = 60
@@ -78,7 +90,7 @@ class EditLog:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._path = settings.table(schema.CAPTION_EDIT_TABLE)
+        self._path = settings.table(TABLE)
         self._lock = threading.Lock()
         self._commits = 0
 
@@ -108,7 +120,7 @@ class EditLog:
                     retention.compact(self._path)
 
     def read(self, product_id: str | None = None) -> pa.Table:
-        """Return the edits, of all products or of one: schema.CAPTION_EDIT, in the order of their times."""
+        """Return the edits, of all products or of one: CAPTION_EDIT, in the order of their times."""
         if not delta.exists(self._path):
             return CAPTION_EDIT.empty_table()
         where = None if product_id is None else pc.field(PRODUCT_ID) == product_id
