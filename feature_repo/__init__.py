@@ -21,6 +21,7 @@
     age_scale.py         the stages of child ages: values with ranges of months
     config.py            the deployment's configuration: feature_store.yaml, read without Feast
     location.py          where tables are: a folder, or a prefix of a bucket
+    bucket.py            open a prefix of a bucket, read single objects
     errors.py            error classes by cause
     extras.py            optional dependencies and the command that installs each
     gate_report.py       whether the candidate of an encoder upgrade may go into production

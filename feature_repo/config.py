@@ -7,6 +7,7 @@ Relative paths in it are relative to the file.
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,15 @@ import yaml
 
 from feature_repo.age_scale import DEFAULT_AGE_SCALE, SETTING, AgeScale, parse_age_scale
 from feature_repo.errors import InvalidInputError, NotFoundError, VitrineError
-from feature_repo.location import Location, find_local_folder, parse_location
+from feature_repo.location import (
+    BucketObject,
+    BucketPath,
+    Location,
+    find_local_folder,
+    find_object,
+    is_url,
+    parse_location,
+)
 
 ENVIRONMENT_VARIABLE = "FEAST_FS_YAML_FILE_PATH"
 CANDIDATES = ("feature_repo/feature_store.yaml", "feature_store.yaml")
@@ -35,12 +44,19 @@ class Settings:
     local: Path
     """The folder of what stays on this machine: locks, caches, indexes. Absolute. The same as `offline` unless the
     tables are in a bucket."""
+    pictures: BucketPath | None
+    """The prefix of the bucket whose pictures are read: of relative paths in a products table, and of URLs below it.
+    None if no picture is in a bucket."""
     raw: dict[str, Any]
     """The whole file as a mapping, with environment variables expanded. Paths in it are as they were written."""
 
     def table(self, name: str) -> Location:
         """Return the location of the Delta table `name`, which need not exist."""
         return self.offline / name
+
+    def find_picture(self, image: str) -> Path | BucketObject:
+        """Return the file or object that the column `image` of the catalogue names. It need not exist."""
+        return find_object(image, self.pictures)
 
     @property
     def age_scale(self) -> AgeScale:
@@ -59,7 +75,7 @@ def load(file: Path | None = None) -> Settings:
         NotFoundError: there is no such file.
         InvalidInputError: it is not a YAML mapping, or its `project` or `offline_store.path` is missing, is not text,
             is blank, or has an environment variable `${NAME}` that is not set; or `child_age_stages` is no scale; or
-            `storage_options` or `local_path` of `offline_store` does not fit its path.
+            `storage_options`, `local_path` or `pictures` of `offline_store` does not fit its path.
     """
     path = _find_file(file)
     try:
@@ -77,11 +93,12 @@ def load(file: Path | None = None) -> Settings:
             require_text(path, f"offline_store.storage_options {name}".strip(), value)
     try:
         parse_age_scale(raw.get(SETTING))
-        location = parse_location(offline, path.parent, options)
+        pictures = _parse_pictures(path, raw["offline_store"].get("pictures"), options)
+        location = parse_location(offline, path.parent, options if pictures is None or is_url(offline) else None)
         local = find_local_folder(location, path.parent, raw["offline_store"].get("local_path"))
     except InvalidInputError as error:
         raise InvalidInputError(f"{path}: {error}") from None
-    return Settings(file=path, project=project, offline=location, local=local, raw=raw)
+    return Settings(file=path, project=project, offline=location, local=local, pictures=pictures, raw=raw)
 
 
 def find_age_scale() -> AgeScale:
@@ -127,6 +144,17 @@ def require_text(file: Path, name: str, value: object) -> str:
     if unset:  # the rest of the value may be a password
         raise InvalidInputError(f"{file}: {name} has {unset}, which is not set; {expected}")
     return value
+
+
+def _parse_pictures(file: Path, value: object, options: Mapping[str, Any]) -> BucketPath | None:
+    """Return the setting `offline_store.pictures`, the URL of a prefix; None if it is not set."""
+    if value is None:
+        return None
+    text = require_text(file, "offline_store.pictures", value)
+    location = parse_location(text, file.parent, options) if is_url(text) else None
+    if not isinstance(location, BucketPath):
+        raise InvalidInputError(f"offline_store.pictures is {text}; expected the URL of a prefix in a bucket")
+    return location
 
 
 def _describe(error: Exception) -> str:

@@ -84,6 +84,19 @@ class BucketPath:
         return self.url
 
 
+@dataclass(frozen=True)
+class BucketObject:
+    """An object below a prefix of a bucket, such as a picture. It need not exist."""
+
+    prefix: BucketPath
+    """Where it is, with the storage options."""
+    key: str
+    """Its name, relative to the prefix; any characters."""
+
+    def __str__(self) -> str:
+        return f"{self.prefix.url}/{self.key}"
+
+
 Location: TypeAlias = Path | BucketPath
 """Where a table or a folder of tables is."""
 
@@ -129,6 +142,18 @@ def parse_location(text: str, folder: Location, options: Mapping[str, Any] | Non
             "credentials belong in storage_options"
         )
     return BucketPath(f"{scheme}://{key}", _check_options(scheme, options or {}))
+
+
+def find_object(text: str, prefix: BucketPath | None) -> Path | BucketObject:
+    """Return what a path or URL in a table names: an object if it is a URL below the prefix, else a file.
+
+    Args:
+        text: an absolute path, or the URL of an object.
+        prefix: the only prefix whose objects are read; None for none.
+    """
+    if prefix is not None and text.startswith(f"{prefix.url}/"):
+        return BucketObject(prefix, text.removeprefix(f"{prefix.url}/"))
+    return Path(text)
 
 
 def find_local_folder(location: Location, folder: Path, local_path: str | None) -> Path:

@@ -20,6 +20,7 @@ from feature_repo import schema
 from feature_repo.errors import NotFoundError
 from feature_repo.images.decoding import UnusableImageError
 from feature_repo.images.thumbnails import shrink_picture
+from feature_repo.location import BucketObject
 from feature_repo.offline import delta
 from feature_repo.schema import EVENT_TIMESTAMP, PRODUCT_ID
 from feature_repo.server.page_service import PageService
@@ -93,7 +94,7 @@ def _respond(shop: Shop, cache: PictureCache, request: Request, product_id: str,
         return Response(status_code=304, headers=headers)
     copy = cache.find((origin, side))
     if copy is None:
-        content = picture if isinstance(picture, Path) else _read_stored(shop, product_id)
+        content = _read_stored(shop, product_id) if picture is None else picture
         try:
             copy = shrink_picture(content, side)
         except UnusableImageError as error:
@@ -102,15 +103,15 @@ def _respond(shop: Shop, cache: PictureCache, request: Request, product_id: str,
     return Response(copy, media_type="image/jpeg", headers=headers)
 
 
-def _find_origin(shop: Shop, product_id: str, number: int) -> tuple[str, Path | None]:
-    """Return what identifies a picture and its version, and its path; None if the catalogue has its bytes."""
+def _find_origin(shop: Shop, product_id: str, number: int) -> tuple[str, Path | BucketObject | None]:
+    """Return what identifies a picture and its version, and the file or object; None if the catalogue has its bytes."""
     product = shop.find_products([product_id]).get(product_id)
     if number and product is not None:
         further = shop.list_pictures(product_id)
         if number <= len(further):
-            return further[number - 1], Path(further[number - 1])
+            return further[number - 1], shop.settings.find_picture(further[number - 1])
     elif product is not None and product.image_hash is not None:
-        return product.image_hash.hex(), None if product.image is None else Path(product.image)
+        return product.image_hash.hex(), None if product.image is None else shop.settings.find_picture(product.image)
     raise NotFoundError(f"product {product_id!r} has no such picture")
 
 

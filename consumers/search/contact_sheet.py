@@ -20,7 +20,7 @@ from feature_repo.config import Settings
 from feature_repo.errors import UsageError
 from feature_repo.files.atomic_write import replace_atomically
 from feature_repo.files.csv_export import write_csv
-from feature_repo.images.decoding import UnusableImageError, open_image
+from feature_repo.images.decoding import Source, UnusableImageError, open_image
 from feature_repo.offline import delta
 from feature_repo.schema import PRODUCT_ID
 
@@ -51,7 +51,7 @@ def write_selection(settings: Settings, result: SearchResult, file: Path) -> Non
         unfinished.write_text(page, encoding="utf-8")
 
 
-def render_sheet(result: SearchResult, pictures: Sequence[Path | bytes | None]) -> str:
+def render_sheet(result: SearchResult, pictures: Sequence[Source | None]) -> str:
     """Return the page of a selection.
 
     Args:
@@ -68,8 +68,8 @@ def render_sheet(result: SearchResult, pictures: Sequence[Path | bytes | None]) 
     return template.render(result=result, pages=pages, side=SIDE)
 
 
-def read_pictures(settings: Settings, products: pa.Table) -> list[Path | bytes | None]:
-    """Return path or bytes of each product's picture, in their order; bytes are read from the catalogue."""
+def read_pictures(settings: Settings, products: pa.Table) -> list[Source | None]:
+    """Return the source of each product's picture, in their order; bytes are read from the catalogue."""
     paths = products["image"].to_pylist()
     has_bytes = pc.and_(pc.is_null(products["image"]), pc.is_valid(products["image_hash"]))
     without = products.filter(has_bytes)[PRODUCT_ID].combine_chunks()
@@ -82,12 +82,12 @@ def read_pictures(settings: Settings, products: pa.Table) -> list[Path | bytes |
         ).sort_by(schema.EVENT_TIMESTAMP)
         stored = dict(zip(rows[PRODUCT_ID].to_pylist(), rows["image_bytes"].to_pylist(), strict=True))
     return [
-        stored.get(product_id) if path is None else Path(path)
+        stored.get(product_id) if path is None else settings.find_picture(path)
         for product_id, path in zip(products[PRODUCT_ID].to_pylist(), paths, strict=True)
     ]
 
 
-def _shrink(picture: Path | bytes | None) -> str | None:
+def _shrink(picture: Source | None) -> str | None:
     """Return a small JPEG of a picture in base64; None if there is none, or it cannot be read."""
     if picture is None:
         return None

@@ -21,6 +21,7 @@ from feature_repo.exported.texts import TextInput, open_text_input
 from feature_repo.exported.towers import RunTower, Vectors, open_onnx_tower
 from feature_repo.exported.triton import open_triton_tower
 from feature_repo.fusion import Space
+from feature_repo.location import BucketObject
 
 BATCH = 64
 """Most texts or pictures of one call of a tower; Triton's configuration of an export has the same limit."""
@@ -95,7 +96,7 @@ class ExportedEncoder:
         """
         return self.encode_pixels([self.cut_picture(source) for source in sources])
 
-    def cut_picture(self, source: Path | bytes) -> Pixels:
+    def cut_picture(self, source: Path | BucketObject | bytes) -> Pixels:
         """Return a picture as the image tower reads it, uint8 [height, width, 3]: decoded, resized and cropped.
 
         Raises:

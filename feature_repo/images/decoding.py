@@ -13,6 +13,7 @@ import stat
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +22,15 @@ from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 from feature_repo.errors import InvalidInputError
 from feature_repo.images import colours, image_store
 from feature_repo.images.formats import FORMATS, recognize_format
+from feature_repo.location import BucketObject
 
 try:
     import simplejpeg
 except ImportError:  # optional: Pillow decodes the same pixels, more slowly
     simplejpeg = None
+
+Source: TypeAlias = Path | BucketObject | bytes
+"""An image: a file or an image in an LMDB, an object in a bucket, or the encoded bytes."""
 
 MAX_BYTES = 64 * 2**20
 """Size of the largest encoded image that is accepted, inclusive."""
@@ -79,7 +84,7 @@ class UnusableImageError(InvalidInputError):
         return UnusableImageError, (self.reason, self.detail)
 
 
-def open_image(source: Path | bytes, *, side: int | None = None) -> Image.Image:
+def open_image(source: Source, *, side: int | None = None) -> Image.Image:
     """Return an image decoded to mode RGB, in sRGB, rotated upright by its EXIF orientation: what a browser shows.
 
     Of an animation the first frame is decoded. Colour profiles are converted, 16-bit pixels are scaled to 8 bits and
@@ -87,7 +92,7 @@ def open_image(source: Path | bytes, *, side: int | None = None) -> Image.Image:
     pixel is decoded.
 
     Args:
-        source: a file, a path `lmdb:/FOLDER#KEY` of an image in an LMDB, or the encoded bytes.
+        source: a file, a path `lmdb:/FOLDER#KEY` of an image in an LMDB, an object in a bucket, or the encoded bytes.
         side: the side in pixels that the caller will resize to. A larger JPEG is then decoded at 1/2, 1/4 or 1/8 of its
             size, never below `min_decoded_side(side)`: decoding 800 pixels for 224 takes half the time, and the resized
             image differs by at most one level of 255. None decodes at full size.
@@ -115,14 +120,14 @@ def open_image(source: Path | bytes, *, side: int | None = None) -> Image.Image:
         raise _as_damaged(error) from error
 
 
-def open_pixels(source: Path | bytes, *, side: int) -> NDArray[np.uint8]:
+def open_pixels(source: Source, *, side: int) -> NDArray[np.uint8]:
     """Return the pixels of `open_image(source, side=side)` as a uint8 array [height, width, 3] in RGB.
 
     An ordinary JPEG that needs no reduced decoding goes straight through libjpeg-turbo (simplejpeg): the same
     pixels, bit for bit, in a third of the time. Every other image goes through Pillow. The array may be read-only.
 
     Args:
-        source: a file, a path `lmdb:/FOLDER#KEY` of an image in an LMDB, or the encoded bytes.
+        source: a file, a path `lmdb:/FOLDER#KEY` of an image in an LMDB, an object in a bucket, or the encoded bytes.
         side: the side in pixels that the caller will resize to. A larger JPEG is decoded at a reduced size, never below
             `min_decoded_side(side)`; nothing is resized to `side` here.
 
@@ -168,16 +173,19 @@ def min_decoded_side(side: int) -> int:
     return int(DRAFT_FACTOR * side)
 
 
-def read_bytes(path: Path) -> bytes:
-    """Return the encoded bytes of an image, from a file or, for `lmdb:/FOLDER#KEY`, from an LMDB.
+def read_bytes(path: Path | BucketObject) -> bytes:
+    """Return the encoded bytes of an image: from a file, from an LMDB for `lmdb:/FOLDER#KEY`, or from a bucket.
 
     Whether they are an image is not checked; an empty file gives empty bytes.
 
     Raises:
-        UnusableImageError: the file or the key is missing; the path is a folder, a pipe or a device, or cannot be read;
-            or the file is larger than MAX_BYTES. The size of an image in an LMDB is not limited here.
+        UnavailableError: the bucket does not answer.
+        UnusableImageError: the file, key or object is missing; the path is a folder, a pipe or a device, or cannot be
+            read; or the file or object is larger than MAX_BYTES. The size of an image in an LMDB is not limited here.
     """
     try:
+        if isinstance(path, BucketObject):
+            return _read_from_bucket(path)
         if image_store.is_stored(path):
             content = image_store.read(path)
             if content is None:
@@ -193,6 +201,15 @@ def read_bytes(path: Path) -> bytes:
         raise UnusableImageError(MISSING, str(path)) from error
     except (OSError, ValueError) as error:  # no permission, a NUL in the name
         raise UnusableImageError(UNREADABLE, f"{path}: {error}") from error
+
+
+def _read_from_bucket(source: BucketObject) -> bytes:
+    from feature_repo.bucket import read_object  # pyarrow, which a machine that only encodes may lack
+
+    content = read_object(source, MAX_BYTES)
+    if len(content) > MAX_BYTES:
+        raise UnusableImageError(TOO_LARGE, f"more than {MAX_BYTES:,} bytes")
+    return content
 
 
 def read_simple_jpeg_size(content: bytes) -> tuple[int, int] | None:

@@ -1,14 +1,13 @@
 """Small copies of pictures for pages."""
 
 import io
-from pathlib import Path
 
 from PIL import Image
 
-from feature_repo.images.decoding import open_image
+from feature_repo.images.decoding import Source, open_image
 
 
-def shrink_picture(picture: Path | bytes, side: int) -> bytes:
+def shrink_picture(picture: Source, side: int) -> bytes:
     """Return a JPEG of a picture whose longer side has at most `side` pixels.
 
     Raises:

@@ -11,14 +11,13 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaProtocolError
 from pyarrow.fs import FileType
 
+from feature_repo.bucket import REQUESTS
 from feature_repo.errors import CorruptDataError, InvalidInputError
 from feature_repo.location import Location
 from feature_repo.offline.storage import Storage, first_line, open_storage, translate_errors
 
 _CACHED_FILES = 65_536
 """Number of files that the process remembers: whether their columns have view types."""
-REQUESTS = 16
-"""Requests to a bucket at the same time."""
 
 
 def open_version(table: DeltaTable, path: Location) -> pyarrow.dataset.Dataset:

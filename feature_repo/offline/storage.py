@@ -9,19 +9,17 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 
 from deltalake.exceptions import DeltaError
-from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem, SubTreeFileSystem
+from pyarrow.fs import FileSelector, FileType, LocalFileSystem, SubTreeFileSystem
 
+from feature_repo import bucket
 from feature_repo.errors import InvalidInputError, UnavailableError
-from feature_repo.location import OPTIONS, BucketPath, Location
+from feature_repo.location import BucketPath, Location
 
 _REFUSED_IN_PATHS = re.compile(r"[\[\]^|\\]|%[0-9A-Fa-f]{2}|[\x00-\x1f]")
 """Delta Lake aborts the process at the first four characters and reads or writes another folder for the rest."""
-_OPENED = 1_024
-"""Locations in buckets whose file systems a process keeps."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ def open_storage(location: Location) -> Storage:
             options cannot be used.
     """
     if isinstance(location, BucketPath):
-        return _open_bucket(location, tuple(sorted(location.options.items())))
+        return Storage(location.url, True, dict(location.options), bucket.open_filesystem(location))
     refused = _REFUSED_IN_PATHS.search(str(location.absolute()))
     if refused:
         raise InvalidInputError(
@@ -95,30 +93,3 @@ def first_line(error: Exception) -> str:
     lines = [re.sub(r"\x1b\[[0-9;]*m|↳", "", line).strip() for line in str(error).splitlines()]
     causes = [line for line in lines[1:] if line][-1:] if "Generic " in str(error) else []
     return ": ".join([lines[0].removeprefix("Kernel error: "), *causes]) if lines else type(error).__name__
-
-
-@lru_cache(maxsize=_OPENED)
-def _open_bucket(location: BucketPath, options: tuple[tuple[str, str], ...]) -> Storage:
-    arguments = {OPTIONS[location.scheme].get(name): value for name, value in options}
-    arguments.pop(None, None)
-    try:
-        root = _make_filesystem(location.scheme, {str(name): value for name, value in arguments.items()})
-    except (TypeError, ValueError, OSError) as error:
-        raise InvalidInputError(f"{location}: storage_options cannot be used: {first_line(error)}") from error
-    return Storage(location.url, True, dict(options), SubTreeFileSystem(location.key, root))
-
-
-def _make_filesystem(scheme: str, arguments: dict[str, str]) -> FileSystem:
-    from pyarrow import fs
-
-    if scheme == "gs":
-        return fs.GcsFileSystem(**arguments)
-    endpoint = "endpoint_override" if scheme == "s3" else "blob_storage_authority"
-    protocol, separator, address = arguments.get(endpoint, "").rpartition("://")
-    if separator and scheme == "s3":
-        arguments |= {endpoint: address.rstrip("/"), "scheme": protocol}
-    elif separator:  # the account, which may follow, is an argument of its own
-        authority = address.partition("/")[0]
-        for service in ("blob", "dfs"):
-            arguments |= {f"{service}_storage_authority": authority, f"{service}_storage_scheme": protocol}
-    return fs.S3FileSystem(**arguments) if scheme == "s3" else fs.AzureFileSystem(**arguments)

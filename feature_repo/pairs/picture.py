@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_repo.errors import InvalidInputError
+from feature_repo.location import BucketObject
 
 Floats = NDArray[np.float32]
 
@@ -25,7 +26,7 @@ WIDTH = EDGES + CELLS * CELLS * 3
 """Numbers of a description: edges, then colours."""
 
 
-def describe_picture(source: Path | bytes) -> Floats | None:
+def describe_picture(source: Path | BucketObject | bytes) -> Floats | None:
     """Return float32 [WIDTH]: square roots of the edge strengths by cell and angle, of length 1, then mean colours.
 
     The edges are histograms of oriented gradients (Dalal and Triggs, 2005) over CELLS x CELLS cells; the colours are

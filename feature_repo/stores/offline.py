@@ -40,6 +40,8 @@ class DeltaOfflineStoreConfig(FeastConfigBaseModel):
     """Options of a bucket, by the names of `location.OPTIONS`. None: all come from the environment and the machine."""
     local_path: str | None = None
     """The folder of what stays on this machine if the tables are in a bucket, and only then: locks, caches, indexes."""
+    pictures: str | None = None
+    """The URL of the prefix of a bucket whose pictures are read. None: pictures are files, or bytes in a table."""
     retention_days: float = 365
     """Days that a row is kept after it has been corrected, and so how far `created_before` can go back."""
     ray: str | None = None

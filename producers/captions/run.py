@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from hashlib import blake2b
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +15,7 @@ import pyarrow.dataset
 from feature_repo import schema
 from feature_repo.arrow import take
 from feature_repo.config import Settings
+from feature_repo.images.decoding import Source
 from feature_repo.offline import delta, quarantine
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_CAPTION, PRODUCT_ID, TIMESTAMP
 from feature_repo.vocabulary import Words
@@ -25,7 +25,7 @@ from producers.captions.facts import ProductFacts, read_facts
 from producers.captions.prompts import CaptionOptions
 from producers.embeddings.existing_rows import find_latest
 from producers.encoders.captioner import Captioner, open_captioner
-from producers.encoders.image_loader import DecodedImages, Source, decode_images, open_decoding_pool
+from producers.encoders.image_loader import DecodedImages, decode_images, open_decoding_pool
 from producers.stored_rows import find_outdated
 
 STEP = "captions"
@@ -133,7 +133,7 @@ def caption_catalogue(
             columns = [*KEY, "image", "image_bytes", "brand"]
             for chunk in take.take_chunks(dataset, todo, columns, ROWS_PER_COMMIT, batch_rows=take.IMAGE_ROWS):
                 rows = outdated[done : done + len(chunk)]
-                decoded = decode_images(_list_sources(chunk), captioner.geometry, pool)
+                decoded = decode_images(_list_sources(settings, chunk), captioner.geometry, pool)
                 products = [
                     CaptionedProduct(facts[row], brand, int(digests[row]))
                     for row, brand, is_usable in zip(rows, chunk["brand"].to_pylist(), decoded.usable, strict=True)
@@ -179,10 +179,12 @@ def _describe_facts(facts: ProductFacts | None) -> str | None:
     return None if facts is None else "\n".join([facts.category or "", *map(str, facts.sure)])
 
 
-def _list_sources(rows: pa.Table) -> list[Source]:
-    """Return the bytes or the path of each image."""
+def _list_sources(settings: Settings, rows: pa.Table) -> list[Source]:
+    """Return the bytes, or the file or object, of each image."""
     columns = (rows.column(name).to_pylist() for name in ("image", "image_bytes"))
-    return [content if content is not None else Path(path) for path, content in zip(*columns, strict=True)]
+    return [
+        content if content is not None else settings.find_picture(path) for path, content in zip(*columns, strict=True)
+    ]
 
 
 def _build_rows(

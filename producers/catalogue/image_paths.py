@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_repo.images import image_store
+from feature_repo.location import BucketPath
 from feature_repo.offline import validation
 
 
@@ -14,7 +15,7 @@ class ResolvedPaths(NamedTuple):
     """The outcome for n paths. Each mask marks paths that became null; at most one of them marks a path."""
 
     absolute: pa.ChunkedArray
-    """[n], text; null where a path is null, blank or marked by a mask."""
+    """[n], text, a path or the URL of an object in a bucket; null where a path is null, blank or marked by a mask."""
     is_url: validation.Mask
     """[n], URLs, also those without a scheme (`//cdn.example/a.jpg`)."""
     leaves_folder: validation.Mask
@@ -23,22 +24,32 @@ class ResolvedPaths(NamedTuple):
     """[n], paths with a backslash, such as those of Windows."""
 
 
-def resolve_paths(paths: pa.ChunkedArray, file: Path) -> ResolvedPaths:
+def resolve_paths(paths: pa.ChunkedArray, file: Path, pictures: BucketPath | None = None) -> ResolvedPaths:
     """Return paths made absolute, and which of them cannot be used. Whether a file exists is not looked up.
 
     Args:
         paths: [n] texts; `lmdb://FOLDER#KEY` is an image in an LMDB, which becomes `lmdb:/FOLDER#KEY`.
         file: the table's file. Relative paths start at its folder, or at `file` itself if it is a folder.
+        pictures: a prefix in a bucket. Relative paths start there, and URLs below it are kept. None: neither.
     """
     paths = pc.if_else(pa.array(validation.is_blank(paths)), None, paths)
     is_in_lmdb = validation.to_mask(pc.starts_with(paths, image_store.URL_SCHEME))
     in_lmdb = pa.array(is_in_lmdb)
     paths = pc.if_else(in_lmdb, pc.utf8_slice_codeunits(paths, len(image_store.URL_SCHEME)), paths)
-    is_url = validation.to_mask(pc.match_substring_regex(paths, r"^([A-Za-z][A-Za-z0-9+.-]*:)?//"))
+    is_object = (
+        validation.to_mask(pc.starts_with(paths, f"{pictures.url}/"))
+        if pictures is not None
+        else ~is_in_lmdb & is_in_lmdb
+    )
+    is_url = validation.to_mask(pc.match_substring_regex(paths, r"^([A-Za-z][A-Za-z0-9+.-]*:)?//")) & ~is_object
     has_backslash = validation.to_mask(pc.match_substring(paths, "\\")) & ~is_url & ~is_in_lmdb
     leaves_folder = validation.to_mask(pc.match_substring_regex(paths, r"(^|/)\.\.(/|$)")) & ~is_url & ~has_backslash
     folder = str((file if file.is_dir() else file.parent).resolve())
-    in_folder = pc.binary_join_element_wise(folder, pc.replace_substring_regex(paths, r"^(\./+)+", ""), "/")
+    relative = pc.replace_substring_regex(paths, r"^(\./+)+", "")
+    in_folder = pc.binary_join_element_wise(folder, relative, "/")
+    if pictures is not None:
+        in_bucket = pc.binary_join_element_wise(pictures.url, relative, "/")
+        in_folder = pc.if_else(pa.array(is_object), paths, pc.if_else(in_lmdb, in_folder, in_bucket))
     absolute = pc.if_else(pc.starts_with(paths, "/"), paths, in_folder)
     prefixed = pc.binary_join_element_wise(image_store.PATH_PREFIX, absolute, "")
     absolute = pc.if_else(in_lmdb, prefixed, absolute)

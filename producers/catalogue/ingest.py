@@ -21,6 +21,7 @@ from feature_repo.arrow import text
 from feature_repo.arrow.text import NormalizedValues
 from feature_repo.config import Settings
 from feature_repo.errors import ConflictError, InvalidInputError
+from feature_repo.location import BucketPath
 from feature_repo.offline import delta, input_files, quarantine, validation
 from feature_repo.offline.delta_blocks import append_blocks_if_version
 from feature_repo.offline.quarantine import RejectedRow
@@ -177,7 +178,17 @@ def _ingest_once(
             validation.require_columns(block, schema.PRODUCTS.names, file)
             blocks.ignored = tuple(name for name in block.column_names if name not in COLUMNS)
             decimal = decimal or prices.find_decimal_mark(price_columns)
-        _compare_block(blocks, block, stored, file, now, rehash=rehash, decimal=decimal, timezone=table_format.timezone)
+        _compare_block(
+            blocks,
+            block,
+            stored,
+            file,
+            now,
+            rehash=rehash,
+            decimal=decimal,
+            timezone=table_format.timezone,
+            pictures=settings.pictures,
+        )
         progress(blocks.rows)
     is_valid, is_unchanged = np.concatenate(blocks.is_valid), np.concatenate(blocks.is_unchanged)
     id_hashes = np.concatenate(blocks.id_hashes)
@@ -267,16 +278,19 @@ def _compare_block(
     rehash: bool,
     decimal: DecimalMark | None,
     timezone: str | None,
+    pictures: BucketPath | None,
 ) -> None:
     """Validate a block, compare it with the stored versions and add the result to `blocks`."""
-    validated = validate.validate_products(block, blocks.rows, file, now, decimal=decimal, timezone=timezone)
+    validated = validate.validate_products(
+        block, blocks.rows, file, now, decimal=decimal, timezone=timezone, pictures=pictures
+    )
     id_hashes = row_hash.hash_texts(validated.product_ids)
     product = stored.find_products(id_hashes)
     newest, valid_version = stored.find_newest(product), stored.find_valid(product, validated.updated_at_us)
     stored_hashes = _take_or_zero(stored.image_hashes, newest)
     stored_stats = _take_or_zero(stored.image_stats, newest)
     image_hash, image_stat = image_hashes.hash_images(
-        validated.rows, validated.is_valid, stored_hashes, stored_stats, rehash=rehash
+        validated.rows, validated.is_valid, stored_hashes, stored_stats, rehash=rehash, pictures=pictures
     )
     fingerprints = compute_fingerprints(validated.rows, image_hash)
     is_same = (fingerprints == _take_or_zero(stored.fingerprints, valid_version)).all(axis=1)

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from feature_repo import schema
 from feature_repo.arrow import text
+from feature_repo.location import BucketPath
 from feature_repo.offline import validation
 from feature_repo.offline.validation import RowCheck
 from producers.catalogue import image_paths
@@ -26,7 +27,9 @@ def list_present(names: Sequence[str]) -> list[str]:
     return [name for name in schema.OPTIONAL_PRODUCTS.names if name in names]
 
 
-def parse_optional_columns(table: pa.Table, file: Path) -> tuple[dict[str, pa.ChunkedArray], Sequence[RowCheck]]:
+def parse_optional_columns(
+    table: pa.Table, file: Path, pictures: BucketPath | None = None
+) -> tuple[dict[str, pa.ChunkedArray], Sequence[RowCheck]]:
     """Return the optional columns of n rows as schema.OPTIONAL_PRODUCTS has them, and checks of dropped values.
 
     A column that the table lacks is null. So is a value that cannot be read, and a blank seller. Further images are a
@@ -36,6 +39,7 @@ def parse_optional_columns(table: pa.Table, file: Path) -> tuple[dict[str, pa.Ch
     Args:
         table: n rows.
         file: the table's file, where relative paths start; or its folder.
+        pictures: as in `image_paths.resolve_paths`.
 
     Returns:
         The columns by name; and for each column of the table with dropped values a check that marks their rows.
@@ -60,7 +64,7 @@ def parse_optional_columns(table: pa.Table, file: Path) -> tuple[dict[str, pa.Ch
         columns["sales"] = pa.chunked_array([pa.array(np.where(is_count, values, 0).astype(np.int64), mask=~is_count)])
         checks.append(_check_dropped(table, "sales", INVALID_SALES, columns["sales"]))
     if "images" in table.column_names:
-        columns["images"], is_dropped = _resolve_lists(table, file)
+        columns["images"], is_dropped = _resolve_lists(table, file, pictures)
         checks.append(RowCheck("images", INVALID_IMAGES, is_dropped))
     return columns, checks
 
@@ -73,14 +77,14 @@ def _check_dropped(table: pa.Table, name: str, reason: str, values: pa.ChunkedAr
     return RowCheck(name, reason, validation.to_mask(values.is_null()) & ~is_missing)
 
 
-def _resolve_lists(table: pa.Table, file: Path) -> tuple[pa.ChunkedArray, validation.Mask]:
+def _resolve_lists(table: pa.Table, file: Path, pictures: BucketPath | None) -> tuple[pa.ChunkedArray, validation.Mask]:
     """Return the column `images` as lists of absolute paths, null without any, and where a path was dropped [n]."""
     column = table["images"].combine_chunks()
     if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
         column = pc.split_pattern(validation.parse_text(table, "images", file).combine_chunks(), IMAGE_SEPARATOR)
     row = pc.list_parent_indices(column).to_numpy().astype(np.int64)
     paths = validation.parse_text(pa.table({"images": pc.list_flatten(column)}), "images", file)
-    absolute, *refused = image_paths.resolve_paths(paths, file)
+    absolute, *refused = image_paths.resolve_paths(paths, file, pictures)
     is_dropped = np.bincount(row[np.logical_or.reduce(refused)], minlength=table.num_rows) > 0
     is_kept = absolute.is_valid().to_numpy()
     counts = np.bincount(row[is_kept], minlength=table.num_rows)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from feature_repo import schema
 from feature_repo.arrow import text
 from feature_repo.arrow.text import NormalizedValues
+from feature_repo.location import BucketPath
 from feature_repo.offline import csv_files, validation
 from feature_repo.offline.quarantine import RejectedRow
 from feature_repo.offline.validation import RowCheck
@@ -75,6 +76,7 @@ def validate_products(
     *,
     decimal: DecimalMark | None = None,
     timezone: str | None = None,
+    pictures: BucketPath | None = None,
 ) -> ValidatedProducts:
     """Check a block of rows.
 
@@ -95,6 +97,7 @@ def validate_products(
         now: the current time, with a time zone; rows with a later `updated_at` are refused.
         decimal: the decimal mark of prices that are texts; None if it is not known: ambiguous prices become null.
         timezone: the time zone of an `updated_at` that has none; None refuses it.
+        pictures: as in `image_paths.resolve_paths`.
 
     Raises:
         InvalidInputError: a column has a type that cannot hold its values, such as a price that is a list.
@@ -114,8 +117,8 @@ def validate_products(
     counts = [text.count_normalized(name, raw[name], column) for name, column in texts.items()]
     titles, categories, brands = (_blank_to_null(column) for column in texts.values())
     price_values, is_ambiguous, currencies = _parse_prices(table, file, decimal)
-    images, image_bytes, image_checks = resolve_images(table, file)
-    optional_values, optional_checks = optional_columns.parse_optional_columns(table, file)
+    images, image_bytes, image_checks = resolve_images(table, file, pictures)
+    optional_values, optional_checks = optional_columns.parse_optional_columns(table, file, pictures)
     is_negative, is_finite = pc.less(price_values, 0.0), pc.is_finite(price_values)
     has_invalid_price = validation.to_mask(is_negative) | validation.to_mask(pc.invert(is_finite))
     has_no_content = (
@@ -188,7 +191,9 @@ def _parse_prices(
     return validation.parse_numbers(table, "price", file), np.zeros(len(table), bool), Counter()
 
 
-def resolve_images(table: pa.Table, file: Path) -> tuple[pa.ChunkedArray, pa.ChunkedArray, Sequence[RowCheck]]:
+def resolve_images(
+    table: pa.Table, file: Path, pictures: BucketPath | None = None
+) -> tuple[pa.ChunkedArray, pa.ChunkedArray, Sequence[RowCheck]]:
     """Return absolute image paths, image bytes, and checks of paths that cannot be used.
 
     A binary `image` column holds bytes; all paths are then null. Otherwise all bytes are null. URLs and paths with
@@ -198,6 +203,7 @@ def resolve_images(table: pa.Table, file: Path) -> tuple[pa.ChunkedArray, pa.Chu
     Args:
         table: n rows with the column `image`.
         file: the table's file. Relative paths start at its folder, or at `file` itself if it is a folder.
+        pictures: as in `image_paths.resolve_paths`.
 
     Returns:
         The paths [n], text; an image in an LMDB is `lmdb:/FOLDER#KEY`. The bytes [n], binary. And checks of
@@ -211,7 +217,7 @@ def resolve_images(table: pa.Table, file: Path) -> tuple[pa.ChunkedArray, pa.Chu
         no_paths = pa.chunked_array([pa.nulls(table.num_rows, pa.string())])
         return no_paths, table["image"].cast(pa.binary()), ()
     paths = validation.parse_text(table, "image", file)
-    resolved = image_paths.resolve_paths(paths, file)
+    resolved = image_paths.resolve_paths(paths, file, pictures)
     checks = (
         RowCheck("image", IMAGE_IS_URL, resolved.is_url),
         RowCheck("image", PATH_LEAVES_FOLDER, resolved.leaves_folder),

@@ -14,6 +14,8 @@ from feature_repo.config import Settings
 from feature_repo.errors import ConflictError, NotFoundError
 from feature_repo.files.atomic_write import replace_atomically
 from feature_repo.images import decoding
+from feature_repo.images.decoding import UnusableImageError
+from feature_repo.images.read_ahead import read_ahead
 from feature_repo.offline import delta, encoder_licence, production, quarantine, training_products
 from producers.catalogue import row_hash
 from producers.embeddings import existing_rows
@@ -117,17 +119,25 @@ def export_todo(
     ):
         for chunk in take.take_chunks(dataset, rows, columns, take.IMAGE_ROWS, batch_rows=take.IMAGE_ROWS):
             contents = chunk["image_bytes"].to_pylist()
-            for row, path in enumerate(chunk["image"].to_pylist()):
-                if contents[row] is None and path is not None:
-                    try:
-                        contents[row] = decoding.read_bytes(Path(path))
-                    except decoding.UnusableImageError:
-                        unreadable += 1
+            paths = chunk["image"].to_pylist()
+            unread = [row for row, path in enumerate(paths) if contents[row] is None and path is not None]
+            pictures = read_ahead([settings.find_picture(paths[row]) for row in unread])
+            for row, picture in zip(unread, pictures, strict=True):
+                try:
+                    contents[row] = picture if isinstance(picture, bytes) else _read_picture(picture)
+                except UnusableImageError:
+                    unreadable += 1
             index = chunk.schema.get_field_index("image_bytes")
             chunk = chunk.set_column(index, chunk.schema.field(index), pa.array(contents, pa.binary()))
             chunk = chunk.append_column("title_hash", row_hash.hash_contents(chunk["title"]))
             file.write_table(chunk.cast(file_schema))
     return len(rows), unreadable
+
+
+def _read_picture(picture: Path | UnusableImageError) -> bytes:
+    if isinstance(picture, UnusableImageError):
+        raise picture
+    return decoding.read_bytes(picture)
 
 
 def commit_parts(settings: Settings, folder: Path, now: datetime) -> CommitSummary:

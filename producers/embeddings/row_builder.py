@@ -9,6 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from feature_repo import schema
+from feature_repo.location import BucketPath
 from producers.catalogue import image_hashes, row_hash
 from producers.embeddings.tower_outputs import TowerOutputs
 from producers.embeddings.vector_cache import IMAGE, TITLE, VectorCache, Vectors
@@ -70,7 +71,12 @@ class RowBuilder:
     """
 
     def __init__(
-        self, encoder: Encoder, cache: VectorCache, now: datetime, outputs: TowerOutputs | None = None
+        self,
+        encoder: Encoder,
+        cache: VectorCache,
+        now: datetime,
+        outputs: TowerOutputs | None = None,
+        pictures: BucketPath | None = None,
     ) -> None:
         """Set up a pass.
 
@@ -79,6 +85,7 @@ class RowBuilder:
             cache: cache of that encoder's vectors.
             now: the created timestamp of the rows, with a time zone.
             outputs: where the outputs of the encoder's towers are kept; None keeps none.
+            pictures: prefix of the bucket whose objects `image` may name; None if it names none.
         """
         self.deferred = 0
         """Number of rows so far that another pass has to build."""
@@ -86,6 +93,7 @@ class RowBuilder:
         self._cache = cache
         self._now = now
         self._outputs = outputs
+        self._pictures = pictures
         self._unusable: dict[tuple[Modality, bytes], Unusable] = {}
 
     def build(self, chunk: pa.Table, encoded: EncodedChunk | None) -> BuiltRows:
@@ -124,7 +132,7 @@ class RowBuilder:
             counts[modality.count_name] += int((is_encoded & has_vector).sum())
             can_cache = is_encoded & has_vector & is_hashed
             if modality.can_change:
-                can_cache &= _find_unchanged(chunk, is_encoded)
+                can_cache &= _find_unchanged(chunk, is_encoded, self._pictures)
             cached = np.flatnonzero(can_cache)
             new_vectors.append((modality.cache_key, [hashes[row] for row in cached], vectors[cached]))
             outputs = getattr(encoded, modality.outputs, None)
@@ -199,16 +207,15 @@ def _without_bad_lengths(vectors: Vectors) -> Vectors:
     return np.where(has_unit_length[:, None], vectors, np.float32(np.nan))
 
 
-def _find_unchanged(chunk: pa.Table, is_encoded: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _find_unchanged(chunk: pa.Table, is_encoded: NDArray[np.bool_], pictures: BucketPath | None) -> NDArray[np.bool_]:
     """Return which rows' image files are still those that were hashed, bool [n]; True for images that lie in no file.
 
     Only files of rows in `is_encoded` are looked at; another row with a file may be False.
     """
     paths, has_stat = chunk["image"].to_pylist(), chunk["image_stat"].is_valid().to_numpy()
-    stats = [
-        image_hashes.read_file_stat(path) if flag and path else None
-        for flag, path in zip(is_encoded, paths, strict=True)
-    ]
+    stats = image_hashes.read_stats(
+        [path if flag else None for flag, path in zip(is_encoded, paths, strict=True)], pictures
+    )
     digests = row_hash.hash_texts(pa.chunked_array([pa.array(stats, pa.string())]))
     return ~has_stat | (digests == row_hash.from_arrow(chunk["image_stat"])).all(axis=1)
 

@@ -227,7 +227,7 @@ class _EmbeddingRun:
         total = len(plan.reused) + len(plan.encoded)
         if where is None:
             self.existing = self.existing or changes.rows - total - self.written
-        builder = RowBuilder(self.model, self.cache, self.now, self.outputs)
+        builder = RowBuilder(self.model, self.cache, self.now, self.outputs, self.settings.pictures)
         for done in self._commit_chunks(changes, plan, builder):
             self.progress(done, total)
         if builder.deferred:
@@ -264,13 +264,17 @@ class _EmbeddingRun:
     @contextmanager
     def _encode(self, chunks: Iterator[pa.Table]) -> Iterator[Iterator[EncodedChunk]]:
         """Encode chunks, in their order, on this machine or on the cluster."""
+        pictures = self.settings.pictures
         if self.ray_encoder is not None:
             from producers.encoders import on_ray
 
-            with closing(on_ray.encode_chunks(chunks, self.model, self.ray_encoder)) as stream:
+            with closing(on_ray.encode_chunks(chunks, self.model, self.ray_encoder, pictures=pictures)) as stream:
                 yield stream
             return
-        with open_decoding_pool() as pool, closing(encode_chunks(chunks, self.model, pool)) as stream:
+        with (
+            open_decoding_pool() as pool,
+            closing(encode_chunks(chunks, self.model, pool, pictures=pictures)) as stream,
+        ):
             yield stream
 
     def _commit(self, builder: RowBuilder, chunk: pa.Table, encoded: EncodedChunk | None) -> int:

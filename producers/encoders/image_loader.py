@@ -19,7 +19,6 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Generic, Self, TypeVar
 
 import numpy as np
@@ -28,12 +27,11 @@ from PIL import Image
 
 from feature_repo.cores import count_cores
 from feature_repo.errors import UnavailableError
-from feature_repo.images.decoding import UnusableImageError, min_decoded_side, open_image, open_pixels
+from feature_repo.images.decoding import Source, UnusableImageError, min_decoded_side, open_image, open_pixels
 from feature_repo.images.geometry import Geometry
+from feature_repo.images.read_ahead import read_ahead
 from producers.encoders.geometry import TORCH_MODES, resize_images
 
-Source = Path | bytes
-"""The path of an image (a file, or an image in an LMDB), or its encoded bytes."""
 Key = TypeVar("Key")
 IMAGES_PER_TASK = 64
 """Images that a worker decodes per task."""
@@ -94,7 +92,7 @@ def decode_images(sources: Sequence[Source], geometry: Geometry, pool: ProcessPo
     All of the pixels are in memory at once; for more images there is `decode_batches`.
 
     Args:
-        sources: path or encoded bytes of each image [n]; may be empty.
+        sources: path, object in a bucket or encoded bytes of each image [n]; may be empty.
         geometry: how to resize and crop.
         pool: processes from `open_decoding_pool`.
     """
@@ -327,8 +325,10 @@ def _decode_into_rows(rows: NDArray[np.uint8], sources: Sequence[Source], geomet
     """Decode images into `rows` [sources, row_bytes]; resize those that do not fit, or that torch cannot resize."""
     start = time.perf_counter()
     sizes, usable, refused = np.zeros((len(sources), 2), np.int32), np.ones(len(sources), bool), []
-    for row, source in enumerate(sources):
+    for row, source in enumerate(read_ahead(sources)):
         try:
+            if isinstance(source, UnusableImageError):
+                raise source
             pixels = open_pixels(source, side=geometry.side)
             if pixels.size <= rows.shape[1] and geometry.resample in TORCH_MODES:
                 sizes[row] = pixels.shape[:2]
@@ -346,8 +346,10 @@ def _decode_without_resizing(sources: Sequence[Source]) -> _DecodedPart:
     """Decode images at their full size, for encoders without a geometry."""
     start = time.perf_counter()
     images, usable, refused = [], np.ones(len(sources), bool), []
-    for row, source in enumerate(sources):
+    for row, source in enumerate(read_ahead(sources)):
         try:
+            if isinstance(source, UnusableImageError):
+                raise source
             images.append(open_image(source))
         except UnusableImageError as error:
             usable[row] = False

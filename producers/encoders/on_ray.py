@@ -20,6 +20,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from feature_repo.distributed import cluster
 from feature_repo.errors import EncoderMismatchError, UnavailableError, VitrineError
+from feature_repo.location import BucketPath
 from producers.encoders import load
 from producers.encoders.encoder import Encoder
 from producers.encoders.pipeline import DecodedChunk, EncodedChunk, decode_rows, encode_rows
@@ -33,7 +34,7 @@ PARTS_AHEAD = 2
 
 
 def encode_chunks(
-    chunks: Iterable[pa.Table], encoder: Encoder, path_or_name: str
+    chunks: Iterable[pa.Table], encoder: Encoder, path_or_name: str, *, pictures: BucketPath | None = None
 ) -> Generator[EncodedChunk, None, None]:
     """Encode the images and titles of catalogue rows on the Ray cluster that this program is connected to.
 
@@ -48,6 +49,7 @@ def encode_chunks(
         encoder: the encoder as loaded by this program; each actor loads its own.
         path_or_name: directory or hub name from which each machine loads the encoder. A directory that exists here is
             made an absolute path.
+        pictures: prefix of the bucket whose objects `image` may name; None if it names none.
 
     Raises:
         EncoderMismatchError: a machine of the cluster has another encoder under `path_or_name`.
@@ -55,7 +57,7 @@ def encode_chunks(
         VitrineError: as raised in a task or an actor. Unusable images and titles raise nothing; they are in the
             `unusable` of their chunk.
     """
-    return iterate_in_background(_encode(iter(chunks), encoder, path_or_name))
+    return iterate_in_background(_encode(iter(chunks), encoder, path_or_name, pictures))
 
 
 class _Actor:
@@ -90,7 +92,9 @@ class _Actor:
         return encode_rows(decoded, self._encoder)
 
 
-def _encode(chunks: Iterator[pa.Table], encoder: Encoder, path_or_name: str) -> Iterator[EncodedChunk]:
+def _encode(
+    chunks: Iterator[pa.Table], encoder: Encoder, path_or_name: str, pictures: BucketPath | None
+) -> Iterator[EncodedChunk]:
     """Submit the chunks in parts of ROWS_PER_PART rows, a bounded number ahead, and yield their vectors in order."""
     if Path(path_or_name).is_dir():
         path_or_name = str(Path(path_or_name).resolve())
@@ -113,7 +117,7 @@ def _encode(chunks: Iterator[pa.Table], encoder: Encoder, path_or_name: str) -> 
                 _, unfinished = ray.wait(unfinished, num_returns=excess, fetch_local=False)
             rows = np.arange(first, min(first + ROWS_PER_PART, len(chunk)))
             part = chunk.take(pa.array(rows))  # a slice would be sent with the whole chunk that it is a view of
-            decoded = decode.remote(part, encoder.geometry, has_images=encoder.has_images)
+            decoded = decode.remote(part, encoder.geometry, has_images=encoder.has_images, pictures=pictures)
             parts.append(next(next_actor).encode.remote(decoded))
             unfinished.append(parts[-1])
         pending.append((parts, read))

@@ -12,7 +12,6 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -23,10 +22,11 @@ from numpy.typing import NDArray
 from feature_repo import schema
 from feature_repo.arrow.take import matrix_to_lists
 from feature_repo.fusion import SAME_PRODUCT, SIMILAR, fuse
-from feature_repo.images.decoding import UnusableImageError
+from feature_repo.images.decoding import Source, UnusableImageError
 from feature_repo.images.geometry import Geometry
+from feature_repo.location import BucketPath, find_object
 from producers.encoders.encoder import Encoder, Outputs, TowerEncoder, Vectors
-from producers.encoders.image_loader import DecodedBatch, Source, decode_batches, decode_in_process
+from producers.encoders.image_loader import DecodedBatch, decode_batches, decode_in_process
 from producers.encoders.prefetch import iterate_in_background, map_in_threads
 from producers.encoders.stage_seconds import ZERO_SECONDS, StageSeconds
 
@@ -116,7 +116,9 @@ def build_embedding_rows(chunk: EncodedChunk, encoder: Encoder, now: datetime) -
     return EmbeddingRows(rows, chunk.unusable + without_vector)
 
 
-def encode_chunk(catalogue: pa.Table, encoder: Encoder, pool: ProcessPoolExecutor) -> EncodedChunk:
+def encode_chunk(
+    catalogue: pa.Table, encoder: Encoder, pool: ProcessPoolExecutor, *, pictures: BucketPath | None = None
+) -> EncodedChunk:
     """Encode the images and titles of one table of catalogue rows, and wait for the result.
 
     Args:
@@ -125,15 +127,16 @@ def encode_chunk(catalogue: pa.Table, encoder: Encoder, pool: ProcessPoolExecuto
             is null.
         encoder: if it has no image tower, images are ignored.
         pool: processes that decode images, from `open_decoding_pool`.
+        pictures: prefix of the bucket whose objects `image` may name; None if it names none.
 
     Returns:
         The vectors, row by row. Unusable images and titles raise nothing; they are in its `unusable`.
     """
-    return next(_encode(iter([catalogue]), encoder, pool))
+    return next(_encode(iter([catalogue]), encoder, pool, pictures))
 
 
 def encode_chunks(
-    chunks: Iterable[pa.Table], encoder: Encoder, pool: ProcessPoolExecutor
+    chunks: Iterable[pa.Table], encoder: Encoder, pool: ProcessPoolExecutor, *, pictures: BucketPath | None = None
 ) -> Generator[EncodedChunk, None, None]:
     """Encode the images and titles of catalogue rows; yields one `EncodedChunk` per chunk, in order.
 
@@ -146,12 +149,13 @@ def encode_chunks(
             null. The iterable is read from another thread.
         encoder: if it has no image tower, images are ignored. It must not be used elsewhere meanwhile.
         pool: processes that decode images, from `open_decoding_pool`.
+        pictures: prefix of the bucket whose objects `image` may name; None if it names none.
 
     Raises:
         BaseException: what `chunks` or the encoder raised. Unusable images and titles raise nothing; they are in the
             `unusable` of their chunk.
     """
-    return iterate_in_background(_encode(iter(chunks), encoder, pool))
+    return iterate_in_background(_encode(iter(chunks), encoder, pool, pictures))
 
 
 @dataclass(frozen=True)
@@ -168,7 +172,9 @@ class DecodedChunk:
     """These images, decoded; the key is None."""
 
 
-def decode_rows(catalogue: pa.Table, geometry: Geometry | None, *, has_images: bool) -> DecodedChunk:
+def decode_rows(
+    catalogue: pa.Table, geometry: Geometry | None, *, has_images: bool, pictures: BucketPath | None = None
+) -> DecodedChunk:
     """Decode the images of some hundred catalogue rows in this process.
 
     Args:
@@ -176,11 +182,12 @@ def decode_rows(catalogue: pa.Table, geometry: Geometry | None, *, has_images: b
             is taken from `image_bytes`, or from the path in `image` where that is null.
         geometry: how the encoder wants images resized; None leaves them as decoded.
         has_images: whether the encoder has an image tower. If not, no image is decoded.
+        pictures: prefix of the bucket whose objects `image` may name; None if it names none.
 
     Returns:
         The rows and their images, to be passed to `encode_rows`. Unusable images raise nothing.
     """
-    row_index, sources = _find_images(catalogue) if has_images else (np.empty(0, np.int64), [])
+    row_index, sources = _find_images(catalogue, pictures) if has_images else (np.empty(0, np.int64), [])
     images = decode_in_process(sources, geometry)
     refused = [b"" if usable else source for source, usable in zip(sources, images.usable, strict=True)]
     return DecodedChunk(catalogue.drop_columns(["image_bytes"]), row_index, refused, images)
@@ -274,9 +281,11 @@ class _BatchResult(NamedTuple):
     """When its encoding ended, in the same seconds."""
 
 
-def _encode(chunks: Iterator[pa.Table], encoder: Encoder, pool: ProcessPoolExecutor) -> Iterator[EncodedChunk]:
+def _encode(
+    chunks: Iterator[pa.Table], encoder: Encoder, pool: ProcessPoolExecutor, pictures: BucketPath | None
+) -> Iterator[EncodedChunk]:
     """Yield the vectors of each chunk in order, while the next chunks are read and decoded."""
-    requests = ((images, images.sources) for images in iterate_in_background(_split_chunks(chunks, encoder)))
+    requests = ((images, images.sources) for images in iterate_in_background(_split_chunks(chunks, encoder, pictures)))
     batches = decode_batches(requests, encoder.geometry, pool, size=encoder.image_batch_size)
     previous_end = 0.0
     for batch, result in map_in_threads(lambda each: _encode_batch(each, encoder), batches, encoder.concurrent_calls):
@@ -286,14 +295,14 @@ def _encode(chunks: Iterator[pa.Table], encoder: Encoder, pool: ProcessPoolExecu
             yield batch.key.chunk.finish()
 
 
-def _split_chunks(chunks: Iterator[pa.Table], encoder: Encoder) -> Iterator[_ImageBatch]:
+def _split_chunks(chunks: Iterator[pa.Table], encoder: Encoder, pictures: BucketPath | None) -> Iterator[_ImageBatch]:
     """Split the images of each chunk into batches of `encoder.image_batch_size`."""
     while True:
         start = time.perf_counter()
         catalogue = next(chunks, None)
         if catalogue is None:
             return
-        row_index, sources = _find_images(catalogue) if encoder.has_images else (np.empty(0, np.int64), [])
+        row_index, sources = _find_images(catalogue, pictures) if encoder.has_images else (np.empty(0, np.int64), [])
         chunk = _PartialChunk.allocate(catalogue, encoder)
         chunk.seconds = StageSeconds(read=time.perf_counter() - start)
         size = encoder.image_batch_size
@@ -302,13 +311,13 @@ def _split_chunks(chunks: Iterator[pa.Table], encoder: Encoder) -> Iterator[_Ima
             yield _ImageBatch(chunk, row_index[first:end], sources[first:end], first == 0, end >= len(row_index))
 
 
-def _find_images(catalogue: pa.Table) -> tuple[NDArray[np.int64], list[Source]]:
-    """Return the numbers of the rows that have an image, ascending, and the bytes or the path of each image."""
+def _find_images(catalogue: pa.Table, pictures: BucketPath | None) -> tuple[NDArray[np.int64], list[Source]]:
+    """Return the numbers of the rows that have an image, ascending, and the source of each image."""
     # Not combined to one chunk: an Arrow array of images ends at 2 GB.
     contents, paths = (catalogue.column(name) for name in ("image_bytes", "image"))
     has_image = pc.or_(contents.is_valid(), paths.is_valid())
     sources: list[Source] = [
-        content if content is not None else Path(path)
+        content if content is not None else find_object(path, pictures)
         for content, path in zip(
             contents.filter(has_image).to_pylist(), paths.filter(has_image).to_pylist(), strict=True
         )

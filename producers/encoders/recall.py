@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from feature_repo.images.decoding import UnusableImageError, open_image
+from feature_repo.images.decoding import Source, UnusableImageError, open_image
 from producers.encoders.encoder import Encoder, Vectors
-from producers.encoders.image_loader import Source, decode_images
+from producers.encoders.image_loader import decode_images
 
 CUTOFFS = (1, 5, 10)
 """The usual values of k."""

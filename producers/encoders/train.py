@@ -19,8 +19,8 @@ from safetensors import SafetensorError
 from feature_repo import memory
 from feature_repo.errors import InvalidInputError, VitrineError
 from feature_repo.fusion import SAME_PRODUCT, fuse
+from feature_repo.images.decoding import Source
 from producers.encoders import tiny_clip, whitening
-from producers.encoders.image_loader import Source
 from producers.encoders.training import images as decoding
 from producers.encoders.training import initial_model, language, training_state
 from producers.encoders.training.alignment import ClickArrays, CoClickPairs, find_co_clicks

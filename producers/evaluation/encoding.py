@@ -12,10 +12,10 @@ import numpy as np
 from feature_repo.errors import InvalidInputError
 from feature_repo.exported.encoder import ExportedEncoder, open_encoder
 from feature_repo.exported.files import ENCODER_FILE
-from feature_repo.images.decoding import UnusableImageError, open_image
+from feature_repo.images.decoding import Source, UnusableImageError, open_image
 from producers.encoders import Encoder, load
 from producers.encoders.encoder import Vectors
-from producers.encoders.image_loader import Source, decode_images, open_decoding_pool
+from producers.encoders.image_loader import decode_images, open_decoding_pool
 
 CHUNK = 512
 """Pictures or texts that are in memory at a time."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -10,20 +9,19 @@ import pyarrow.compute as pc
 from feature_repo import schema
 from feature_repo.arrow import take
 from feature_repo.config import Settings
+from feature_repo.images.decoding import Source, UnusableImageError
+from feature_repo.images.read_ahead import Read, read_ahead
 from feature_repo.offline import delta
 from feature_repo.pairs.picture import describe_picture
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID, TIMESTAMP
 
 ROWS_PER_COMMIT = 20_000
 
-Source = str | bytes | None
-"""Path or bytes of a picture; None without one."""
-
 
 def describe_pictures(
     settings: Settings,
     products: pa.Table,
-    sources: Sequence[Source],
+    sources: Sequence[Source | None],
     now: datetime,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> pa.Array:
@@ -44,7 +42,8 @@ def describe_pictures(
         progress(start, len(new))
         rows = new.slice(start, ROWS_PER_COMMIT)
         part = products.take(rows)
-        numbers = [_describe(sources[row]) for row in rows.to_pylist()]
+        given = [sources[row] or b"" for row in rows.to_pylist()]
+        numbers = [_describe(picture) for picture in read_ahead(given)]
         described = pa.table(
             {
                 PRODUCT_ID: part[PRODUCT_ID],
@@ -72,8 +71,6 @@ def _read_stored(settings: Settings, hashes: pa.Array) -> pa.Table:
     return take.take_rows(dataset, pc.indices_nonzero(is_wanted).to_numpy(), columns)
 
 
-def _describe(source: Source) -> list[float] | None:
-    if source is None:
-        return None
-    numbers = describe_picture(Path(source) if isinstance(source, str) else source)
+def _describe(picture: Read) -> list[float] | None:
+    numbers = None if isinstance(picture, UnusableImageError) else describe_picture(picture)
     return None if numbers is None else numbers.tolist()

@@ -57,7 +57,10 @@ def read_products(
             embedding = embedding.append_column(name, catalogue[name])
     paths = embedding["image"].to_pylist()
     contents = embedding["image_bytes"].to_pylist() if "image_bytes" in stored else [None] * len(paths)
-    sources = [path if content is None else content for content, path in zip(contents, paths, strict=True)]
+    sources = [
+        content if content is not None or path is None else settings.find_picture(path)
+        for content, path in zip(contents, paths, strict=True)
+    ]
     embedding = embedding.append_column("picture", describe_pictures(settings, embedding, sources, now, progress))
     return embedding.drop_columns([name for name in ("image_bytes",) if name in embedding.column_names])
 

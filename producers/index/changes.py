@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from feature_repo import schema
 from feature_repo.arrow.take import to_matrix
 from feature_repo.config import Settings
+from feature_repo.images.decoding import Source
 from feature_repo.index.nearest import Vectors
 from feature_repo.index.product_index import ProductIndex
 from feature_repo.index.rows import INDEX_ROWS
@@ -37,8 +38,8 @@ class IndexChanges:
     """[n] rows of INDEX_ROWS."""
     vectors: Mapping[str, Vectors]
     """float32 [n, d] by name; NaN where a product has none."""
-    pictures: Sequence[str | bytes | None]
-    """[n], path or bytes of each picture."""
+    pictures: Sequence[Source | None]
+    """[n], file, object or bytes of each picture."""
 
 
 def read_source_versions(settings: Settings) -> dict[str, int]:
@@ -89,7 +90,7 @@ def read_changes(
                 # Rows that were there before, such as those of a product that had no vector yet.
                 earlier = _read_newest(settings, name, encoder_version, vectors, None, missing)
                 added[name] = pa.concat_tables([table, earlier])
-    changed = _join(added, ids, vectors, index)
+    changed = _join(settings, added, ids, vectors, index)
     return changed if index is None or changed is None else _drop_unchanged(changed, index)
 
 
@@ -179,7 +180,11 @@ def _list_fields(name: str, vectors: Sequence[str]) -> pa.Schema:
 
 
 def _join(
-    added: Mapping[str, pa.Table], ids: pa.Array, vectors: Sequence[str], index: ProductIndex | None
+    settings: Settings,
+    added: Mapping[str, pa.Table],
+    ids: pa.Array,
+    vectors: Sequence[str],
+    index: ProductIndex | None,
 ) -> IndexChanges | None:
     """Return the newest state of products from newly added rows and the rows of the index."""
     n = len(ids)
@@ -234,7 +239,8 @@ def _join(
     )
     rows = rows.take(pa.array(kept))
     pictures = [
-        path if content is None else content for content, path in zip(contents, rows["image"].to_pylist(), strict=True)
+        content if content is not None or path is None else settings.find_picture(path)
+        for content, path in zip(contents, rows["image"].to_pylist(), strict=True)
     ]
     return IndexChanges(rows, {name: matrix[kept] for name, matrix in matrices.items()}, pictures)
 

@@ -178,7 +178,7 @@ def _describe_textures(
         if stored is not None:
             textures[positions], is_known[positions] = stored, True
     needed = np.flatnonzero(~is_known)
-    sources = [_to_source(changed.pictures[row]) for row in needed.tolist()]
+    sources = [changed.pictures[row] for row in needed.tolist()]
     for done, (row, values) in enumerate(zip(needed, texture.describe_pictures(sources, dictionary), strict=True), 1):
         textures[row] = values
         progress(done, len(needed))
@@ -193,13 +193,9 @@ def _learn_dictionary(changed: IndexChanges | None) -> TextureDictionary | None:
     if len(given) < word_model.MIN_PRODUCTS:
         return None
     step = max(1, len(given) // texture.TRAINING_PICTURES)
-    pictures = [texture.open_grey(_to_source(picture)) for picture in given[::step]]
+    pictures = [texture.open_grey(picture) for picture in given[::step]]
     usable = [picture for picture in pictures if picture is not None]
     return texture.learn_dictionary(usable) if usable else None
-
-
-def _to_source(picture: str | bytes | None) -> Path | bytes | None:
-    return Path(picture) if isinstance(picture, str) else picture
 
 
 def _read_model(index: ProductIndex) -> WordModel | None:

@@ -8,15 +8,16 @@ maximum over its patches. The dictionary is learnt from the shop's own pictures 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from feature_repo.bucket import REQUESTS
 from feature_repo.cores import count_cores
-from feature_repo.images.decoding import UnusableImageError, open_image
+from feature_repo.images.decoding import Source, UnusableImageError, open_image
+from feature_repo.location import BucketObject
 
 Floats = NDArray[np.float32]
 
@@ -82,22 +83,21 @@ def learn_dictionary(pictures: Sequence[Floats], seed: int = 0) -> TextureDictio
     return TextureDictionary(mean.astype(np.float32), whitening.astype(np.float32), entries)
 
 
-def describe_pictures(
-    sources: Sequence[Path | bytes | None], dictionary: TextureDictionary
-) -> Iterator[NDArray[np.float16]]:
+def describe_pictures(sources: Sequence[Source | None], dictionary: TextureDictionary) -> Iterator[NDArray[np.float16]]:
     """Yield the description of each picture, float16 [width], in their order; NaN where there is none to be read."""
 
-    def describe(source: Path | bytes | None) -> NDArray[np.float16]:
+    def describe(source: Source | None) -> NDArray[np.float16]:
         picture = open_grey(source)
         if picture is None:
             return np.full(dictionary.width, np.nan, np.float16)
         return dictionary.describe(picture).astype(np.float16)
 
-    with ThreadPoolExecutor(count_cores()) as pool:
+    is_remote = any(isinstance(source, BucketObject) for source in sources)
+    with ThreadPoolExecutor(REQUESTS if is_remote else count_cores()) as pool:  # a request takes long, and no core
         yield from pool.map(describe, sources)
 
 
-def open_grey(source: Path | bytes | None) -> Floats | None:
+def open_grey(source: Source | None) -> Floats | None:
     """Return a picture in grey levels 0 to 255, float32 [SIDE, SIDE]; None if there is none, or it cannot be read."""
     if source is None:
         return None

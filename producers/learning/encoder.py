@@ -15,12 +15,12 @@ import pyarrow.parquet as pq
 from feature_repo.arrow import text
 from feature_repo.errors import InvalidInputError, UsageError
 from feature_repo.images import image_store
+from feature_repo.images.decoding import Source
 from feature_repo.offline import input_files, validation
 from feature_repo.offline.impressions import read_impressions
 from feature_repo.schema import CLICKED, EVENT_TIMESTAMP, PRODUCT_ID, PRODUCTS, TIMESTAMP, USER_ID
 from feature_repo.table_format import DEFAULT_FORMAT, TableFormat
 from producers.encoders.checkpoint import NAME_FILE, TRAINING_PRODUCTS_FILE, check_name, read_training_products
-from producers.encoders.image_loader import Source
 from producers.encoders.licence import read_licence, write_licence
 from producers.encoders.train import TrainingSummary, train
 from producers.encoders.training.alignment import ClickArrays

@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 from feature_repo import memory
 from feature_repo.errors import InvalidInputError, UsageError, VitrineError
 from feature_repo.fusion import SAME_PRODUCT, Space, fuse
-from feature_repo.images.decoding import UnusableImageError, open_image
+from feature_repo.images.decoding import Source, UnusableImageError, open_image
 from feature_repo.schema import PRODUCT_ID
 from producers.embeddings.output_store import OutputStore, open_outputs
 from producers.encoders import whitening
 from producers.encoders.assembled.assemble import encode_images, encode_titles
 from producers.encoders.checkpoint import read_training_products, resolve_checkpoint
-from producers.encoders.image_loader import Source
 from producers.encoders.licence import read_licence, write_licence
 from producers.encoders.texture import GREY
 from producers.encoders.training.training_state import remove_state

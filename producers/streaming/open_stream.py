@@ -133,7 +133,9 @@ def _open_version(
     """Return what turns messages into rows of an encoder; into vectors only, unless `is_complete`."""
     folder = options.image_folder.resolve()
     if not is_complete:
-        return StreamedVersion(ProductPipeline(encoder, pool, folder, None, {}, options.decimal), None)
+        return StreamedVersion(
+            ProductPipeline(encoder, pool, folder, None, {}, options.decimal, settings.pictures), None
+        )
     view_builders: dict[str, ViewBuilder] = {}
     if options.labels is not None:
         view_builders[schema.TAGS_TABLE] = _open_tagger(settings, options, encoder.version)
@@ -141,7 +143,7 @@ def _open_version(
         state = read_state(settings, options.impressions, encoder.version, options.top_k, clock(), options.table_format)
         view_builders[schema.NEIGHBOURS_TABLE] = lambda vectors, products: state.compute_rows(vectors, clock())
     book = codebook.load_newest(settings, encoder.version)
-    pipeline = ProductPipeline(encoder, pool, folder, book, view_builders, options.decimal)
+    pipeline = ProductPipeline(encoder, pool, folder, book, view_builders, options.decimal, settings.pictures)
     return StreamedVersion(pipeline, InterestUpdater(settings, encoder.version, encoder.dim))
 
 

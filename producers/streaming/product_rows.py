@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from feature_repo import schema
 from feature_repo.arrow import text
 from feature_repo.arrow.take import to_matrix
+from feature_repo.location import BucketPath
 from feature_repo.offline.quarantine import RejectedRow
 from feature_repo.offline.validation import NOT_UTF8
 from producers import input_digest
@@ -64,6 +65,8 @@ class ProductPipeline:
     """Table name to the builder of its rows, for the tables other than catalogue, vectors and codes."""
     decimal: DecimalMark = DecimalMark.POINT
     """The decimal mark of prices. A stream has no column that could decide it."""
+    pictures: BucketPath | None = None
+    """Prefix of the bucket whose pictures messages may name, where relative paths then start; None for no bucket."""
 
 
 def build_rows(messages: Sequence[StreamMessage], pipeline: ProductPipeline, now: datetime) -> StreamedProducts:
@@ -93,7 +96,7 @@ def build_rows(messages: Sequence[StreamMessage], pipeline: ProductPipeline, now
     if not parts:
         return StreamedProducts({}, tuple(rejected), tuple(notes))
     products = pa.concat_tables(parts).combine_chunks()
-    chunk = encode_chunk(products, pipeline.encoder, pipeline.pool)
+    chunk = encode_chunk(products, pipeline.encoder, pipeline.pool, pictures=pipeline.pictures)
     encoded = build_embedding_rows(chunk, pipeline.encoder, now)
     notes += [RejectedRow(image.product_id, image.column, image.reason, image.value) for image in encoded.unusable]
     product_row = pc.index_in(encoded.rows[schema.PRODUCT_ID], value_set=products[schema.PRODUCT_ID].combine_chunks())
@@ -158,13 +161,15 @@ def _validate(
         columns["image"] = pa.array([message.fields[BYTES_FIELD] for message, _ in decoded], pa.binary())
     table = pa.table(columns)
     folder = pipeline.image_folder / "stream"
-    checked = validate.validate_products(table, 0, folder, now, decimal=pipeline.decimal)
+    checked = validate.validate_products(table, 0, folder, now, decimal=pipeline.decimal, pictures=pipeline.pictures)
     for row in np.flatnonzero(~checked.is_valid).tolist():
-        faults = validate.validate_products(table.slice(row, 1), 0, folder, now).refused
+        faults = validate.validate_products(table.slice(row, 1), 0, folder, now, pictures=pipeline.pictures).refused
         rejected.append((decoded[row][0], "; ".join(fault.reason for fault in faults)))
     notes += [note for row, note in checked.repairs if checked.is_valid[row]]
     no_hash = np.zeros((len(table), 2), np.uint64)
-    image_hash, image_stat = image_hashes.hash_images(checked.rows, checked.is_valid, no_hash, no_hash, rehash=False)
+    image_hash, image_stat = image_hashes.hash_images(
+        checked.rows, checked.is_valid, no_hash, no_hash, rehash=False, pictures=pipeline.pictures
+    )
     added = {
         "image_hash": image_hash,
         "image_stat": image_stat,

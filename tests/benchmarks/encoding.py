@@ -26,7 +26,8 @@ from PIL import Image
 
 from feature_repo import schema
 from producers.encoders import load
-from producers.encoders.image_loader import Source, decode_images, open_decoding_pool
+from feature_repo.images.decoding import Source
+from producers.encoders.image_loader import decode_images, open_decoding_pool
 from producers.encoders.pipeline import build_embedding_rows, encode_chunks
 from producers.encoders.stage_seconds import StageSeconds
 from producers.encoders.tokens import tokenize

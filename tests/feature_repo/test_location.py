@@ -61,6 +61,10 @@ def test_a_prefix_has_the_parts_of_a_path_and_never_shows_its_secrets() -> None:
         ({"path": "s3://shop", "local_path": "s3://other"}, "offline_store.local_path must name a folder"),
         ({"path": "tables", "local_path": "l"}, "local_path is for tables in a bucket"),
         ({"path": "tables", "storage_options": {"AWS_REGION": "x"}}, "storage_options belong to the URL"),
+        ({"path": "tables", "pictures": "pictures"}, "expected the URL of a prefix"),
+        ({"path": "tables", "pictures": "s3://me:hush@shop/a"}, "credentials belong in storage_options"),
+        ({"path": "tables", "pictures": 7}, "offline_store.pictures is 7"),
+        ({"path": "tables", "pictures": "gs://shop", "storage_options": {"AWS_REGION": "x"}}, "gs:// takes none"),
     ],
 )
 def test_a_wrong_setting_is_refused_in_one_line_without_its_secrets(

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from feature_repo.content_hash import content_hash
 from feature_repo.errors import InvalidInputError, VitrineError
 from feature_repo.fusion import SAME_PRODUCT, Space, fuse
-from feature_repo.images.decoding import UnusableImageError, read_bytes
+from feature_repo.images.decoding import Source, UnusableImageError, read_bytes
 from producers.encoders import tiny_clip, whitening
 from producers.encoders.assembled import towers
 from producers.encoders.assembled.encoder import AssembledEncoder
@@ -29,7 +29,7 @@ from producers.encoders.assembled.tokenizer import TEXT_FOLDER, WORDS_FOLDER, Pa
 from producers.encoders.assembled.unlock import UnlockReport, check_layers, unlock_towers
 from producers.encoders.checkpoint_files import VOCABULARIES
 from producers.encoders.encoder import KeptOutputs, Outputs
-from producers.encoders.image_loader import Source, decode_batches, open_decoding_pool
+from producers.encoders.image_loader import decode_batches, open_decoding_pool
 from producers.encoders.runtime import choose_runtime
 from producers.encoders.training import language
 from producers.encoders.training.alignment import ClickArrays

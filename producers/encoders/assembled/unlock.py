@@ -18,11 +18,11 @@ from torch import nn
 from torch.nn import functional
 
 from feature_repo.errors import InvalidInputError
+from feature_repo.images.decoding import Source
 from producers.encoders.assembled.encoder import AssembledEncoder
 from producers.encoders.assembled.heads import MIN_TITLES, draw_validation
 from producers.encoders.assembled.learner import MAX_SCALE, HeadData
 from producers.encoders.assembled.model import AssembledModel
-from producers.encoders.image_loader import Source
 from producers.encoders.recall import rank_right_images
 from producers.encoders.tokens import tokenize
 from producers.encoders.training.contrastive import contrastive_loss

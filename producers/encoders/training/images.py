@@ -7,9 +7,10 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
+from feature_repo.images.decoding import Source
 from feature_repo.images.geometry import Geometry
 from producers.encoders import image_loader
-from producers.encoders.image_loader import DecodedImages, Source, open_decoding_pool
+from producers.encoders.image_loader import DecodedImages, open_decoding_pool
 from producers.encoders.training.process_group import ProcessGroup
 
 MAX_BYTES_IN_MEMORY = 4 * 2**30

@@ -14,7 +14,8 @@ from producers.encoders import load
 from producers.encoders.assembled.assemble import assemble, encode_images, encode_titles
 from producers.encoders.assembled.encoder import AssembledEncoder
 from producers.encoders.encoder import Outputs, Vectors
-from producers.encoders.image_loader import Source, open_decoding_pool
+from feature_repo.images.decoding import Source
+from producers.encoders.image_loader import open_decoding_pool
 from producers.encoders.recall import encode_pairs
 from producers.encoders.train import train
 from tests.benchmarks.photographs.sets import PhotographSet

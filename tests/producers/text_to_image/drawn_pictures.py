@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 from feature_repo.images.decoding import open_image
 from producers.encoders.encoder import Vectors
-from producers.encoders.image_loader import Source
+from feature_repo.images.decoding import Source
 
 COLOURS = {"red": (210, 50, 50), "green": (60, 160, 70), "blue": (50, 80, 200)}
 SHAPES = ("disc", "square")
