@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from feature_repo import schema
+from feature_repo.arrow import take
 from feature_repo.config import Settings
 from feature_repo.offline import delta
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID
@@ -49,17 +50,41 @@ def find_existing(settings: Settings, rows: pa.Table, encoder_version: str, *, f
         all; rows have none if they were written before hashes were stored. Both are False throughout if there is no
         table yet.
     """
+    if not len(rows):
+        return np.zeros(0, bool), np.zeros(0, bool)
+    where = build_filter(rows, few)
+    return find_existing_keys(settings, hash_keys(rows), hash_contents(rows), encoder_version, where)
+
+
+def find_existing_keys(
+    settings: Settings, keys: RowHashes, contents: RowHashes, encoder_version: str, where: pc.Expression
+) -> tuple[Mask, Mask]:
+    """Do what `find_existing` does, for rows of which only digests are in memory.
+
+    Args:
+        settings: the deployment.
+        keys: uint64 [n, 2], of `hash_keys`.
+        contents: uint64 [n, 2], of `hash_contents`.
+        encoder_version: the encoder, as `name@fingerprint`.
+        where: filter that passes all stored rows of these keys.
+    """
     path = settings.table(schema.EMBEDDING_TABLE)
-    if not delta.exists(path) or not len(rows):
-        return np.zeros(len(rows), bool), np.zeros(len(rows), bool)
-    where = build_filter(rows, few) & (pc.field("encoder_version") == encoder_version)
-    stored = delta.read(path, [*KEY, CREATED_TIMESTAMP, *HASH_COLUMNS], where=where)
-    latest = find_latest(stored)
-    index = row_hash.find_positions(hash_keys(rows), hash_keys(stored)[latest])
+    if not delta.exists(path) or not len(keys):
+        return np.zeros(len(keys), bool), np.zeros(len(keys), bool)
+    columns = [*KEY, CREATED_TIMESTAMP, *HASH_COLUMNS]
+    of_encoder = where & (pc.field("encoder_version") == encoder_version)
+    none = np.empty((0, 2), np.uint64)
+    parts = [(none, np.empty(0, np.int64), none)]
+    for batch in take.scan(delta.open_dataset(path), columns, of_encoder).to_batches():
+        rows = pa.Table.from_batches([batch])
+        parts.append((hash_keys(rows), rows[CREATED_TIMESTAMP].cast(pa.int64()).to_numpy(), hash_contents(rows)))
+    stored, created_us, stored_contents = (np.concatenate(one) for one in zip(*parts, strict=True))
+    latest = find_latest_keys(stored, created_us)
+    index = row_hash.find_positions(keys, stored[latest])
     exists = index >= 0
-    is_same, stored_contents = exists.copy(), hash_contents(stored)[latest][index[exists]]
-    is_equal = (hash_contents(rows)[exists] == stored_contents).all(axis=1)
-    is_same[exists] = is_equal | (stored_contents == NO_CONTENT).all(axis=1)
+    is_same, latest_contents = exists.copy(), stored_contents[latest][index[exists]]
+    is_equal = (contents[exists] == latest_contents).all(axis=1)
+    is_same[exists] = is_equal | (latest_contents == NO_CONTENT).all(axis=1)
     return exists, is_same
 
 
@@ -84,9 +109,13 @@ def find_latest(rows: pa.Table) -> RowIndices:
     Args:
         rows: rows with product_id, event_timestamp and created_timestamp; may be empty.
     """
-    key = hash_keys(rows)
-    order = row_hash.sort_order(key, rows[CREATED_TIMESTAMP].cast(pa.int64()).to_numpy())
-    return order[row_hash.find_last_positions(key, order)]
+    return find_latest_keys(hash_keys(rows), rows[CREATED_TIMESTAMP].cast(pa.int64()).to_numpy())
+
+
+def find_latest_keys(keys: RowHashes, created_us: NDArray[np.int64]) -> RowIndices:
+    """Do what `find_latest` does, given the digests [n, 2] and created timestamps [n] of rows."""
+    order = row_hash.sort_order(keys, created_us)
+    return order[row_hash.find_last_positions(keys, order)]
 
 
 def hash_keys(rows: pa.Table) -> RowHashes:

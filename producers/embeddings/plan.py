@@ -8,18 +8,21 @@ reads nothing, and any other run reads as much as was added. Rows of other encod
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset
 from numpy.typing import NDArray
 
 from feature_repo import schema
+from feature_repo.arrow import take
 from feature_repo.config import Settings
 from feature_repo.offline import delta
-from feature_repo.schema import CREATED_TIMESTAMP
+from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, TIMESTAMP
 from producers.catalogue import row_hash
+from producers.catalogue.row_hash import RowHashes
 from producers.embeddings import existing_rows
 from producers.embeddings.existing_rows import KEY, RowIndices
 from producers.embeddings.vector_cache import IMAGE, TITLE
@@ -32,6 +35,8 @@ class KnownContents(Protocol):
         """Return whether each content hash is known, bool [n]; False for None. `modality` is IMAGE or TITLE."""
 
 
+HASHES_PER_LOOKUP = 65_536
+"""Hashes that are Python objects at a time."""
 NOTHING_ENCODED = -1
 """Value of the marker of an encoder whose rows have been deleted."""
 
@@ -133,28 +138,74 @@ def plan_encoding(
     Returns:
         The rows that need an embedding row, all others left out.
     """
-    rows = new.to_table(columns=[*KEY, CREATED_TIMESTAMP, "title", "image", "image_hash"])
-    title_hash = row_hash.hash_contents(rows["title"])
-    image_hash = rows["image_hash"].combine_chunks() if has_images else pa.nulls(len(rows), row_hash.HASH_TYPE)
-    latest = existing_rows.find_latest(rows)
-    hashed = rows.select(KEY).append_column("image_hash", image_hash).append_column("title_hash", title_hash)
-    _, is_done = existing_rows.find_existing(settings, hashed.take(pa.array(latest)), encoder_version)
+    rows = _read_rows(new, has_images)
+    latest = existing_rows.find_latest_keys(rows.keys, rows.created_us)
+    _, is_done = existing_rows.find_existing_keys(
+        settings, rows.keys[latest], rows.contents[latest], encoder_version, rows.event_times
+    )
     needed = np.sort(latest[~is_done])
 
-    title_hash, image_hash = (column.take(pa.array(needed)) for column in (title_hash, image_hash))
+    title_hash, image_hash = (column.take(pa.array(needed)) for column in (rows.title_hash, rows.image_hash))
     new_title, new_image = _find_uncached(cache, TITLE, title_hash), _find_uncached(cache, IMAGE, image_hash)
-    is_unhashed = image_hash.is_null().to_numpy(zero_copy_only=False)
-    unhashed_image = has_images & rows["image"].is_valid().to_numpy()[needed] & is_unhashed
+    unhashed_image = rows.has_image[needed] & image_hash.is_null().to_numpy(zero_copy_only=False)
     encoded = new_title | new_image | unhashed_image
     is_title_encoded = new_title & _find_first(title_hash)
     is_image_encoded = (new_image & _find_first(image_hash)) | unhashed_image
     return EncodingPlan(needed[~encoded], needed[encoded], is_image_encoded[encoded], is_title_encoded[encoded])
 
 
+@dataclass(frozen=True)
+class _RowDigests:
+    """What is in memory of n catalogue rows, about 100 bytes a row: neither ids nor titles."""
+
+    keys: RowHashes
+    """[n, 2], of existing_rows.hash_keys."""
+    created_us: NDArray[np.int64]
+    """[n], microseconds since 1970 UTC."""
+    contents: RowHashes
+    """[n, 2], of existing_rows.hash_contents."""
+    title_hash: pa.Array
+    """[n], null without a title."""
+    image_hash: pa.Array
+    """[n], null without an image, without a hash of it, and for an encoder without an image tower."""
+    has_image: NDArray[np.bool_]
+    """[n], False for an encoder without an image tower."""
+    event_times: pc.Expression
+    """Filter that passes rows of the same event times, and of all between."""
+
+
+def _read_rows(rows: pyarrow.dataset.Dataset, has_images: bool) -> _RowDigests:
+    """Read the digests of catalogue rows, in the order of the rows."""
+    columns = [*KEY, CREATED_TIMESTAMP, "title", "image", "image_hash"]
+    none = np.empty((0, 2), np.uint64)
+    parts: list[tuple[Any, ...]] = [(none, np.empty(0, np.int64), none, np.empty(0, bool))]
+    hashes: list[tuple[pa.Array, pa.Array]] = [(pa.array([], row_hash.HASH_TYPE),) * 2]
+    first, last = np.iinfo(np.int64).max, np.iinfo(np.int64).min
+    for batch in take.scan(rows, columns).to_batches():
+        part = pa.Table.from_batches([batch])
+        title_hash = row_hash.hash_contents(part["title"])
+        image_hash = batch["image_hash"] if has_images else pa.nulls(len(part), row_hash.HASH_TYPE)
+        hashed = part.select(KEY).append_column("image_hash", image_hash).append_column("title_hash", title_hash)
+        event_us, created_us = (part[name].cast(pa.int64()).to_numpy() for name in (EVENT_TIMESTAMP, CREATED_TIMESTAMP))
+        has_image = part["image"].is_valid().to_numpy() & has_images
+        parts.append((existing_rows.hash_keys(part), created_us, existing_rows.hash_contents(hashed), has_image))
+        hashes.append((image_hash, title_hash))
+        first, last = min(first, event_us.min(initial=first)), max(last, event_us.max(initial=last))
+    keys, created, contents, images = (np.concatenate(one) for one in zip(*parts, strict=True))
+    image_hash, title_hash = (pa.concat_arrays(one) for one in zip(*hashes, strict=True))
+    event = pc.field(EVENT_TIMESTAMP)
+    bounds = [pc.scalar(int(value)).cast(TIMESTAMP) for value in (first, last)]
+    event_times = (event >= bounds[0]) & (event <= bounds[1])
+    return _RowDigests(keys, created, contents, title_hash, image_hash, images, event_times)
+
+
 def _find_uncached(cache: KnownContents, modality: bytes, hashes: pa.Array) -> NDArray[np.bool_]:
     """Return which hashes are not null and have no vector in the cache, bool [n]."""
-    is_valid = hashes.is_valid().to_numpy(zero_copy_only=False)
-    return is_valid & ~cache.has(modality, hashes.to_pylist())
+    is_cached = np.zeros(len(hashes), bool)
+    for start in range(0, len(hashes), HASHES_PER_LOOKUP):
+        part = hashes.slice(start, HASHES_PER_LOOKUP)
+        is_cached[start : start + len(part)] = cache.has(modality, part.to_pylist())
+    return hashes.is_valid().to_numpy(zero_copy_only=False) & ~is_cached
 
 
 def _find_first(hashes: pa.Array) -> NDArray[np.bool_]:

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow.dataset
 from numpy.typing import NDArray
 
+from feature_repo.arrow import take
 from producers.catalogue import row_hash
 from producers.embeddings.output_store import FOLDER, OutputStore, open_outputs
 from producers.embeddings.vector_cache import FOLDER as CACHE_FOLDER
@@ -127,7 +128,7 @@ def fill_cache(rows: pyarrow.dataset.Dataset, cache: VectorCache, make_vectors: 
         The number of vectors made.
     """
     made = 0
-    for batch in rows.to_batches(columns=["title", "image_hash"], batch_size=ROWS_PER_BATCH):
+    for batch in take.scan(rows, ["title", "image_hash"], batch_rows=ROWS_PER_BATCH).to_batches():
         titles = batch["title"].to_pylist()
         title_hashes = row_hash.hash_contents(pyarrow.chunked_array([batch["title"]])).to_pylist()
         for modality, hashes in ((IMAGE, batch["image_hash"].to_pylist()), (TITLE, title_hashes)):

@@ -8,7 +8,6 @@ own. It runs once for the whole catalogue, and once more after 10,000 products a
 added. CPU seconds depend less on other work on the machine than seconds do.
 """
 
-import multiprocessing
 import os
 import shutil
 import subprocess
@@ -89,8 +88,11 @@ def add_products(folder: Path, first: int, count: int, listed: datetime) -> None
         append_rows(folder, schema.CATALOGUE_TABLE, schema.CATALOGUE, catalogue | stamps)
 
 
-def write_log(folder: Path, products: int, days: int) -> None:
-    """Write a log of `days` days with two impressions for each of the first half of the products, then fewer."""
+def write_log(folder: Path, products: int, days: int, *, name: str = "product-{:09d}", start: datetime = START) -> None:
+    """Write a log of `days` days with two impressions for each of the first half of the products, then fewer.
+
+    Product number n has the id `name.format(n)`.
+    """
     half = products // 2
     shown, moments, clicks = [], [], []
     for day in range(days):
@@ -104,19 +106,11 @@ def write_log(folder: Path, products: int, days: int) -> None:
     columns = {
         schema.IMPRESSION_ID: pa.array(np.arange(len(product))).cast(pa.string()),
         schema.USER_ID: pa.array(product % 100_000).cast(pa.string()),
-        schema.PRODUCT_ID: pa.array([f"product-{number:09d}" for number in product[order]]),
-        schema.EVENT_TIMESTAMP: pa.array(moment[order] + int(START.timestamp() * 1e6), schema.TIMESTAMP),
+        schema.PRODUCT_ID: pa.array([name.format(number) for number in product[order].tolist()]),
+        schema.EVENT_TIMESTAMP: pa.array(moment[order] + int(start.timestamp() * 1e6), schema.TIMESTAMP),
         schema.CLICKED: pa.array(is_clicked[order].astype(np.int8)),
     }
     pq.write_table(pa.table(columns), folder / "log.parquet")
-
-
-def _in_process(function: object, *arguments: object) -> None:
-    """Call a function in a process of its own, so that its memory does not count for the steps."""
-    process = multiprocessing.get_context("spawn").Process(target=function, args=arguments)  # type: ignore[arg-type]
-    process.start()
-    process.join()
-    assert process.exitcode == 0
 
 
 def measure_size(products: int, steps: list[str]) -> list[str]:
@@ -124,8 +118,8 @@ def measure_size(products: int, steps: list[str]) -> list[str]:
     folder = Path(tempfile.mkdtemp(prefix="growth-"))
     try:
         deployments.configure(folder)
-        _in_process(add_products, folder, 0, products, START - timedelta(days=1))
-        _in_process(write_log, folder, products, DAYS)
+        harness.call_in_process(add_products, folder, 0, products, START - timedelta(days=1))
+        harness.call_in_process(write_log, folder, products, DAYS)
         environment = deployments.clean_environment() | {config.ENVIRONMENT_VARIABLE: f"{folder}/feature_store.yaml"}
         feast = str(Path(sys.executable).parent / "feast")
         subprocess.run(
@@ -134,8 +128,8 @@ def measure_size(products: int, steps: list[str]) -> list[str]:
         now = START + timedelta(days=DAYS)
         first = {step: run_step(step, folder, now) for step in steps}
         sizes = measure_bytes(folder, products)
-        _in_process(add_products, folder, products, ADDED, now)
-        _in_process(write_log, folder, products, DAYS + 1)
+        harness.call_in_process(add_products, folder, products, ADDED, now)
+        harness.call_in_process(write_log, folder, products, DAYS + 1)
         again = {step: run_step(step, folder, now + timedelta(days=1)) for step in steps}
         where = ", ".join(harness.describe_machine()[name] for name in ("commit", "date", "machine"))
         lines = [

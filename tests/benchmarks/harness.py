@@ -5,6 +5,7 @@ runs every side once, in one process, in a rotating order, and the ratio is take
 """
 
 import json
+import multiprocessing
 import os
 import platform
 import statistics
@@ -145,6 +146,14 @@ def measure_peak_megabytes(module: str, *arguments: str) -> float:
     )
     done = subprocess.run([sys.executable, "-c", probe, module, *arguments], check=True, capture_output=True, text=True)
     return int(done.stdout.rsplit("PEAK", 1)[1].split()[0]) * 1.024e-3
+
+
+def call_in_process(function: Callable[..., None], *arguments: object) -> None:
+    """Call a function in a process of its own, so that its memory does not count for what is measured later."""
+    process = multiprocessing.get_context("spawn").Process(target=function, args=arguments)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
 
 
 def record_figures(figures: list[BenchmarkFigure]) -> None:

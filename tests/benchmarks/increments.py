@@ -80,11 +80,11 @@ def measure_days(rows: int, pictures: bool) -> IncrementCost:
         if pictures:
             _draw(folder / "pictures")
         file = folder / "products.parquet"
-        _write(file, rows, pictures, changed=0)
+        write_products(file, rows, pictures, changed=0)
         catalogue.ingest_products(store, file, NOW)
-        _embed_without_an_encoder(store, encoder)
+        embed_without_an_encoder(store, encoder)
         gc.collect()
-        _write(file, rows, pictures, changed=CHANGED)
+        write_products(file, rows, pictures, changed=CHANGED)
         changed = _day(store, encoder, file, NOW + DAY)
         return IncrementCost(rows, pictures, changed, _day(store, encoder, file, NOW + 2 * DAY))
     finally:
@@ -106,7 +106,7 @@ def _timed(work: Callable[[], Result]) -> tuple[float, Result]:
     return time.perf_counter() - start, result
 
 
-def _write(file: Path, rows: int, pictures: bool, *, changed: int) -> None:
+def write_products(file: Path, rows: int, pictures: bool, *, changed: int) -> None:
     """Write a day's table; `changed` products, spread over the table, have another title."""
     number = np.arange(rows)
     other = np.zeros(rows, bool)
@@ -142,7 +142,7 @@ def _draw(folder: Path) -> None:
         Image.new("RGB", (8, 8), (number % 256, number // 256 % 256, 9)).save(folder / f"{number}.png")
 
 
-def _embed_without_an_encoder(store: Settings, encoder: Path) -> None:
+def embed_without_an_encoder(store: Settings, encoder: Path) -> None:
     """Write an embedding row with random unit vectors for each catalogue version, as if all had been encoded."""
     model = load(str(encoder))
     state = plan.read_changes(store, model.version)

@@ -71,8 +71,8 @@ def tokenizer(length: int = 24) -> PreTrainedTokenizerFast:
     )
 
 
-def clip(folder: Path) -> None:
-    config = CLIPConfig(text_config=TEXT | SPECIAL, vision_config=VISION, projection_dim=12)
+def clip(folder: Path, dim: int = 12) -> None:
+    config = CLIPConfig(text_config=TEXT | SPECIAL, vision_config=VISION, projection_dim=dim)
     _save(folder, CLIPModel(config), CLIPImageProcessorPil(size={"shortest_edge": 36}, crop_size=SIZE))
 
 
