@@ -15,7 +15,7 @@ from producers.tags.calibration import apply_temperature
 from producers.tags.classifier import MIN_LOG_PROBABILITY, FoldedClassifier, fit_folds
 from producers.tags.tagger import Tagger, select_training_rows
 
-PARTS = (variants.TAGGER, variants.IMAGE_TOWER, variants.BAG_OF_WORDS)
+PARTS = (variants.VECTORS, variants.IMAGE_TOWER, variants.BAG_OF_WORDS)
 """Variants that are combined."""
 REGULARISATION = 0.03
 """LogisticRegression's C of the second classifier. It has few features, so one value does for all tags; 0.03 needed no

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from sklearn.pipeline import FeatureUnion, Pipeline
+from sklearn.pipeline import Pipeline
 
 from producers.tags import split, variants
 from producers.tags.calibration import apply_temperature
@@ -30,8 +30,8 @@ class Tagger:
     """A calibrated classifier of one tag, and one for each fold of its training products."""
 
     variant: str
-    """One of schema.TAG_VARIANTS: which features of a product it uses."""
-    features: Pipeline | FeatureUnion
+    """Which features of a product it uses: one of schema.TAG_VARIANTS, but not `variants.TAGGER`."""
+    features: Pipeline
     """Turns embedding rows into features; fitted on the training split."""
     classifier: FoldedClassifier
     """Trained on the training split."""
@@ -64,7 +64,7 @@ def fit_tagger(variant: str, rows: pa.Table, *, values: tuple[str, ...] = ()) ->
     """Fit and calibrate the tagger of one tag.
 
     Args:
-        variant: One of schema.TAG_VARIANTS.
+        variant: One of schema.TAG_VARIANTS, but not `variants.TAGGER`, which combines others (stacking.py).
         rows: Embedding rows of the products that have a label of the tag, one for each, with `title`, `value` (the
             label) and `group`. They are divided into splits here, by their groups.
         values: All values of the tag, in the order of the probabilities; none for a tag that may have any value.

@@ -34,6 +34,7 @@ from feature_repo.schema import (
     TAG_PREDICTIONS,
     TAG_SEPARATOR,
     TAG_SPLITS,
+    TAG_VARIANTS,
     TAGS,
     VECTOR,
 )
@@ -263,26 +264,25 @@ def fit_variants(
         (tag, variant) to the tagger, in the order of `list_tags` and, for each tag, of `chosen`. A tag is left out if
         the training split has fewer than two different labels of it.
     """
-    needed = [*chosen, *(part for part in stacking.PARTS if variants.TAGGER in chosen and part not in chosen)]
-    pairs = [(tag, variant) for tag in list_tags(labelled) for variant in needed]
+    parts = stacking.PARTS if variants.TAGGER in chosen else ()
+    single = [variant for variant in TAG_VARIANTS if variant != variants.TAGGER and variant in (*parts, *chosen)]
+    pairs = [(tag, variant) for tag in list_tags(labelled) for variant in single]
 
     def fit(pair: tuple[str, str]) -> Tagger | None:
         tag, variant = pair
         return fit_tagger(variant, labelled.filter(pc.field("tag") == tag), values=tag_values.get(tag, ()))
 
     def combine(tag: str) -> StackedTagger:
-        parts = tuple(single[tag, part] for part in stacking.PARTS)
-        return combine_taggers(parts, labelled.filter(pc.field("tag") == tag))
+        of_tag = labelled.filter(pc.field("tag") == tag)
+        return combine_taggers(tuple(fitted[tag, part] for part in stacking.PARTS), of_tag)
 
-    fitted = track(map_on_all_cores(fit, pairs), len(pairs))
-    single = {pair: tagger for pair, tagger in zip(pairs, fitted, strict=True) if tagger is not None}
-    stacked = [tag for tag, variant in single if variant == variants.TAGGER]
+    results = track(map_on_all_cores(fit, pairs), len(pairs))
+    fitted = {pair: tagger for pair, tagger in zip(pairs, results, strict=True) if tagger is not None}
+    stacked = [tag for tag in list_tags(labelled) if parts and (tag, parts[0]) in fitted]
     combined = dict(zip(stacked, map_on_all_cores(combine, stacked), strict=True))
-    return {
-        (tag, variant): combined[tag] if variant == variants.TAGGER else tagger
-        for (tag, variant), tagger in single.items()
-        if variant in chosen
-    }
+    all_taggers = fitted | {(tag, variants.TAGGER): tagger for tag, tagger in combined.items()}
+    wanted = [(tag, variant) for tag in list_tags(labelled) for variant in chosen]
+    return {pair: all_taggers[pair] for pair in wanted if pair in all_taggers}
 
 
 def list_tags(labelled: pa.Table) -> tuple[str, ...]:

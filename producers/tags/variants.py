@@ -1,6 +1,7 @@
-"""The features that each variant of a tagger uses: the tagger itself, and the variants that it is compared with.
+"""The features that each variant uses: the parts of the tagger, and what it is compared with.
 
-All variants use the same classifier, so they differ only in their features. Each variant has a feature for a missing
+All variants use the same classifier, so they differ only in their features; the tagger in use combines some of them
+(stacking.py) and has no features of its own. Each variant has a feature for a missing
 image or title, so that it can learn the most likely labels of such products.
 """
 
@@ -9,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.impute import SimpleImputer
-from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline, make_union
+from sklearn.pipeline import Pipeline, make_pipeline, make_union
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from feature_repo.arrow.take import to_matrix
@@ -23,18 +24,15 @@ COLUMNS = {
     TEXT_TOWER: ("text_vector", "has_text"),
     IMAGE_TOWER: ("image_vector", "has_image"),
 }
-VECTOR_WEIGHT = 0.3
-"""Factor of the standardized vectors beside the words. A vector coordinate varies more than a binary word feature;
-without this factor it would dominate."""
 NO_TITLE = "∅"
 """The word that stands for a missing title."""
 
 
-def make_features(variant: str) -> Pipeline | FeatureUnion:
+def make_features(variant: str) -> Pipeline:
     """Return the unfitted transformer of a variant.
 
     Args:
-        variant: One of schema.TAG_VARIANTS: which features of a product are used.
+        variant: One of schema.TAG_VARIANTS, but not TAGGER: which features of a product are used.
 
     Returns:
         A new transformer of tables as returned by `read_embedding_rows`, to float [n, width], a sparse matrix if the
@@ -45,12 +43,6 @@ def make_features(variant: str) -> Pipeline | FeatureUnion:
     """
     if variant == BAG_OF_WORDS:
         return _make_word_features()
-    if variant == TAGGER:
-        # A vector of about a hundred numbers cannot keep every word of a title.
-        return FeatureUnion(
-            [("vectors", _make_vector_features(VECTORS)), ("words", _make_word_features())],
-            transformer_weights={"vectors": VECTOR_WEIGHT},
-        )
     return _make_vector_features(variant)
 
 

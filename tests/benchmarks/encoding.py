@@ -25,8 +25,8 @@ import typer
 from PIL import Image
 
 from feature_repo import schema
-from producers.encoders import load
 from feature_repo.images.decoding import Source
+from producers.encoders import load
 from producers.encoders.image_loader import decode_images, open_decoding_pool
 from producers.encoders.pipeline import build_embedding_rows, encode_chunks
 from producers.encoders.stage_seconds import StageSeconds

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from feature_repo.images.decoding import Source
 from producers.embeddings.output_store import open_outputs
 from producers.encoders import load
 from producers.encoders.assembled.assemble import assemble, encode_images, encode_titles
 from producers.encoders.assembled.encoder import AssembledEncoder
 from producers.encoders.encoder import Outputs, Vectors
-from feature_repo.images.decoding import Source
 from producers.encoders.image_loader import open_decoding_pool
 from producers.encoders.recall import encode_pairs
 from producers.encoders.train import train

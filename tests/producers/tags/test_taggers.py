@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feature_repo.age_scale import DEFAULT_AGE_SCALE
-from feature_repo.schema import CHILD_AGES, TAG_VARIANTS
+from feature_repo.schema import CHILD_AGES
 from producers.tags import labels, split, stacking, variants
 from producers.tags import tagger as tagger_module
 from producers.tags.calibration import apply_temperature, fit_temperature
@@ -124,11 +124,10 @@ def test_a_missing_vector_is_nan_and_its_flag_is_0() -> None:
     assert (present[-1], missing[-1]) == (1, 0)
 
 
-def test_the_tagger_uses_vectors_and_the_words_of_the_title() -> None:
+def test_the_tagger_uses_all_vectors_and_the_words_of_the_title() -> None:
     rows = labelled_rows(40)
-    width = {variant: variants.make_features(variant).fit_transform(rows).shape[1] for variant in TAG_VARIANTS}
-    assert width[variants.VECTORS] == 3 * world.WIDTH + 2
-    assert width[variants.TAGGER] == width[variants.VECTORS] + width[variants.BAG_OF_WORDS]
+    assert variants.make_features(variants.VECTORS).fit_transform(rows).shape[1] == 3 * world.WIDTH + 2
+    assert {part.variant for part in fit_stacked(rows).parts} >= {variants.VECTORS, variants.BAG_OF_WORDS}
 
 
 def labelled_rows(designs: int, tag: str = "child_age") -> pa.Table:
@@ -157,7 +156,7 @@ def test_training_products_are_predicted_by_classifiers_that_were_not_trained_on
     rows = labelled_rows(120)
     noise = np.random.default_rng(1).permutation(len(rows))  # labels are random: only memorized ones can be predicted
     rows = rows.set_column(rows.schema.get_field_index("value"), "value", rows["value"].take(pa.array(noise)))
-    tagger = fit_stacked(rows) if is_stacked else fit_tagger(variants.TAGGER, rows, values=CHILD_AGES)
+    tagger = fit_stacked(rows) if is_stacked else fit_tagger(variants.VECTORS, rows, values=CHILD_AGES)
     assert tagger is not None
     groups = rows["group"].to_pylist()
     train = split.assign_splits(groups) == split.TRAIN
@@ -199,15 +198,15 @@ def test_a_product_without_image_or_title_gets_the_label_shares_of_such_products
 def test_a_label_that_is_not_in_the_training_split_has_probability_zero() -> None:
     rows = labelled_rows(60)
     rows = rows.filter(pa.array([value != "6-12m" for value in rows["value"].to_pylist()]))
-    tagger = fit_tagger(variants.TAGGER, rows, values=CHILD_AGES)
-    assert tagger is not None
-    assert tagger.labels == CHILD_AGES
-    probabilities = tagger.predict_probabilities(rows)
-    assert (probabilities[:, 1] == 0).all()
-    assert probabilities.sum(axis=1) == pytest.approx(np.ones(len(rows)))
+    tagger = fit_stacked(rows)
+    for each in (tagger, *tagger.parts):
+        assert each.labels == CHILD_AGES
+        probabilities = each.predict_probabilities(rows)
+        assert (probabilities[:, 1] == 0).all()
+        assert probabilities.sum(axis=1) == pytest.approx(np.ones(len(rows)))
 
 
 def test_a_tag_with_a_single_label_cannot_be_learned() -> None:
     rows = labelled_rows(60)
     rows = rows.filter(pa.array([value == "6-12m" for value in rows["value"].to_pylist()]))
-    assert fit_tagger(variants.TAGGER, rows, values=CHILD_AGES) is None
+    assert fit_tagger(variants.VECTORS, rows, values=CHILD_AGES) is None

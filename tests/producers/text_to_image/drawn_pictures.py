@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from feature_repo.images.decoding import open_image
+from feature_repo.images.decoding import Source, open_image
 from producers.encoders.encoder import Vectors
-from feature_repo.images.decoding import Source
 
 COLOURS = {"red": (210, 50, 50), "green": (60, 160, 70), "blue": (50, 80, 200)}
 SHAPES = ("disc", "square")
