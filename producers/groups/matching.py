@@ -19,7 +19,7 @@ from feature_repo.pairs.metric import PairMetric
 from feature_repo.pairs.picture import EDGES
 from feature_repo.pairs.prepared import PreparedProducts
 from feature_repo.pairs.verifier import PairVerifier
-from producers.groups.candidates import find_candidates
+from producers.groups.candidates import TOP_K, find_candidates
 from producers.groups.context import compute_context
 from producers.groups.train import prepare_catalogue, train_context, train_verifier
 
@@ -44,7 +44,7 @@ class MatcherSummary:
 
 
 def train_matcher(
-    products: pa.Table, pairs: LabelledPairs, *, encoder_version: str, seed: int, now: datetime
+    products: pa.Table, pairs: LabelledPairs, *, encoder_version: str, seed: int, now: datetime, top_k: int = TOP_K
 ) -> MatcherSummary:
     """Train the verifier, then the classifier that decides pairs by their context in the whole catalogue.
 
@@ -54,6 +54,8 @@ def train_matcher(
         encoder_version: of the vectors; "" without any.
         seed: of folds and trees.
         now: with a time zone.
+        top_k: candidates of a product in each space, as many as there will be when groups are made: contexts depend on
+            their number. They are found exactly, as by an index up to its size of exact search.
 
     Raises:
         InvalidInputError: there are too few pairs of one answer.
@@ -64,7 +66,9 @@ def train_matcher(
     prepared = prepared.with_metric(verifier.metric)
     n = len(products)
     spaces = list_spaces(products, verifier.metric)
-    keys = [left * n + right for left, right in (find_candidates(spaces, np.arange(n)), _sort_sides(pairs))]
+    keys = [
+        left * n + right for left, right in (find_candidates(spaces, np.arange(n), top_k=top_k), _sort_sides(pairs))
+    ]
     key = np.union1d(*keys)
     probability = verifier.score_pairs(prepared, key // n, key % n)
     judged = np.searchsorted(key, keys[1])

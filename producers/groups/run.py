@@ -111,7 +111,7 @@ def group_products(
     def report_pictures(done: int, total: int) -> None:
         progress("describe pictures", done, total)
 
-    verifier, trained = _choose_verifier(settings, judgements, version, seed, now, report_pictures)
+    verifier, trained = _choose_verifier(settings, judgements, version, top_k, seed, now, report_pictures)
     index = matching_index.update_matching_index(settings, version, verifier, now, report_pictures)
     index_rows = np.concatenate([start + one for start, one in zip(index.starts, index.all.rows, strict=False)])
     table = index.take(index_rows, [PRODUCT_ID, schema.SELLER_ID, "embedding_us"])
@@ -171,6 +171,7 @@ def _choose_verifier(
     settings: Settings,
     judgements: Path | None,
     version: str,
+    top_k: int,
     seed: int,
     now: datetime,
     progress: Callable[[int, int], None],
@@ -180,7 +181,7 @@ def _choose_verifier(
     if judgements is not None:
         products = read_products(settings, version, now, progress)
         judged = select_pairs(read_judgements(judgements), products[PRODUCT_ID])
-        trained = train_matcher(products, judged, encoder_version=version, seed=seed, now=now)
+        trained = train_matcher(products, judged, encoder_version=version, seed=seed, now=now, top_k=top_k)
         save_verifier(folder, trained.verifier)
         return trained.verifier, trained
     verifier = load_newest_verifier(folder, version)

@@ -1,6 +1,6 @@
 """The pair verifier learns from judged pairs, is calibrated, says why, and is read back as it was."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,6 +11,8 @@ from feature_repo.errors import CorruptDataError, InvalidInputError
 from feature_repo.pairs.features import compute_pair_features
 from feature_repo.pairs.labels import LabelledPairs
 from feature_repo.pairs.verifier import REASONS, load_newest_verifier, load_verifier, save_verifier
+from producers.groups.candidates import TOP_K
+from producers.groups.matching import train_matcher
 from producers.groups.train import TrainedVerifier, choose_threshold, prepare_catalogue, train_verifier
 from tests.producers.groups.world import make_offers
 
@@ -95,6 +97,19 @@ def test_too_few_pairs_of_one_answer_are_refused() -> None:
     few = LabelledPairs(pairs.left[:30], pairs.right[:30], np.zeros(30, bool), np.ones(30))
     with pytest.raises(InvalidInputError, match="0 pairs are the same product and 30 are not"):
         train_verifier(products, statistics, few, encoder_version="", seed=0, now=NOW)
+
+
+def test_contexts_are_learned_from_as_many_candidates_as_groups_will_have() -> None:
+    offers = make_offers(60)
+    everything = offers.judge_all()
+    kept = np.flatnonzero(everything.is_same | (np.arange(len(everything.left)) % 40 == 0))
+    judged = LabelledPairs(*(getattr(everything, field.name)[kept] for field in fields(LabelledPairs)))
+
+    def learn_context(top_k: int) -> str:
+        trained = train_matcher(offers.products, judged, encoder_version="e1", seed=0, now=NOW, top_k=top_k)
+        return trained.verifier.context_text
+
+    assert learn_context(1) != learn_context(TOP_K) == learn_context(TOP_K)
 
 
 def test_the_threshold_has_the_largest_weighted_f1_of_all() -> None:
