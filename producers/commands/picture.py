@@ -1,7 +1,9 @@
 """`produce picture`: pictures from sentences."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -57,3 +59,108 @@ def generate(
             pipeline, wanted, output, settings, progress=lambda done, _: bar.update(task, completed=done)
         )
     typer.echo(f"{output}: {pictures:,} pictures of {len(wanted):,} sentences")
+
+
+@app.command()
+def pairs(
+    shop: Annotated[Path, typer.Option(help="Folder of `produce shop`.")],
+    output: Annotated[Path, typer.Option("--output", "--out", help="New folder, for train/ and held_out/.")],
+    language: Annotated[str, typer.Option(help="Language of the sentences: en or zh.")] = "en",
+    held_out: Annotated[int, typer.Option(min=1, help="Held-out pictures.")] = 500,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the words of the sentences.")] = 0,
+) -> None:
+    """Write the pictures of a generated shop with sentences that state category, colour and pattern."""
+    from producers.text_to_image.shop_pairs import write_shop_pairs
+
+    typer.echo(f"{output}: {write_shop_pairs(shop, output, language=language, held_out=held_out, seed=seed)}")
+
+
+@app.command()
+def pretrain(
+    data: Annotated[Path, typer.Option(help="Folder of pictures whose metadata.jsonl has their sentences.")],
+    output: Annotated[Path, typer.Option("--output", "--out", help="New folder for the checkpoint.")],
+    side: Annotated[int, typer.Option(min=16, max=256, help="Height and width of the pictures in pixels.")] = 32,
+    autoencoder_steps: Annotated[int, typer.Option(min=1, help="Steps of the VAE.")] = 2000,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of UNet and text encoder together.")] = 3600,
+    batch: Annotated[int, typer.Option(min=1, help="Pictures of a step of UNet and text encoder.")] = 16,
+    learning_rate: Annotated[float, typer.Option(min=1e-8, max=1.0, help="The highest, of UNet and text.")] = 1e-3,
+    precision: Annotated[str, typer.Option(help="float32 or bfloat16: of the computation.")] = "bfloat16",
+    save_every: Annotated[int, typer.Option(min=1, help="Steps after which the state is saved.")] = 200,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the weights, the order and the noise.")] = 0,
+) -> None:
+    """Train a small model of Stable Diffusion's classes from random weights: VAE, UNet and text encoder.
+
+    If the training is interrupted, the same command continues from the last saved state.
+    """
+    from producers.text_to_image.initial_model import ModelSizes
+    from producers.text_to_image.pretrain import PretrainingRecipe
+    from producers.text_to_image.pretrain import pretrain as train_from_random_weights
+    from producers.text_to_image.training_loop import TrainingSettings
+
+    shared: dict[str, Any] = {"precision": precision, "seed": seed, "save_every": save_every}
+    recipe = PretrainingRecipe(
+        ModelSizes(side=side),
+        TrainingSettings(autoencoder_steps, batch=32, learning_rate=4e-3, weight_decay=0.0, **shared),
+        TrainingSettings(steps, batch=batch, learning_rate=learning_rate, ema_decay=0.998, **shared),
+    )
+    with _show_stages() as progress:
+        summary = train_from_random_weights(data, output, recipe, progress=progress)
+    typer.echo(f"{output}: {summary}")
+
+
+@app.command()
+def train(
+    model: Annotated[Path, typer.Option(help="Checkpoint: a folder in the form of diffusers.")],
+    data: Annotated[Path, typer.Option(help="Folder of pictures whose metadata.jsonl has their sentences.")],
+    output: Annotated[Path, typer.Option("--output", "--out", help="New folder for the checkpoint.")],
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the training.")] = 1000,
+    batch: Annotated[int, typer.Option(min=1, help="Sentences of a step, over all processes.")] = 16,
+    accumulate: Annotated[int, typer.Option(min=1, help="Compute a process's part of a step in so many parts.")] = 1,
+    learning_rate: Annotated[float, typer.Option(min=1e-8, max=1.0, help="The highest.")] = 1e-4,
+    ema_decay: Annotated[
+        float, typer.Option("--ema", min=0.0, max=0.99999, help="Decay of the mean weights, which are saved.")
+    ] = 0.999,
+    caption_dropout: Annotated[
+        float, typer.Option(min=0.0, max=0.9, help="Share of the sentences replaced by the empty one, for guidance.")
+    ] = 0.1,
+    precision: Annotated[str, typer.Option(help="float32 or bfloat16: of the computation.")] = "bfloat16",
+    save_every: Annotated[int, typer.Option(min=1, help="Steps after which the state is saved.")] = 200,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the order and the noise.")] = 0,
+) -> None:
+    """Train the text encoder of a checkpoint on pictures with sentences; UNet and VAE stay as they are.
+
+    If the training is interrupted, the same command continues from the last saved state. `accelerate launch
+    --num_processes N -m producers picture train ...` trains on N GPUs.
+    """
+    from producers.encoders.training.process_group import is_first_process
+    from producers.text_to_image.train import train_text_encoder
+    from producers.text_to_image.training_loop import TrainingSettings
+
+    settings = TrainingSettings(
+        steps,
+        batch=batch,
+        accumulate=accumulate,
+        learning_rate=learning_rate,
+        ema_decay=ema_decay,
+        precision=precision,
+        seed=seed,
+        save_every=save_every,
+    )
+    with _show_stages() as progress:
+        summary = train_text_encoder(model, data, output, settings, caption_dropout=caption_dropout, progress=progress)
+    if is_first_process():
+        typer.echo(f"{output}: {summary}")
+
+
+@contextmanager
+def _show_stages() -> Iterator[Callable[[str, int, int], None]]:
+    """Yield a function of stage, steps done and total, which shows one progress bar a stage."""
+    with console.make_progress_bar() as bar:
+        tasks: dict[str, Any] = {}
+
+        def show(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage, total=total)
+            bar.update(tasks[stage], completed=done, total=total)
+
+        yield show

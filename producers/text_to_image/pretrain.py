@@ -1,0 +1,177 @@
+"""Train a small text-to-image model from random weights: first its VAE, then text encoder and UNet together.
+
+OUTPUT.training/autoencoder/training.pt   the state of the first stage
+OUTPUT.training/vae/                      the trained VAE
+OUTPUT.training/denoising/training.pt     the state of the second stage
+OUTPUT/                                   the checkpoint, when both are complete
+"""
+
+import hashlib
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from feature_repo.errors import ConflictError
+from feature_repo.files.atomic_write import replace_atomically
+from producers.encoders.training.process_group import open_process_group, select_device
+from producers.text_to_image.autoencoder import train_autoencoder
+from producers.text_to_image.checkpoint import save_pipeline
+from producers.text_to_image.denoising import DenoisingModel, make_batch
+from producers.text_to_image.initial_model import ModelSizes, build_pipeline
+from producers.text_to_image.pairs import PicturePairs, decode_pictures, encode_latents, make_latent_pairs, read_pairs
+from producers.text_to_image.training_loop import TrainingResult, TrainingSettings, run_training
+
+CAPTION_DROPOUT = 0.1
+"""Share of the sentences that are replaced by the empty one."""
+
+
+@dataclass(frozen=True)
+class PretrainingRecipe:
+    """Sizes and settings of both stages."""
+
+    sizes: ModelSizes = field(default_factory=ModelSizes)
+    autoencoder: TrainingSettings = field(
+        default_factory=lambda: TrainingSettings(steps=2000, batch=32, learning_rate=4e-3, weight_decay=0.0)
+    )
+    denoising: TrainingSettings = field(
+        default_factory=lambda: TrainingSettings(steps=3600, batch=16, learning_rate=1e-3, ema_decay=0.998)
+    )
+
+
+@dataclass(frozen=True)
+class PretrainingSummary:
+    """What a training from random weights did."""
+
+    pictures: int
+    refused: Counter[str]
+    """Pictures that could not be used, by reason."""
+    denoising: TrainingResult
+
+    def __str__(self) -> str:
+        """Return one line, and one more for each reason."""
+        result = self.denoising
+        skipped = f", {result.skipped:,} skipped" if result.skipped else ""
+        line = f"{self.pictures:,} pictures, {result.steps:,} steps{skipped}, loss {result.loss:.4f}"
+        return "\n".join(
+            [line, *(f"  {count:,} pictures left out: {reason}" for reason, count in self.refused.items())]
+        )
+
+
+def pretrain(
+    data: Path,
+    output: Path,
+    recipe: PretrainingRecipe,
+    *,
+    progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
+) -> PretrainingSummary:
+    """Train a model on an image folder with sentences, and save it. An interrupted run continues where it was saved.
+
+    Args:
+        data: an image folder whose metadata.jsonl has `text`.
+        output: a new folder for the checkpoint.
+        recipe: sizes and settings.
+        progress: called with the name of the stage, the steps done and their total.
+
+    Raises:
+        ConflictError: `output` has content, or OUTPUT.training is of another training.
+        InvalidInputError: no picture can be used, or the loss is no number for ten steps in a row.
+    """
+    state = prepare_output(output)
+    pairs, pixels, refused = _load_pictures(read_pairs(data), recipe.sizes.side, progress)
+    usable = np.unique(pairs.picture_of)
+    device = select_device()
+    identity = _identify(pixels, pairs.texts, asdict(recipe))
+    pipeline = build_pipeline(pairs.texts, recipe.sizes, seed=recipe.denoising.seed).to(device)
+    with open_process_group(device) as group:
+        if (state / "vae").is_dir():
+            pipeline.register_modules(vae=type(pipeline.vae).from_pretrained(state / "vae").to(device))
+        else:
+            train_autoencoder(
+                pipeline.vae,
+                pixels[usable],
+                recipe.autoencoder,
+                process_group=group,
+                device=device,
+                folder=state / "autoencoder",
+                identity=identity,
+                progress=lambda done, total, _: progress("train VAE", done, total),
+            )
+            if group.is_first:
+                with replace_atomically(state / "vae") as unfinished:
+                    pipeline.vae.save_pretrained(unfinished)
+            group.wait()
+        moments = encode_latents(pipeline.vae, pixels, lambda done, total: progress("encode latents", done, total))
+        latents = make_latent_pairs(pipeline, pairs, moments)
+        timesteps = int(pipeline.scheduler.config.num_train_timesteps)
+        pipeline.vae.requires_grad_(False)
+        pipeline.unet.requires_grad_(True).train().to(memory_format=torch.channels_last)
+        pipeline.text_encoder.requires_grad_(True).train()
+        model = DenoisingModel(pipeline).to(device)
+        result = run_training(
+            model,
+            len(latents),
+            lambda forward, rows, generator: forward(
+                make_batch(
+                    latents,
+                    rows,
+                    generator,
+                    timesteps=timesteps,
+                    caption_dropout=CAPTION_DROPOUT,
+                    device=device,
+                )
+            ),
+            recipe.denoising,
+            process_group=group,
+            device=device,
+            folder=state / "denoising",
+            identity=identity,
+            progress=lambda done, total, _: progress("train UNet and text encoder", done, total),
+        )
+        if group.is_first:
+            pipeline.unet.to(memory_format=torch.contiguous_format)
+            pipeline.vae.to(memory_format=torch.contiguous_format)
+            save_pipeline(pipeline, output)
+            shutil.rmtree(state)
+    return PretrainingSummary(len(usable), refused, result)
+
+
+def _load_pictures(
+    pairs: PicturePairs, side: int, progress: Callable[[str, int, int], None]
+) -> tuple[PicturePairs, NDArray[np.uint8], Counter[str]]:
+    """Return the pairs of the usable pictures, the pixels of all in memory, and the number of unusable ones by reason.
+
+    The pixels of an unusable picture are 0, and no pair has it.
+    """
+    pixels = np.zeros((len(pairs.paths), side, side, 3), np.uint8)
+    usable = np.zeros(len(pairs.paths), bool)
+    refused: Counter[str] = Counter()
+    for rows, part, reasons in decode_pictures(pairs.paths, side):
+        pixels[rows], usable[rows] = part, True
+        refused.update(reasons)
+        progress("read pictures", int(usable.sum()) + refused.total(), len(usable))
+    return pairs.keep_usable(usable), pixels, refused
+
+
+def prepare_output(output: Path) -> Path:
+    """Check that a checkpoint can be written to `output`, and return the folder of the training's state beside it.
+
+    Raises:
+        ConflictError: `output` has content.
+    """
+    if output.is_file() or (output.is_dir() and any(output.iterdir())):
+        raise ConflictError(f"{output} exists already; name a new folder, or remove it")
+    return output.with_name(f"{output.name}.training")
+
+
+def _identify(pixels: NDArray[np.uint8], texts: object, settings: object) -> str:
+    """Return the SHA-256 of the data and the settings of a training."""
+    digest = hashlib.sha256(pixels.tobytes())
+    digest.update(json.dumps([texts, settings], sort_keys=True).encode())
+    return digest.hexdigest()

@@ -1,0 +1,215 @@
+"""The loop of every training here: accumulated steps, mean weights, skipped steps, and a state that resumes exactly.
+
+Random numbers of a step follow from the seed and the number of the step, so they are not saved. Exponential means of
+the weights (EMA) are what the trained model is saved with.
+"""
+
+import math
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from feature_repo.errors import InvalidInputError, UsageError
+from producers.encoders.training.pairs import BatchOrder
+from producers.encoders.training.process_group import ProcessGroup
+from producers.encoders.training.training_state import read_state, write_state
+
+MAX_SKIPPED_IN_A_ROW = 10
+"""Steps without a finite loss after which a training ends."""
+MAX_GRADIENT_NORM = 1.0
+WARM_UP_SHARE = 0.03
+PRECISIONS = ("float32", "bfloat16")
+
+MakeLoss = Callable[[Any, NDArray[np.int64], torch.Generator], torch.Tensor]
+"""(model, rows, generator) -> loss. The model may be wrapped for several processes."""
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """The settings of a training."""
+
+    steps: int
+    batch: int = 32
+    """Rows of a step, over all processes and micro-batches."""
+    accumulate: int = 1
+    """Micro-batches of a process in a step."""
+    learning_rate: float = 1e-3
+    """The highest; it rises linearly first and then falls as a cosine."""
+    weight_decay: float = 0.01
+    ema_decay: float = 0.999
+    """Largest share of the former mean weights in the new ones; smaller in the first steps."""
+    precision: str = "float32"
+    """float32 or bfloat16: of the computation; weights are float32."""
+    seed: int = 0
+    save_every: int = 200
+    """Steps."""
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise UsageError(f"--precision is `{self.precision}`; expected {' or '.join(PRECISIONS)}")
+
+    def micro_batch(self, processes: int) -> int:
+        """Return the rows of a micro-batch.
+
+        Raises:
+            UsageError: the batch is not divided into equal parts.
+        """
+        parts = processes * self.accumulate
+        if self.batch % parts:
+            raise UsageError(
+                f"--batch {self.batch} is not a multiple of {parts} ({processes} processes x --accumulate "
+                f"{self.accumulate})"
+            )
+        return self.batch // parts
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a training did, an interrupted run included."""
+
+    steps: int
+    resumed_at: int
+    """Steps that an interrupted run had saved."""
+    skipped: int
+    """Steps without a finite loss or gradient, which changed nothing."""
+    loss: float
+    """Mean loss of the last tenth of the steps, skipped ones left out."""
+
+
+def run_training(
+    model: nn.Module,
+    rows: int,
+    make_loss: MakeLoss,
+    settings: TrainingSettings,
+    *,
+    process_group: ProcessGroup,
+    device: torch.device,
+    folder: Path,
+    identity: str,
+    progress: Callable[[int, int, float], None] = lambda done, total, loss: None,
+) -> TrainingResult:
+    """Train the weights of `model` that require a gradient, in place; it ends with their exponential means.
+
+    Args:
+        model: on `device`.
+        rows: number of training rows, of which each epoch visits every one once.
+        make_loss: computes the mean loss of some rows.
+        settings: of the training.
+        process_group: the processes that train together.
+        device: of this process.
+        folder: where the state is saved and looked for.
+        identity: digest of the data and the settings; a state with another one is refused.
+        progress: called after each step with the steps done, their total and the loss.
+
+    Raises:
+        InvalidInputError: the loss was not finite in MAX_SKIPPED_IN_A_ROW steps in a row.
+        ConflictError: the folder has the state of another training.
+        UsageError: the batch is not divided into equal parts.
+    """
+    micro_batch = settings.micro_batch(process_group.count)
+    weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    trained = list(weights.values())
+    optimizer = torch.optim.AdamW(
+        trained, settings.learning_rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay, fused=True
+    )
+    means = [weight.detach().clone() for weight in trained]
+    losses: list[float] = []
+    if saved := read_state(folder, identity, device):
+        with torch.no_grad():
+            for name, weight in weights.items():
+                weight.copy_(saved["weights"][name])
+        optimizer.load_state_dict(saved["optimizer"])
+        means = [saved["means"][name] for name in weights]
+        losses = list(saved["losses"])
+    resumed_at = len(losses)
+    forward: Any = model
+    if process_group.count > 1:
+        forward = DistributedDataParallel(model, broadcast_buffers=False, find_unused_parameters=True)
+    order = BatchOrder(np.arange(rows), settings.batch, settings.seed)
+    for step in range(resumed_at, settings.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = settings.learning_rate * _compute_rate_share(step / settings.steps)
+        optimizer.zero_grad(set_to_none=True)
+        loss = torch.zeros((), device=device)
+        chosen, first = order.select_rows(step), process_group.rank * settings.accumulate
+        for number in range(first, first + settings.accumulate):
+            is_last = number == first + settings.accumulate - 1
+            part = chosen[number * micro_batch : (number + 1) * micro_batch]
+            if not len(part):  # fewer rows than a batch
+                part = chosen[number % len(chosen) :][:micro_batch]
+            waits = nullcontext() if is_last or process_group.count == 1 else forward.no_sync()
+            with waits:
+                with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+                    one = make_loss(forward, part, _seed_micro_batch(settings.seed, step, number)) / settings.accumulate
+                one.backward()  # type: ignore[no-untyped-call]
+            loss += one.detach()
+        process_group.average([loss])
+        norm = nn.utils.clip_grad_norm_(trained, MAX_GRADIENT_NORM)
+        # Loss and gradients are the same in all processes, so all of them skip a step, or none does.
+        if math.isfinite(float(loss)) and math.isfinite(float(norm)):
+            optimizer.step()
+            losses.append(float(loss))
+            _update_means(means, trained, settings.ema_decay, sum(map(math.isfinite, losses)))
+        else:
+            losses.append(math.nan)
+            _check_skipped(losses, folder)
+        if process_group.is_first and (step + 1) % settings.save_every == 0 and step + 1 < settings.steps:
+            content = {
+                "weights": {name: weight.detach() for name, weight in weights.items()},
+                "optimizer": optimizer.state_dict(),
+                "means": dict(zip(weights, means, strict=True)),
+                "losses": losses,
+            }
+            write_state(folder, identity, content)
+        progress(step + 1, settings.steps, losses[-1])
+    with torch.no_grad():
+        for weight, mean in zip(trained, means, strict=True):
+            weight.copy_(mean)
+    last = [loss for loss in losses[-max(1, len(losses) // 10) :] if math.isfinite(loss)]
+    skipped = sum(not math.isfinite(loss) for loss in losses)
+    return TrainingResult(len(losses), resumed_at, skipped, float(np.mean(last)) if last else math.nan)
+
+
+def _update_means(means: list[torch.Tensor], weights: list[nn.Parameter], decay: float, updates: int) -> None:
+    """Move the mean weights towards the weights; in the first updates more than `decay` lets them, to forget the start.
+
+    Args:
+        means: changed in place.
+        weights: of the same shapes.
+        decay: largest share of the former means.
+        updates: number of updates, this one included.
+    """
+    share = 1 - min(decay, (1 + updates) / (10 + updates))
+    with torch.no_grad():
+        for mean, weight in zip(means, weights, strict=True):
+            mean.lerp_(weight, share)
+
+
+def _check_skipped(losses: list[float], folder: Path) -> None:
+    """Raise InvalidInputError if the last MAX_SKIPPED_IN_A_ROW losses are not finite."""
+    last = losses[-MAX_SKIPPED_IN_A_ROW:]
+    if len(last) == MAX_SKIPPED_IN_A_ROW and not any(math.isfinite(loss) for loss in last):
+        raise InvalidInputError(
+            f"the loss was not a finite number in {MAX_SKIPPED_IN_A_ROW} steps in a row, the last of them step "
+            f"{len(losses):,}; lower --learning-rate, or use --precision float32, and remove {folder}"
+        )
+
+
+def _compute_rate_share(done_share: float) -> float:
+    """Return the learning rate as a share of the highest one."""
+    return min(1.0, done_share / WARM_UP_SHARE + 0.01) * (0.5 * (1 + math.cos(math.pi * done_share)) + 0.01)
+
+
+def _seed_micro_batch(seed: int, step: int, micro_batch: int) -> torch.Generator:
+    """Return the generator of a micro-batch, and seed torch's global one, which dropout uses."""
+    number = int(np.random.default_rng([seed, 1, step, micro_batch]).integers(2**62))
+    torch.manual_seed(number)
+    return torch.Generator("cpu").manual_seed(number)

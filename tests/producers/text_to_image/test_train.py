@@ -1,0 +1,176 @@
+"""`produce picture train` and `produce picture pretrain` on tiny models and real processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from feature_repo.errors import ConflictError, InvalidInputError
+from producers.text_to_image import train as train_module
+from producers.text_to_image.autoencoder import standardize_latents
+from producers.text_to_image.checkpoint import hash_frozen_parts, hash_tensors, open_pipeline
+from producers.text_to_image.pairs import decode_pictures, encode_latents, scale_pixels
+from producers.text_to_image.pretrain import PretrainingRecipe, pretrain
+from producers.text_to_image.train import train_text_encoder
+from producers.text_to_image.training_loop import TrainingSettings
+from tests.producers.text_to_image.pictures import write_pictures
+from tests.producers.text_to_image.tiny_pipeline import SIZES, save_tiny_pipeline
+
+SETTINGS = TrainingSettings(steps=4, batch=4, learning_rate=1e-2, save_every=2)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return save_tiny_pipeline(tmp_path / "model")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return write_pictures(tmp_path / "pictures")
+
+
+def hash_text_encoder(folder: Path) -> str:
+    return hash_tensors(open_pipeline(folder).text_encoder.state_dict())
+
+
+def test_only_the_text_encoder_changes(model: Path, data: Path, tmp_path: Path) -> None:
+    summary = train_text_encoder(model, data, tmp_path / "out", SETTINGS)
+    assert (summary.sentences, summary.pictures, summary.training.skipped) == (12, 12, 0)
+    before, after = open_pipeline(model), open_pipeline(tmp_path / "out")
+    assert hash_frozen_parts(after) == hash_frozen_parts(before)
+    assert hash_text_encoder(tmp_path / "out") != hash_text_encoder(model)
+    for part in ("unet", "vae"):
+        file = f"{part}/diffusion_pytorch_model.safetensors"
+        assert (tmp_path / "out" / file).read_bytes() == (model / file).read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "out", "pictures"]
+
+
+def test_training_lowers_the_denoising_loss(model: Path, data: Path, tmp_path: Path) -> None:
+    losses = [
+        train_text_encoder(
+            model, data, tmp_path / str(rate), TrainingSettings(60, batch=12, learning_rate=rate)
+        ).training.loss
+        for rate in (1e-8, 1e-2)
+    ]
+    assert losses[1] < losses[0]
+
+
+def test_unusable_pictures_are_counted_and_cut_sentences_said(model: Path, data: Path, tmp_path: Path) -> None:
+    (data / "3.png").write_bytes(b"no picture")
+    (data / "4.png").unlink()
+    lines = (data / "metadata.jsonl").read_text().splitlines()
+    lines[0] = json.dumps({"file_name": "0.png", "text": ["pink " * 20, "a pink romper"]})
+    (data / "metadata.jsonl").write_text("\n".join(lines) + "\n")
+    summary = train_text_encoder(model, data, tmp_path / "out", SETTINGS)
+    assert (summary.sentences, summary.pictures) == (11, 10)
+    assert summary.refused.total() == 2
+    assert "1 of 11 sentences are longer" in str(summary)
+    assert "1 pictures left out: image file is missing" in str(summary)
+
+
+def test_a_picture_that_is_a_bomb_is_left_out(model: Path, data: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    Image.new("1", (9000, 9000)).save(data / "0.png")  # 81 million pixels in a few kilobytes
+    summary = train_text_encoder(model, data, tmp_path / "out", SETTINGS)
+    assert summary.refused == {"image is too large": 1}
+
+
+def test_data_without_usable_pictures_and_outputs_with_content_are_refused(
+    model: Path, data: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConflictError, match="exists already"):
+        train_text_encoder(model, data, model, SETTINGS)
+    for picture in data.glob("*.png"):
+        picture.unlink()
+    with pytest.raises(InvalidInputError, match="none of the 12 pictures can be used"):
+        train_text_encoder(model, data, tmp_path / "out", SETTINGS)
+    (data / "metadata.jsonl").write_text('{"file_name": "0.png"}\n')
+    with pytest.raises(InvalidInputError, match="no picture has a sentence"):
+        train_text_encoder(model, data, tmp_path / "out", SETTINGS)
+
+
+def run_command(model: Path, data: Path, output: Path, *launcher: str) -> subprocess.Popen[str]:
+    options = ["--model", model, "--data", data, "--output", output, "--steps", "40", "--batch", "4"]
+    options += ["--precision", "float32", "--save-every", "3", "--learning-rate", "0.01"]
+    command = [*(launcher or (sys.executable,)), "-m", "producers", "picture", "train", *map(str, options)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def test_a_killed_training_continues_and_ends_with_the_same_weights(model: Path, data: Path, tmp_path: Path) -> None:
+    undisturbed = run_command(model, data, tmp_path / "undisturbed")
+    assert undisturbed.wait(300) == 0
+    process = run_command(model, data, tmp_path / "killed")
+    deadline = time.monotonic() + 300
+    while not (tmp_path / "killed.training" / "training.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "killed").exists()
+    again = run_command(model, data, tmp_path / "killed")
+    said, _ = again.communicate(timeout=300)
+    assert again.returncode == 0, said
+    assert "(0 of an interrupted run" not in said
+    assert hash_text_encoder(tmp_path / "killed") == hash_text_encoder(tmp_path / "undisturbed")
+
+
+@pytest.mark.slow
+def test_two_processes_of_accelerate_train_what_one_trains(model: Path, data: Path, tmp_path: Path) -> None:
+    alone = run_command(model, data, tmp_path / "alone")
+    assert alone.wait(300) == 0
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    both = run_command(model, data, tmp_path / "both", *launcher)
+    said, _ = both.communicate(timeout=300)
+    assert both.returncode == 0, said
+    one, two = (open_pipeline(tmp_path / name).text_encoder.state_dict() for name in ("alone", "both"))
+    assert set(one) == set(two)
+
+
+def test_standardized_latents_have_unit_variance_and_the_decoded_pictures_stay(model: Path, data: Path) -> None:
+    vae = open_pipeline(model).vae
+    _, pixels, _ = next(iter(decode_pictures(sorted(data.glob("*.png")), 16)))
+    with torch.no_grad():
+        before = vae.decode(vae.encode(scale_pixels(pixels)).latent_dist.mean).sample
+        standardize_latents(vae, pixels)
+        after = vae.decode(vae.encode(scale_pixels(pixels)).latent_dist.mean).sample
+    torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-3)
+    mean, log_variance = np.split(encode_latents(vae, pixels).astype(np.float64), 2, axis=1)
+    assert np.abs(mean.mean(axis=(0, 2, 3))).max() < 0.02
+    variance = mean.var(axis=(0, 2, 3)) + np.exp(log_variance).mean(axis=(0, 2, 3))
+    np.testing.assert_allclose(variance, 1, atol=0.02)
+
+
+def test_a_model_from_random_weights_is_saved_and_continues_after_an_interruption(data: Path, tmp_path: Path) -> None:
+    recipe = PretrainingRecipe(
+        SIZES, TrainingSettings(steps=5, batch=4, save_every=2), TrainingSettings(steps=5, batch=4, save_every=2)
+    )
+
+    class Interrupted(Exception):
+        pass
+
+    def stop_in(wanted: str, step: int):
+        def progress(stage: str, done: int, total: int) -> None:
+            if (stage, done) == (wanted, step):
+                raise Interrupted
+
+        return progress
+
+    assert pretrain(data, tmp_path / "undisturbed", recipe).pictures == 12
+    for stage in ("train VAE", "train UNet and text encoder"):
+        with pytest.raises(Interrupted):
+            pretrain(data, tmp_path / "resumed", recipe, progress=stop_in(stage, 3))
+    summary = pretrain(data, tmp_path / "resumed", recipe)
+    assert summary.denoising.resumed_at == 2
+    pipelines = [open_pipeline(tmp_path / name) for name in ("undisturbed", "resumed")]
+    assert hash_frozen_parts(pipelines[0]) == hash_frozen_parts(pipelines[1])
+    assert hash_text_encoder(tmp_path / "undisturbed") == hash_text_encoder(tmp_path / "resumed")
+    assert not (tmp_path / "resumed.training").exists()
+    assert train_module.default_side(pipelines[0]) == 16
