@@ -5,6 +5,13 @@ sentences.py               tokenize sentences, cut those that are too long, and 
 generate.py                pictures from sentences: one seed for each picture, progress, cancellation
 picture_folder.py          a folder of generated pictures with metadata.jsonl; files of sentences
 initial_model.py           a small model of the same classes with random weights
+shop_pairs.py              pictures of a generated shop with sentences that state their attributes
+pairs.py                   pictures and sentences as the training reads them: latents and tokens
+autoencoder.py             train the VAE of a small model
+denoising.py               the denoising loss
+training_loop.py           steps, mean weights, skipped steps, exact resumption
+pretrain.py                train a small model from random weights
+train.py                   train the text encoder of a checkpoint by the denoising loss
 swap.py                    replace the text encoder by that of another language
 text_towers.py             the text tower of an encoder
 projected_text_encoder.py  a text encoder and a projection to the width that a UNet attends to

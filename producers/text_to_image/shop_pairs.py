@@ -3,8 +3,8 @@
     OUTPUT/train/metadata.jsonl     pictures and sentences to train on
     OUTPUT/held_out/metadata.jsonl  those of held-out combinations of category, colour and pattern
 
-A line has `text` in the language asked for, `en` and `zh` with the same words in both languages, `attributes` and
-`group` (the design). Combinations are held out whole, so that a model has to compose a sentence that it has never read.
+A line has `text` in the language asked for, `original_text`, which says the same in English, `attributes` and `group`
+(the design). Combinations are held out whole, so that a model has to compose a sentence that it has never read.
 """
 
 import json
@@ -118,12 +118,18 @@ def write_shop_pairs(
             continue
         attributes = {name: product[name] for name in ATTRIBUTES} | {"category": names[product["category"]]}
         part = HELD_OUT if is_held_out(attributes) else TRAIN
-        texts = {one: describe_product(attributes, one, np.random.default_rng([seed, number])) for one in LANGUAGES}
+        text, original = (
+            describe_product(attributes, one, np.random.default_rng([seed, number])) for one in (language, "en")
+        )
         combinations[part].add(tuple(attributes[name] for name in ATTRIBUTES))
         parts[part].append(
-            {"file_name": f"{product['product_id']}.jpg", "text": texts[language]}
-            | texts
-            | {"attributes": attributes, "group": product["design_id"]}
+            {
+                "file_name": f"{product['product_id']}.jpg",
+                "text": text,
+                "original_text": original,
+                "attributes": attributes,
+                "group": product["design_id"],
+            }
         )
     usable = sum(map(len, parts.values()))
     chosen = np.random.default_rng([seed, 1]).permutation(len(parts[HELD_OUT]))[:held_out]

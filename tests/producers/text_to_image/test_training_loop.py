@@ -109,7 +109,7 @@ def test_a_step_without_a_finite_loss_changes_nothing_and_is_counted(tmp_path: P
     assert (result.steps, result.skipped) == (8, 3)
     assert bool(torch.isfinite(model.weight).all())
     with pytest.raises(Interrupted):
-        train(tmp_path / "short", TrainingSettings(steps=8, batch=8, save_every=5), stops_learning, stop_after=6)
+        train(tmp_path / "short", TrainingSettings(steps=8, batch=8, save_every=5), stop_after=6)
     saved = torch.load(tmp_path / "short" / "training.pt", weights_only=True)
     torch.testing.assert_close(saved["means"]["weight"], model.weight.detach(), rtol=0, atol=0)
 
