@@ -35,6 +35,7 @@ from feature_repo.schema import (
     USER_ID,
 )
 from producers.embeddings.forget_contents import delete_contents, find_contents
+from producers.embeddings.shared_cache import count_forget_run
 from producers.studio.picture_store import FOLDER as STUDIO
 from producers.studio.picture_store import forget_pictures
 
@@ -187,6 +188,8 @@ def forget(
             rows = sum(retention.forget(path, column, ids) for column, ids in values.items() if column in columns)
         if rows:
             offline_rows[path.name] = rows
+    if products and not dry_run:
+        count_forget_run(settings)  # after the rows are gone: another machine fills its cache from them
     if rows := _forget_indexed(settings, products, dry_run=dry_run):
         offline_rows[INDEX] = rows
     if rows := saved_searches.forget_found(settings.local, products, dry_run=dry_run):

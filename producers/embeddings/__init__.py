@@ -10,6 +10,7 @@ output_store.py   outputs of towers on disk, by content hash and fingerprint of 
 tower_outputs.py  vectors made of kept outputs of towers
 adapted_vectors.py  vectors mapped from those of another encoder
 vector_cache.py   vectors of encoded contents, by content hash
+shared_cache.py   fill the cache of a machine from tables in a bucket
 forget_contents.py  delete what the caches keep of forgotten products
 row_builder.py    new and cached vectors to embedding rows
 remote_jobs.py    the same on a machine without the store: export what to encode, commit what comes back

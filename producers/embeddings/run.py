@@ -29,6 +29,7 @@ from producers.embeddings.adapted_vectors import cache_adapted_vectors
 from producers.embeddings.existing_rows import KEY, STEP, RowIndices, txn_app_id
 from producers.embeddings.plan import CatalogueChanges, EncodingPlan, plan_encoding, read_changes
 from producers.embeddings.row_builder import RowBuilder
+from producers.embeddings.shared_cache import fill_from_rows
 from producers.embeddings.tower_outputs import TowerOutputs, cache_kept_outputs, open_caches
 from producers.embeddings.vector_cache import VectorCache
 from producers.encoders import Encoder, load
@@ -138,6 +139,7 @@ def embed_catalogue(
         if ray is not None:
             cluster.connect(ray)
         with open_caches(settings.local, model) as (cache, outputs):
+            fill_from_rows(settings, cache, model.version)
             work = _EmbeddingRun(settings, model, cache, outputs, now, run, progress, ray and encoder)
             attempts, written = 0, 0
             while attempts < delta.ATTEMPTS:

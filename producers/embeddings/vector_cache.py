@@ -6,6 +6,9 @@ vectors: if the file is lost, contents are only encoded again.
 
     key    8 bytes hash of the encoder version | "i" for an image, "t" for a title | 16 bytes hash of the content
     value  the vector, float32 [dim] in this machine's byte order
+
+    key    8 bytes hash of the encoder version | "n"
+    value  a text, see shared_cache.py
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,6 +26,7 @@ from feature_repo.files.lmdb_environment import SharedEnvironment
 FOLDER = "encoded"
 """Folder of the cache, in the folder of the Delta tables."""
 IMAGE, TITLE = b"i", b"t"
+NOTE = b"n"
 INITIAL_MAP_SIZE = 1 << 28
 
 Vectors = NDArray[np.float32]
@@ -108,8 +112,27 @@ class VectorCache:
 
         self._environment.run(work)
 
+    def read_note(self) -> str | None:
+        """Return what `write_note` stored for this encoder version; None without any."""
+
+        def work(environment: lmdb.Environment) -> str | None:
+            with environment.begin() as transaction:
+                value = transaction.get(self._version + NOTE)
+                return None if value is None else value.decode()
+
+        return self._environment.run(work)
+
+    def write_note(self, text: str) -> None:
+        """Store a text beside the vectors of this encoder version, in place of an earlier one."""
+
+        def work(environment: lmdb.Environment) -> None:
+            with environment.begin(write=True) as transaction:
+                transaction.put(self._version + NOTE, text.encode())
+
+        self._environment.run(work)
+
     def clear(self) -> int:
-        """Remove all vectors of this encoder version; return their number."""
+        """Remove all vectors of this encoder version, and its note; return the number of removed keys."""
 
         def work(environment: lmdb.Environment) -> int:
             with environment.begin(write=True) as transaction, transaction.cursor() as cursor:
