@@ -20,7 +20,7 @@ def swap(
     """Replace the text encoder of a text-to-image checkpoint, for example by a Chinese one.
 
     All other parts are copied byte for byte. The new encoder must be trained before pictures follow a sentence:
-    `produce picture train --stage match`, then `--stage denoise`.
+    `produce picture match`, then `produce picture train`.
     """
     from producers.text_to_image.swap import swap_text_encoder
 

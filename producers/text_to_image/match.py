@@ -10,27 +10,35 @@ sentences may differ in length and order of words. Only the new encoder gets gra
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
-from feature_repo.errors import InvalidInputError, NotFoundError
-from feature_repo.files.json_lines import Malformed, read_objects, refuse_line, require_well_formed
+from feature_repo.errors import InvalidInputError
 from producers.text_to_image.checkpoint import hash_tensors
-from producers.text_to_image.sentences import encode_tokens, tokenize_sentences
+from producers.text_to_image.sentences import encode_tokens
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
 
 
 @dataclass(frozen=True)
-class ParallelSentence:
-    """One meaning in two languages."""
+class MatchingBatch:
+    """n noisy latents, each with one sentence in both languages, on the device of the model."""
 
-    text: str
-    """In the language of the new encoder."""
-    original_text: str
-    """In the language of the original encoder."""
-    file_name: str | None = None
-    """The picture that it describes, in its folder; None takes any picture."""
+    noisy_latents: torch.Tensor
+    """float32 [n, channels, height, width]."""
+    timesteps: torch.Tensor
+    """The noise level of each, int64 [n]."""
+    original_ids: torch.Tensor
+    """Of the original's tokenizer, int64 [n, length]."""
+    original_mask: torch.Tensor
+    """int64 [n, length]."""
+    input_ids: torch.Tensor
+    """Of the new tokenizer, int64 [n, another length]."""
+    attention_mask: torch.Tensor
+    """int64 [n, another length]."""
 
 
 @dataclass(frozen=True)
@@ -44,31 +52,27 @@ class AttentionCall:
     """[n, cells, width]."""
 
 
-def read_parallel_sentences(file: Path) -> list[ParallelSentence]:
-    """Read lines {"text": "红色裙子", "original_text": "a red dress"}, such as those of a folder's metadata.jsonl.
+class MatchingModel(nn.Module):
+    """The new text encoder as a module whose output is the loss; so that several processes can train it."""
 
-    A `file_name` names the picture that both describe.
+    def __init__(self, original: "StableDiffusionPipeline", swapped: "StableDiffusionPipeline") -> None:
+        """Wrap the text encoder of `swapped`, which training changes in place.
 
-    Raises:
-        NotFoundError: there is no such file.
-        InvalidInputError: a line is malformed or lacks a sentence, or there is none.
-    """
-    if not file.is_file():
-        raise NotFoundError(f'{file}: no such file; expected lines {{"text": "...", "original_text": "..."}}')
-    malformed: Malformed = []
-    sentences = []
-    for number, line, row in read_objects(file, malformed):
-        text, original, name = row.get("text"), row.get("original_text"), row.get("file_name")
-        if not all(isinstance(one, str) and one.strip() for one in (text, original)):
-            malformed.append(refuse_line(file, number, "no text, or no original_text", line))
-        elif name is not None and not isinstance(name, str):
-            malformed.append(refuse_line(file, number, "file_name is no text", line))
-        else:
-            sentences.append(ParallelSentence(str(text), str(original), name))
-    require_well_formed(malformed)
-    if not sentences:
-        raise InvalidInputError(f"{file}: the file is empty; expected one pair of sentences a line")
-    return sentences
+        Args:
+            original: the pipeline before the swap; its text encoder is the teacher, and its UNet runs.
+            swapped: the pipeline after it.
+        """
+        super().__init__()
+        self.text_encoder = swapped.text_encoder
+        self._frozen = (original.text_encoder, original.unet)  # in a tuple, so that they are no part of this module
+
+    def forward(self, batch: MatchingBatch) -> torch.Tensor:
+        """Return the loss, a scalar; gradients flow into the new text encoder only."""
+        teacher, unet = self._frozen
+        with torch.no_grad():
+            states = encode_tokens(teacher, batch.original_ids, batch.original_mask)
+            calls = record_cross_attention(unet, batch.noisy_latents, batch.timesteps, states)
+        return compare_attention(calls, encode_tokens(self.text_encoder, batch.input_ids, batch.attention_mask))
 
 
 def require_same_unet(original: Any, swapped: Any, name: str) -> None:
@@ -88,35 +92,6 @@ def require_same_unet(original: Any, swapped: Any, name: str) -> None:
             f"{name}: its UNet {first[:12]} is not that of the model to train, {second[:12]}; expected the checkpoint "
             "that `produce picture swap` started from"
         )
-
-
-def compute_match_loss(
-    original: Any,
-    swapped: Any,
-    pairs: Sequence[ParallelSentence],
-    noisy_latents: torch.Tensor,
-    timesteps: torch.Tensor,
-) -> torch.Tensor:
-    """Return the loss of a batch, a scalar; gradients flow into the text encoder of `swapped` only.
-
-    Args:
-        original: the pipeline before the swap; its text encoder is the teacher, its UNet runs.
-        swapped: the pipeline whose text encoder learns.
-        pairs: n pairs of sentences.
-        noisy_latents: [n, channels, height, width].
-        timesteps: the noise level of each, int64 [n].
-    """
-    device = noisy_latents.device
-    with torch.no_grad():
-        states = encode_texts(original, [pair.original_text for pair in pairs], device)
-        calls = record_cross_attention(original.unet, noisy_latents, timesteps, states)
-    return compare_attention(calls, encode_texts(swapped, [pair.text for pair in pairs], device))
-
-
-def encode_texts(pipeline: Any, texts: Sequence[str], device: torch.device) -> torch.Tensor:
-    """Return the states [n, length, width] of texts; gradients flow if the text encoder has any."""
-    tokens = tokenize_sentences(pipeline.tokenizer, texts)
-    return encode_tokens(pipeline.text_encoder, tokens.input_ids.to(device), tokens.attention_mask.to(device))
 
 
 def record_cross_attention(

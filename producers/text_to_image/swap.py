@@ -1,6 +1,6 @@
 """Replace the text encoder of a text-to-image checkpoint by that of another language.
 
-The UNet knows nothing of the new encoder's states: until `produce picture train` has taught the encoder to speak like
+The UNet knows nothing of the new encoder's states: until `produce picture match` has taught the encoder to answer like
 the old one, pictures follow no sentence.
 """
 
@@ -44,7 +44,7 @@ class SwapSummary:
         return (
             f"text encoder: {self.new_class} of {self.encoder} in place of {self.old_class}; {width}; "
             f"sentences up to {self.length} tokens\n"
-            "not trained yet: pictures follow no sentence before `produce picture train`"
+            "not trained yet: pictures follow no sentence before `produce picture match`"
         )
 
 

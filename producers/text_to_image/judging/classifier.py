@@ -20,7 +20,7 @@ WIDTHS = (16, 32, 64, 128)
 """Channels of each level; a level halves the height and the width of the one before it."""
 SMALL_SIDE = 40
 """Pixels. Pictures with a shorter side of at most this keep their size in the first level: patterns are fine there."""
-EPOCHS = 16
+EPOCHS = 10
 BATCH_SIZE = 64
 PEAK_RATE = 4e-3
 """Largest learning rate of the one-cycle schedule."""

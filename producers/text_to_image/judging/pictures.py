@@ -56,8 +56,12 @@ class AttributedPictures:
         return [attributes.get(name) for attributes in self.attributes]
 
 
-def read_attributed_pictures(folder: Path) -> AttributedPictures:
+def read_attributed_pictures(folder: Path, text_key: str = "text") -> AttributedPictures:
     """Read metadata.jsonl of a folder; the pictures are not opened.
+
+    Args:
+        folder: the folder.
+        text_key: key of the sentence in a line, such as that of a translation. A line without it has no sentence.
 
     Raises:
         NotFoundError: there is no metadata.jsonl.
@@ -72,7 +76,7 @@ def read_attributed_pictures(folder: Path) -> AttributedPictures:
     return AttributedPictures(
         folder,
         [picture.path for picture in pictures],
-        [picture.texts[0] if picture.texts else "" for picture in pictures],
+        [_read_text(folder, picture, text_key) for picture in pictures],
         [_read_attributes(folder, picture) for picture in pictures],
         [_read_group(folder, picture) for picture in pictures],
     )
@@ -104,6 +108,15 @@ def load_pixels(pictures: AttributedPictures, size: Size) -> tuple[AttributedPic
         decoded = decode_images(pictures.paths, geometry, pool)
     refused = Counter(error.reason for error in decoded.refused)
     return pictures.take(np.flatnonzero(decoded.usable)), decoded.pixels, refused
+
+
+def _read_text(folder: Path, picture: FolderPicture, key: str) -> str:
+    if key == "text":
+        return picture.texts[0] if picture.texts else ""
+    text = picture.other.get(key, "")
+    if not isinstance(text, str):
+        raise InvalidInputError(f"{folder / METADATA}: {key} of {picture.file_name} is {text!r}; expected a text")
+    return text
 
 
 def _read_attributes(folder: Path, picture: FolderPicture) -> dict[str, str]:

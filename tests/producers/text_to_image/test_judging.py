@@ -75,6 +75,17 @@ def test_finds_the_sentence_of_a_picture_by_the_encoder(real: RealPictures, tmp_
     assert wrong["R@5"] == 1  # there are three sentences
 
 
+def test_sentences_are_found_in_the_language_of_the_encoder(real: RealPictures, tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path, [(colour, "disc") for colour in COLOURS], seed=6)
+    file = folder / "metadata.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    lines = [line | {"text": "sentence in another language", "en": line["text"]} for line in lines]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert read_attributed_pictures(folder).texts == ["sentence in another language"] * 3
+    run = judge_pictures(read_attributed_pictures(folder, "en"), real, ColourEncoder(), NOW)
+    assert run.measures["R@1"].value == 1
+
+
 def test_counts_pictures_that_cannot_be_used(real: RealPictures, tmp_path: Path) -> None:
     folder = write_pictures(tmp_path, list_pairs(20, seed=7))
     (folder / "3.png").write_bytes(b"no picture")

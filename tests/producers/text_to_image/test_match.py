@@ -1,31 +1,44 @@
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from feature_repo.errors import InvalidInputError, NotFoundError
+from feature_repo.errors import ConflictError, InvalidInputError, NotFoundError
 from producers.text_to_image.checkpoint import hash_frozen_parts, open_pipeline
-from producers.text_to_image.match import (
-    ParallelSentence,
-    compare_attention,
-    compute_match_loss,
-    read_parallel_sentences,
-    record_cross_attention,
-    require_same_unet,
+from producers.text_to_image.match import compare_attention, record_cross_attention
+from producers.text_to_image.match_training import (
+    ParallelPairs,
+    make_matching_batch,
+    match_checkpoint,
+    read_parallel_pairs,
 )
-from producers.text_to_image.sentences import encode_sentences
+from producers.text_to_image.pairs import make_latent_pairs
+from producers.text_to_image.sentences import encode_sentences, tokenize_sentences
 from producers.text_to_image.swap import swap_text_encoder
+from producers.text_to_image.training_loop import TrainingSettings
 from tests.producers.encoders import checkpoints
 from tests.producers.text_to_image.tiny_pipeline import SIZES, save_tiny_pipeline
 
-PAIRS = [
-    ParallelSentence("红色连衣裙", "a red dress"),
-    ParallelSentence("蓝色男童鞋", "blue shoes"),
-    ParallelSentence("", ""),
-]
+SETTINGS = TrainingSettings(steps=60, batch=4, learning_rate=1e-2, ema_decay=0.5)
+PAIRS = [("红色连衣裙", "a red dress"), ("蓝色男童鞋", "blue shoes"), ("红鞋", "red shoes"), ("蓝裙", "a blue dress")]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four pictures with sentences in both languages."""
+    folder, rng = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
+    lines = []
+    for number, (text, original) in enumerate(PAIRS):
+        Image.fromarray(rng.integers(0, 256, size=(16, 16, 3), dtype=np.uint8)).save(folder / f"{number}.png")
+        lines.append(json.dumps({"file_name": f"{number}.png", "text": text, "original_text": original}))
+    (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n")
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -83,49 +96,92 @@ def test_recording_leaves_no_hook_behind(pipelines: tuple[Any, Any]) -> None:
     assert len(calls) == count
 
 
-def test_matching_teaches_the_text_encoder_and_leaves_the_rest_bit_for_bit(pipelines: tuple[Any, Any]) -> None:
-    original, swapped = pipelines
-    require_same_unet(original, swapped, "original")
-    frozen, teacher = hash_frozen_parts(swapped), hash_frozen_parts(original)
-    swapped.text_encoder.requires_grad_(True)
-    optimizer = torch.optim.AdamW(swapped.text_encoder.parameters(), 3e-3)
-    losses = []
-    for step in range(40):
-        loss = compute_match_loss(original, swapped, PAIRS, *draw_latents(original, len(PAIRS), seed=step))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[-1] < losses[0] / 5
-    assert hash_frozen_parts(swapped) == frozen
-    assert hash_frozen_parts(original) == teacher
-    others = [*swapped.unet.parameters(), *original.unet.parameters(), *original.text_encoder.parameters()]
-    assert all(parameter.grad is None for parameter in others)
+def test_matching_teaches_the_text_encoder_and_leaves_the_rest_bit_for_bit(
+    folders: tuple[Path, Path], data: Path, tmp_path: Path
+) -> None:
+    original, swapped = folders
+    first = match_checkpoint(swapped, original, data, tmp_path / "first", replace(SETTINGS, steps=1))
+    summary = match_checkpoint(swapped, original, data, tmp_path / "out", SETTINGS)
+    assert summary.training.loss < first.training.loss / 3
+    trained = open_pipeline(tmp_path / "out")
+    assert hash_frozen_parts(trained) == hash_frozen_parts(open_pipeline(original))
+    assert not (tmp_path / "out.training").exists()
+    before, after = open_pipeline(swapped).text_encoder.state_dict(), trained.text_encoder.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {name for name in before if "pooler" not in name and "position_ids" not in name}
 
 
-def test_refuses_an_original_with_another_unet(pipelines: tuple[Any, Any], tmp_path: Path) -> None:
-    other = open_pipeline(save_tiny_pipeline(tmp_path / "other", seed=1))
+def test_a_run_that_is_broken_off_ends_with_the_weights_of_an_undisturbed_one(
+    folders: tuple[Path, Path], data: Path, tmp_path: Path
+) -> None:
+    original, swapped = folders
+    settings = replace(SETTINGS, steps=12, save_every=5)
+
+    def break_off(stage: str, done: int, total: int) -> None:
+        if stage == "match the original" and done == 8:
+            raise KeyboardInterrupt
+
+    match_checkpoint(swapped, original, data, tmp_path / "undisturbed", settings)
+    with pytest.raises(KeyboardInterrupt):
+        match_checkpoint(swapped, original, data, tmp_path / "resumed", settings, progress=break_off)
+    summary = match_checkpoint(swapped, original, data, tmp_path / "resumed", settings)
+    assert summary.training.resumed_at == 5
+    weights = [tmp_path / name / "text_encoder/model.safetensors" for name in ("undisturbed", "resumed")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def test_a_state_of_other_settings_is_refused(folders: tuple[Path, Path], data: Path, tmp_path: Path) -> None:
+    def break_off(stage: str, done: int, total: int) -> None:
+        if stage == "match the original" and done == 2:
+            raise KeyboardInterrupt
+
+    original, swapped = folders
+    settings = replace(SETTINGS, steps=4, save_every=1)
+    with pytest.raises(KeyboardInterrupt):
+        match_checkpoint(swapped, original, data, tmp_path / "out", settings, progress=break_off)
+    with pytest.raises(ConflictError, match="other data or settings"):
+        match_checkpoint(swapped, original, data, tmp_path / "out", replace(settings, learning_rate=1e-5))
+
+
+def test_empty_sentences_are_matched_too_in_both_languages(folders: tuple[Path, Path], data: Path) -> None:
+    original, swapped = (open_pipeline(folder) for folder in folders)
+    pictures, originals = read_parallel_pairs(data)
+    moments = np.zeros((len(pictures.paths), 8, 8, 8), np.float16)
+    pairs = ParallelPairs(
+        make_latent_pairs(swapped, pictures, moments),
+        tokenize_sentences(original.tokenizer, list(originals.values())),
+        tokenize_sentences(original.tokenizer, [""]),
+    )
+    rows = np.arange(len(pictures.paths)).repeat(100)
+    alphas, generator = original.scheduler.alphas_cumprod, torch.Generator().manual_seed(0)
+    batch = make_matching_batch(pairs, rows, generator, alphas=alphas, device=torch.device("cpu"))
+    old_empty = (batch.original_ids == pairs.original_empty.input_ids).all(dim=1)
+    new_empty = (batch.input_ids == pairs.new.empty.input_ids).all(dim=1)
+    assert torch.equal(old_empty, new_empty)
+    assert 0.05 < float(new_empty.float().mean()) < 0.2
+    kept = torch.from_numpy(rows)[~new_empty]
+    assert torch.equal(batch.original_ids[~new_empty], pairs.original.input_ids[kept])
+    assert torch.equal(batch.input_ids[~new_empty], pairs.new.tokens.input_ids[kept])
+
+
+def test_refuses_an_original_with_another_unet(folders: tuple[Path, Path], data: Path, tmp_path: Path) -> None:
+    other = save_tiny_pipeline(tmp_path / "other", seed=1, sizes=replace(SIZES, text_width=32))
     with pytest.raises(InvalidInputError, match=r"its UNet .* is not that of the model"):
-        require_same_unet(other, pipelines[1], "other")
+        match_checkpoint(folders[1], other, data, tmp_path / "out", SETTINGS)
 
 
-def test_reads_pairs_with_and_without_a_picture(tmp_path: Path) -> None:
-    lines = [{"text": "红", "original_text": "red"}, {"text": "蓝", "original_text": "blue", "file_name": "1.jpg"}]
-    file = tmp_path / "pairs.jsonl"
-    file.write_text("\n".join(json.dumps(line) for line in lines) + "\n")
-    assert read_parallel_sentences(file) == [ParallelSentence("红", "red"), ParallelSentence("蓝", "blue", "1.jpg")]
+def test_refuses_data_without_sentences_in_both_languages(
+    folders: tuple[Path, Path], data: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidInputError, match='expected "text" and "english" in each'):
+        match_checkpoint(folders[1], folders[0], data, tmp_path / "out", SETTINGS, original_key="english")
+    with pytest.raises(NotFoundError, match=r"metadata\.jsonl"):
+        match_checkpoint(folders[1], folders[0], tmp_path, tmp_path / "out", SETTINGS)
 
 
-def test_refuses_malformed_pairs_with_their_numbers(tmp_path: Path) -> None:
-    file = tmp_path / "pairs.jsonl"
-    with pytest.raises(NotFoundError, match="no such file"):
-        read_parallel_sentences(file)
-    good = json.dumps({"text": "红", "original_text": "red"})
-    lines = [good, json.dumps({"text": "红"}), "{", json.dumps({"text": "红", "original_text": " "})]
-    file.write_text("\n".join(lines) + "\n")
-    with pytest.raises(InvalidInputError) as raised:
-        read_parallel_sentences(file)
-    assert all(f"line {number}:" in str(raised.value) for number in (2, 3, 4))
-    file.write_text("")
-    with pytest.raises(InvalidInputError, match="the file is empty"):
-        read_parallel_sentences(file)
+def test_counts_pictures_that_cannot_be_used(folders: tuple[Path, Path], data: Path, tmp_path: Path) -> None:
+    shutil.copytree(data, tmp_path / "data")
+    (tmp_path / "data/1.png").write_bytes(b"no picture")
+    summary = match_checkpoint(folders[1], folders[0], tmp_path / "data", tmp_path / "out", replace(SETTINGS, steps=2))
+    assert summary.pictures == 3
+    assert "1 pictures left out" in str(summary)
