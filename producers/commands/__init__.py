@@ -1,7 +1,7 @@
 """One file for each subcommand of `produce`: its options and what it prints.
 
 The files of options, tower_options.py and tuning_options.py, serve `encoder`;
-those of picture_judge.py and picture_swap.py are subcommands of `picture`.
+picture_judge.py, picture_match.py and picture_swap.py are subcommands of `picture`.
 
 A subcommand imports what it needs when it runs, so that `produce --help` starts fast.
 """

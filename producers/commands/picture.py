@@ -10,10 +10,12 @@ import typer
 from feature_repo import console
 from feature_repo.errors import UsageError
 from producers.commands.picture_judge import judge
+from producers.commands.picture_match import match
 from producers.commands.picture_swap import swap
 
 app = typer.Typer(no_args_is_help=True)
 app.command()(swap)
+app.command()(match)
 app.command()(judge)
 
 

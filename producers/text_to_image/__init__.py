@@ -16,5 +16,6 @@ swap.py                    replace the text encoder by that of another language
 text_towers.py             the text tower of an encoder
 projected_text_encoder.py  a text encoder and a projection to the width that a UNet attends to
 match.py                   the loss by which a new text encoder learns to match the original one
+match_training.py          a text encoder trained by that loss
 judging/                   whether generated pictures show what their sentences ask for
 """

@@ -96,9 +96,9 @@ def train_text_encoder(
     pipeline = open_pipeline(model, device=device)
     before = hash_frozen_parts(pipeline)
     pairs = read_pairs(data)
-    identity = _identify(pipeline, pairs, settings, caption_dropout)
+    identity = identify_training(pipeline, pairs, settings, caption_dropout)
     with open_process_group(device) as group:
-        latents, refused = _prepare_latents(pipeline, pairs, state, group, identity, progress)
+        latents, refused = prepare_latents(pipeline, pairs, state, group, identity, progress)
         pipeline.text_encoder.requires_grad_(True).train()
         timesteps = int(pipeline.scheduler.config.num_train_timesteps)
         result = run_training(
@@ -129,7 +129,7 @@ def train_text_encoder(
     return TextTrainingSummary(len(latents), pictures, refused, describe_cut(pairs.texts, latents.tokens), result)
 
 
-def _identify(
+def identify_training(
     pipeline: "StableDiffusionPipeline", pairs: PicturePairs, settings: TrainingSettings, caption_dropout: float
 ) -> str:
     """Return the SHA-256 of model, pairs and settings. Of the pictures, path, size and time of change count."""
@@ -139,7 +139,7 @@ def _identify(
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _prepare_latents(
+def prepare_latents(
     pipeline: "StableDiffusionPipeline",
     pairs: PicturePairs,
     state: Path,
