@@ -41,6 +41,7 @@ class Captioner:
         self._tokenizer: Any = encoder.tokenizer
         self._towers = Towers(encoder.model, masked=True).eval()
         self._head = head.to(encoder.device)
+        self._first_tokens: dict[str, int | None] = {}
         self._scale, self._shift, self._dtype = encoder.scale, encoder.shift, encoder.dtype
 
     def encode_images(self, pixels: Pixels) -> ImageFeatures:
@@ -80,7 +81,7 @@ class Captioner:
             For each line its continuations: the text of its first word, of its first two words, and so on, the whole
             continuation last. Empty if the head adds nothing.
         """
-        first = {tokens[0] for word in forbidden if (tokens := self._tokenize(word))}
+        first = {token for word in forbidden if (token := self._find_first_token(word)) is not None}
         lines = complete_lines(
             self._head,
             images.tokens[torch.from_numpy(rows)],
@@ -109,6 +110,13 @@ class Captioner:
         fluency = score_lines(self._head, images.tokens[torch.from_numpy(rows)], tokens)
         match = (self._encoder.encode_texts(lines) * images.vectors.cpu().numpy()[rows]).sum(axis=1)
         return fluency, np.nan_to_num(match)
+
+    def _find_first_token(self, word: str) -> int | None:
+        """Return the first token of a word, None for none. A captioner is asked for the same words again and again."""
+        if word not in self._first_tokens:
+            tokens = self._tokenize(word)
+            self._first_tokens[word] = tokens[0] if tokens else None
+        return self._first_tokens[word]
 
     def _tokenize(self, text: str) -> list[int]:
         tokens: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]

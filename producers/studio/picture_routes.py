@@ -13,6 +13,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
+from starlette.concurrency import run_in_threadpool
 
 from feature_repo.server.application import describe_errors, read_body
 from feature_repo.server.request_log import RequestTracker
@@ -61,7 +62,7 @@ def create_router(tracker: RequestTracker, queue: PictureQueue) -> APIRouter:
     async def generate_pictures(request: Request) -> Response:
         """Let pictures of a sentence be generated."""
         data = await read_body(request, BODY_SECONDS)
-        return respond(request, lambda: submit(data))
+        return await run_in_threadpool(respond, request, lambda: submit(data))  # it writes a file
 
     @router.get(PATH)
     def list_jobs(request: Request) -> Response:

@@ -160,12 +160,22 @@ class TaggerSet:
                 parts.append(_add_constants(part, constants, TAG_PREDICTIONS))
         return pa.concat_tables(parts)
 
+    @cached_property
+    def _group_of_product(self) -> dict[str, str]:
+        return dict(zip(self.labelled[PRODUCT_ID].to_pylist(), self.labelled["group"].to_pylist(), strict=True))
+
+    @cached_property
+    def _groups_of_tag(self) -> dict[str, set[str]]:
+        """The groups with a label of each tag."""
+        groups: dict[str, set[str]] = {}
+        for tag, group in zip(self.labelled["tag"].to_pylist(), self.labelled["group"].to_pylist(), strict=True):
+            groups.setdefault(tag, set()).add(group)
+        return groups
+
     def _find_folds(self, rows: pa.Table, tag: str) -> np.ndarray:
         """Return the fold of each row whose group trained the tagger of `tag`, NO_FOLD for the others, int64 [n]."""
-        products, groups = self.labelled[PRODUCT_ID].to_pylist(), self.labelled["group"].to_pylist()
-        group_of_product = dict(zip(products, groups, strict=True))
-        groups_of_tag = set(self.labelled.filter(pc.field("tag") == tag)["group"].to_pylist())
-        group = [group_of_product.get(product, "") for product in rows[PRODUCT_ID].to_pylist()]
+        group = [self._group_of_product.get(product, "") for product in rows[PRODUCT_ID].to_pylist()]
+        groups_of_tag = self._groups_of_tag.get(tag, set())
         has_label = np.array([name in groups_of_tag for name in group], dtype=bool)
         is_training = (split.assign_splits(group) == split.TRAIN) & has_label
         return np.where(is_training, split.assign_folds(group), NO_FOLD)

@@ -120,7 +120,7 @@ def test_pictures_appear_while_the_page_is_open_and_can_be_downloaded_and_cancel
     tab.goto(f"{painting.url}/pictures")
     check_layout(tab)
     tab.get_by_label("What the pictures shall show").fill(HOSTILE)
-    tab.get_by_label("Steps").fill("2")
+    tab.get_by_label("Steps", exact=True).fill("2")
     tab.get_by_label("Pictures", exact=True).fill("2")
     tab.get_by_role("button", name="Generate").click()
     job = tab.locator("li.panel").first
@@ -130,7 +130,7 @@ def test_pictures_appear_while_the_page_is_open_and_can_be_downloaded_and_cancel
         job.get_by_role("link", name="Download").first.click()
     assert Path(download.value.path()).read_bytes().startswith(b"\x89PNG")
     tab.get_by_label("What the pictures shall show").fill("a hat for long")
-    tab.get_by_label("Steps").fill("100")
+    tab.get_by_label("Steps", exact=True).fill("100")
     tab.get_by_label("Pictures", exact=True).fill("8")
     tab.get_by_role("button", name="Generate").click()
     long = tab.locator("li.panel", has_text="a hat for long").first

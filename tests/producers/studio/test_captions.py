@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from feature_repo.auth import ServerAccess
@@ -163,6 +165,22 @@ def test_what_is_not_json_and_a_body_that_is_too_long_are_refused(studio: Runnin
         f"{studio.url}/v1/captions", content=b"nothing", headers={"content-type": "multipart/form-data"}
     )
     assert broken.status_code == 400
+
+
+VALUES = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=30), st.just({"colour": "x"}))
+FIELDS = ("product_id", "picture", "title", "attributes", "style", "language", "length", "count", "seed", "x\x00")
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    body=st.one_of(st.binary(max_size=200), st.dictionaries(st.sampled_from(FIELDS), VALUES)),
+    content_type=st.sampled_from(["application/json", "multipart/form-data; boundary=b", "text/plain", "x-www"]),
+)
+def test_no_body_gets_a_5xx(studio: RunningStudio, body: bytes | dict[str, object], content_type: str) -> None:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    response = httpx.post(f"{studio.url}/v1/captions", content=content, headers={"content-type": content_type})
+    assert response.status_code in (400, 404)
+    assert "\n" not in response.json()["message"]
 
 
 def test_requests_at_the_same_time_share_batches_and_get_what_they_get_alone(world: StudioWorld) -> None:
