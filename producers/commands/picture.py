@@ -81,6 +81,9 @@ def pairs(
 def pretrain(
     data: Annotated[Path, typer.Option(help="Folder of pictures whose metadata.jsonl has their sentences.")],
     output: Annotated[Path, typer.Option("--output", "--out", help="New folder for the checkpoint.")],
+    start: Annotated[
+        Path | None, typer.Option("--from", help="Train UNet and text encoder of this checkpoint further instead.")
+    ] = None,
     side: Annotated[int, typer.Option(min=16, max=256, help="Height and width of the pictures in pixels.")] = 32,
     autoencoder_steps: Annotated[int, typer.Option(min=1, help="Steps of the VAE.")] = 2000,
     steps: Annotated[int, typer.Option(min=1, help="Steps of UNet and text encoder together.")] = 3600,
@@ -106,7 +109,7 @@ def pretrain(
         TrainingSettings(steps, batch=batch, learning_rate=learning_rate, ema_decay=0.998, **shared),
     )
     with _show_stages() as progress:
-        summary = train_from_random_weights(data, output, recipe, progress=progress)
+        summary = train_from_random_weights(data, output, recipe, start=start, progress=progress)
     typer.echo(f"{output}: {summary}")
 
 

@@ -22,8 +22,9 @@ from feature_repo.errors import ConflictError
 from feature_repo.files.atomic_write import replace_atomically
 from producers.encoders.training.process_group import open_process_group, select_device
 from producers.text_to_image.autoencoder import train_autoencoder
-from producers.text_to_image.checkpoint import save_pipeline
+from producers.text_to_image.checkpoint import compute_model_version, open_pipeline, save_pipeline
 from producers.text_to_image.denoising import DenoisingModel, make_batch
+from producers.text_to_image.generate import default_side
 from producers.text_to_image.initial_model import ModelSizes, build_pipeline
 from producers.text_to_image.pairs import PicturePairs, decode_pictures, encode_latents, make_latent_pairs, read_pairs
 from producers.text_to_image.training_loop import TrainingResult, TrainingSettings, run_training
@@ -69,6 +70,7 @@ def pretrain(
     output: Path,
     recipe: PretrainingRecipe,
     *,
+    start: Path | None = None,
     progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
 ) -> PretrainingSummary:
     """Train a model on an image folder with sentences, and save it. An interrupted run continues where it was saved.
@@ -77,6 +79,7 @@ def pretrain(
         data: an image folder whose metadata.jsonl has `text`.
         output: a new folder for the checkpoint.
         recipe: sizes and settings.
+        start: a checkpoint whose UNet and text encoder are trained further instead; its VAE stays as it is.
         progress: called with the name of the stage, the steps done and their total.
 
     Raises:
@@ -84,15 +87,18 @@ def pretrain(
         InvalidInputError: no picture can be used, or the loss is no number for ten steps in a row.
     """
     state = prepare_output(output)
-    pairs, pixels, refused = _load_pictures(read_pairs(data), recipe.sizes.side, progress)
-    usable = np.unique(pairs.picture_of)
     device = select_device()
-    identity = _identify(pixels, pairs.texts, asdict(recipe))
-    pipeline = build_pipeline(pairs.texts, recipe.sizes, seed=recipe.denoising.seed).to(device)
+    pipeline = open_pipeline(start, device=device) if start else None
+    side = default_side(pipeline) if pipeline else recipe.sizes.side
+    pairs, pixels, refused = _load_pictures(read_pairs(data), side, progress)
+    usable = np.unique(pairs.picture_of)
+    version = compute_model_version(pipeline) if pipeline else None
+    identity = _identify(pixels, pairs.texts, [asdict(recipe), version])
+    pipeline = pipeline or build_pipeline(pairs.texts, recipe.sizes, seed=recipe.denoising.seed).to(device)
     with open_process_group(device) as group:
         if (state / "vae").is_dir():
             pipeline.register_modules(vae=type(pipeline.vae).from_pretrained(state / "vae").to(device))
-        else:
+        elif not start:
             train_autoencoder(
                 pipeline.vae,
                 pixels[usable],

@@ -6,14 +6,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from feature_repo.errors import ConflictError, InvalidInputError
-from producers.text_to_image import train as train_module
 from producers.text_to_image.autoencoder import standardize_latents
 from producers.text_to_image.checkpoint import hash_frozen_parts, hash_tensors, open_pipeline
 from producers.text_to_image.pairs import decode_pictures, encode_latents, scale_pixels
@@ -76,8 +77,6 @@ def test_unusable_pictures_are_counted_and_cut_sentences_said(model: Path, data:
 
 
 def test_a_picture_that_is_a_bomb_is_left_out(model: Path, data: Path, tmp_path: Path) -> None:
-    from PIL import Image
-
     Image.new("1", (9000, 9000)).save(data / "0.png")  # 81 million pixels in a few kilobytes
     summary = train_text_encoder(model, data, tmp_path / "out", SETTINGS)
     assert summary.refused == {"image is too large": 1}
@@ -97,14 +96,17 @@ def test_data_without_usable_pictures_and_outputs_with_content_are_refused(
         train_text_encoder(model, data, tmp_path / "out", SETTINGS)
 
 
-def run_command(model: Path, data: Path, output: Path, *launcher: str) -> subprocess.Popen[str]:
-    options = ["--model", model, "--data", data, "--output", output, "--steps", "40", "--batch", "4"]
+def run_command(
+    model: Path, data: Path, output: Path, *launcher: str, options: Sequence[str] = ()
+) -> subprocess.Popen[str]:
+    options = [*options, "--model", model, "--data", data, "--output", output, "--steps", "40", "--batch", "4"]
     options += ["--precision", "float32", "--save-every", "3", "--learning-rate", "0.01"]
     command = [*(launcher or (sys.executable,)), "-m", "producers", "picture", "train", *map(str, options)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
+@pytest.mark.slow  # three processes that import torch and diffusers
 def test_a_killed_training_continues_and_ends_with_the_same_weights(model: Path, data: Path, tmp_path: Path) -> None:
     undisturbed = run_command(model, data, tmp_path / "undisturbed")
     assert undisturbed.wait(300) == 0
@@ -124,14 +126,16 @@ def test_a_killed_training_continues_and_ends_with_the_same_weights(model: Path,
 
 @pytest.mark.slow
 def test_two_processes_of_accelerate_train_what_one_trains(model: Path, data: Path, tmp_path: Path) -> None:
-    alone = run_command(model, data, tmp_path / "alone")
+    alone = run_command(model, data, tmp_path / "alone", options=["--accumulate", "2"])
     assert alone.wait(300) == 0
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
     both = run_command(model, data, tmp_path / "both", *launcher)
     said, _ = both.communicate(timeout=300)
     assert both.returncode == 0, said
     one, two = (open_pipeline(tmp_path / name).text_encoder.state_dict() for name in ("alone", "both"))
-    assert set(one) == set(two)
+    # The noise of a micro-batch follows from its number, so one process with two parts computes the same steps.
+    for name, weight in one.items():
+        torch.testing.assert_close(two[name], weight, rtol=1e-3, atol=1e-4)
 
 
 def test_standardized_latents_have_unit_variance_and_the_decoded_pictures_stay(model: Path, data: Path) -> None:
@@ -156,7 +160,7 @@ def test_a_model_from_random_weights_is_saved_and_continues_after_an_interruptio
     class Interrupted(Exception):
         pass
 
-    def stop_in(wanted: str, step: int):
+    def stop_in(wanted: str, step: int) -> Callable[[str, int, int], None]:
         def progress(stage: str, done: int, total: int) -> None:
             if (stage, done) == (wanted, step):
                 raise Interrupted
@@ -173,4 +177,8 @@ def test_a_model_from_random_weights_is_saved_and_continues_after_an_interruptio
     assert hash_frozen_parts(pipelines[0]) == hash_frozen_parts(pipelines[1])
     assert hash_text_encoder(tmp_path / "undisturbed") == hash_text_encoder(tmp_path / "resumed")
     assert not (tmp_path / "resumed.training").exists()
-    assert train_module.default_side(pipelines[0]) == 16
+    further = pretrain(data, tmp_path / "further", recipe, start=tmp_path / "resumed")
+    assert further.denoising.resumed_at == 0
+    hashes = [hash_frozen_parts(open_pipeline(tmp_path / name)) for name in ("resumed", "further")]
+    assert hashes[0]["vae"] == hashes[1]["vae"]
+    assert hashes[0]["unet"] != hashes[1]["unet"]
