@@ -1,8 +1,8 @@
 """The features that each variant uses: the parts of the tagger, and what it is compared with.
 
-All variants use the same classifier, so they differ only in their features; the tagger in use combines some of them
-(stacking.py) and has no features of its own. Each variant has a feature for a missing
-image or title, so that it can learn the most likely labels of such products.
+All variants use the same classifier, so they differ only in their features. The tagger in use combines some of them
+(stacking.py) and has no features of its own. Each variant has a feature for a missing image or title, so that it can
+learn the most likely labels of such products.
 """
 
 import numpy as np

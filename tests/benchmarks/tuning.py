@@ -39,9 +39,10 @@ HEAD = ("shop", "tuned for", "measure", "before", "after", "difference", "of", "
 HEADING = [
     "# Encoders tuned for one use",
     "",
-    "Written by `python -m tests.benchmarks.tuning ... --record`, never by hand. Products that the tuning has not",
-    "learned from, whole designs, and only they are searched. Differences have their 95% interval by the paired",
-    "bootstrap over designs, or over sentences.",
+    "Written by `python -m tests.benchmarks.tuning ... --record` and `... tuning_photographs ... --record`, never by",
+    "hand. Products that the tuning has not learned from, whole designs, and only they are searched; on photographs by",
+    "the measures of the command's own report. Differences have their 95% interval by the paired bootstrap over",
+    "designs, or over sentences.",
     "",
 ]
 
