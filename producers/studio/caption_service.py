@@ -5,7 +5,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ class CaptionService:
         reader: Reads products by their ids.
         limits: How much a request may have, and how many are in progress.
         options: The language of requests that name none, and the probability from which a value is sure.
-        metrics: Counts lines, batches and refusals.
+        metrics: Counts lines and batches.
     """
 
     def __init__(
@@ -122,7 +122,8 @@ class CaptionService:
         loop, end = asyncio.get_running_loop(), time.monotonic() + self.limits.deadline_seconds
 
         def on_start() -> None:
-            loop.call_soon_threadsafe(on_event, "started")
+            with suppress(RuntimeError):  # the loop has ended, and nobody waits any more
+                loop.call_soon_threadsafe(on_event, "started")
 
         job = await self._decoders.run_async(lambda: self.prepare(request, on_start), self.limits.deadline_seconds)
         on_event("prepared")

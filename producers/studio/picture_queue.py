@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Protocol
 
+from feature_repo.arrow.text import normalize_id
 from feature_repo.errors import InvalidInputError, NotFoundError, VitrineError
 from feature_repo.server.errors import ErrorCode, RequestError
 from feature_repo.serving_limits import PictureLimits
@@ -143,7 +144,7 @@ class PictureQueue:
             job = PictureJob(
                 id=secrets.token_hex(8),
                 sentence=request.sentence.strip(),
-                product_id=request.product_id,
+                product_id=None if request.product_id is None else normalize_id(request.product_id),
                 seed=request.seed,
                 count=request.count,
                 steps=request.steps,
