@@ -17,6 +17,7 @@ from feature_repo.bucket import REQUESTS, read_object_stat
 from feature_repo.content_hash import content_hash
 from feature_repo.images import decoding, image_store
 from feature_repo.images.decoding import UnusableImageError
+from feature_repo.images.picture_folders import read_stated_hash
 from feature_repo.location import BucketObject, BucketPath, find_object
 from producers.catalogue import row_hash
 from producers.catalogue.row_hash import RowHashes
@@ -106,6 +107,8 @@ def _read_stat(path: str, pictures: BucketPath | None) -> str | None:
         return None
     source = find_object(path, pictures)
     if isinstance(source, BucketObject):
+        if read_stated_hash(source) is not None:
+            return None
         stat = read_object_stat(source)
         return None if stat is None else f"{stat[0]}:{stat[1]}:{path}"
     try:
@@ -116,11 +119,14 @@ def _read_stat(path: str, pictures: BucketPath | None) -> str | None:
 
 
 def _hash_image(path: str, pictures: BucketPath | None) -> bytes | None:
-    """Return the content hash of an image, from its LMDB key if that states it; None if it cannot be read."""
+    """Return the content hash of an image, from its key or name if that states it; None if it cannot be read."""
+    source = find_object(path, pictures)
     stated = image_store.read_key_hash(path) if image_store.is_stored(path) else None
+    if isinstance(source, BucketObject):
+        stated = read_stated_hash(source)
     if stated is not None:
         return stated
     try:
-        return content_hash(decoding.read_bytes(find_object(path, pictures)))
+        return content_hash(decoding.read_bytes(source))
     except UnusableImageError:
         return None

@@ -1,4 +1,4 @@
-"""Copies the images of a products table into an LMDB, each content once, and writes a table that refers to them there.
+"""Copies the images of a products table into an LMDB or a bucket, each content once, and writes a table of their names.
 
 Images that were downloaded from URLs (`producers/downloads`) are in the LMDB already; here the table gets their keys. A
 second run, after a killed one or on the next day, writes only the images that are not in the LMDB yet.
@@ -21,6 +21,7 @@ from feature_repo.files.atomic_write import replace_atomically
 from feature_repo.images import decoding as images
 from feature_repo.images import image_store
 from feature_repo.images.decoding import UnusableImageError
+from feature_repo.images.picture_folders import LmdbFolder, PictureFolder
 from feature_repo.offline import input_files, validation
 from feature_repo.offline.validation import RowCheck
 from feature_repo.table_format import DEFAULT_FORMAT, TableFormat
@@ -60,8 +61,9 @@ def pack_images(
     now: datetime,
     progress: Callable[[int], None] = lambda rows: None,
     table_format: TableFormat = DEFAULT_FORMAT,
+    folder: PictureFolder | None = None,
 ) -> PackSummary:
-    """Write the LMDB `output`/pictures and the table `output`/products.parquet.
+    """Write the pictures, and the table `output`/products.parquet.
 
     The table is `products` with every row that fits the header of a CSV, in its order; only the columns `image` and
     `images` differ. Further images are not copied; their paths become absolute.
@@ -79,13 +81,15 @@ def pack_images(
         now: the current time, which the check of `updated_at` needs. No row is left out here, even if a check fails.
         progress: called after each block of at most BLOCK_ROWS rows with the number of rows done so far.
         table_format: what the user says about the table. Its columns get our names in the written table.
+        folder: where the pictures are kept; None takes the LMDB `output`/pictures.
 
     Raises:
         NotFoundError: `products` does not exist.
         InvalidInputError: the table cannot be read, is empty, lacks a column, has a column of a wrong type, or is
             `output`/products.parquet itself.
-        UnavailableError: the LMDB cannot be written.
+        UnavailableError: the LMDB or the bucket cannot be written.
     """
+    folder = folder or LmdbFolder(output / IMAGES_FOLDER)
     output.mkdir(parents=True, exist_ok=True)
     if (output / PRODUCTS_FILE).exists() and products.exists() and (output / PRODUCTS_FILE).samefile(products):
         raise InvalidInputError(f"{products}: would be overwritten while it is read; give another --output")
@@ -99,7 +103,7 @@ def pack_images(
             failed_checks = [
                 check for check in (*utf8_checks, *validate.resolve_images(given, products)[2]) if check.bad.any()
             ]
-            downloaded = _find_downloaded(given, failed_checks, output)
+            downloaded = _find_downloaded(given, failed_checks, output, folder)
             paths, image_bytes = rows["image"].to_pylist(), rows["image_bytes"].to_pylist()
             names = [path and re.sub(f"^{image_store.PATH_PREFIX}", image_store.URL_SCHEME, path) for path in paths]
             contents: dict[int, bytes] = {}
@@ -109,16 +113,16 @@ def pack_images(
                         contents[row] = content if content is not None else images.read_bytes(Path(path))
                 except UnusableImageError as error:
                     unreadable[error.reason] += 1
-            keys = image_store.write(output / IMAGES_FOLDER, contents.values()) if contents else []
+            keys = folder.write(list(contents.values())) if contents else []
             for row, key in zip(contents, keys, strict=True):
-                names[row] = f"{image_store.URL_SCHEME}{IMAGES_FOLDER}#{key}"
+                names[row] = folder.name(key)
             for check in failed_checks:
                 failed_rows = [row for row in np.flatnonzero(check.bad).tolist() if row not in downloaded]
                 unreadable.update({check.reason.partition(":")[0]: len(failed_rows)} if failed_rows else {})
                 for row in failed_rows:
                     names[row] = given["image"][row].as_py()
             for row, key in downloaded.items():
-                names[row] = f"{image_store.URL_SCHEME}{IMAGES_FOLDER}#{key}"
+                names[row] = folder.name(key)
             table = block.set_column(block.schema.get_field_index("image"), "image", pa.array(names, pa.string()))
             if "images" in table.column_names:
                 table = table.set_column(table.schema.get_field_index("images"), "images", rows["images"])
@@ -131,8 +135,10 @@ def pack_images(
     return PackSummary(row_count, image_count, dict(unreadable.most_common()), output / PRODUCTS_FILE)
 
 
-def _find_downloaded(given: pa.Table, failed_checks: Sequence[RowCheck], output: Path) -> dict[int, str]:
-    """Return the rows of a block whose URL was downloaded, each with the key of its image in the LMDB."""
+def _find_downloaded(
+    given: pa.Table, failed_checks: Sequence[RowCheck], output: Path, folder: PictureFolder
+) -> dict[int, str]:
+    """Return the rows of a block whose URL was downloaded, each with the key of its image."""
     urls = {
         row: given["image"][row].as_py()
         for check in failed_checks
@@ -144,5 +150,5 @@ def _find_downloaded(given: pa.Table, failed_checks: Sequence[RowCheck], output:
     with download_log.open_log(output) as log:
         known = log.read(sorted(set(urls.values())))
     keys = {url: row.key for url, row in known.items() if row.key is not None}
-    stored = image_store.list_stored(output / IMAGES_FOLDER, set(keys.values()))
+    stored = folder.list_stored(set(keys.values()))
     return {row: keys[url] for row, url in urls.items() if keys.get(url) in stored}

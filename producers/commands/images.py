@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from feature_repo import console
+from feature_repo.console import StoreOption
 from feature_repo.errors import UsageError
 from feature_repo.table_options import with_table_options
 
 if TYPE_CHECKING:
+    from feature_repo.images.picture_folders import BucketFolder
     from feature_repo.table_format import TableFormat
 
 
@@ -20,6 +22,7 @@ class ImageStoreFormat(StrEnum):
     """Formats of a store that images can be copied to. LMDB is one memory-mapped file that many processes read."""
 
     LMDB = "lmdb"
+    BUCKET = "bucket"
 
 
 @with_table_options
@@ -29,7 +32,10 @@ def images(
         Path,
         typer.Option("--output", "--out", file_okay=False, help="Folder for the images and for products.parquet."),
     ],
-    to: Annotated[ImageStoreFormat, typer.Option(help="The format of the image store.")] = ImageStoreFormat.LMDB,
+    to: Annotated[
+        ImageStoreFormat,
+        typer.Option(help="An LMDB in the folder, or objects below `offline_store.pictures` of the deployment."),
+    ] = ImageStoreFormat.LMDB,
     download: Annotated[
         bool,
         typer.Option("--download", help="Download the images that are named by an http or https URL and are not here."),
@@ -55,15 +61,17 @@ def images(
             help="After the rest is written, end with exit code 1 if a larger share of the URLs failed.",
         ),
     ] = console.MAX_LOST_SHARE,
+    store: StoreOption = None,
     *,
     table_format: "TableFormat",
 ) -> None:
-    """Copy the images of a products table into one LMDB, each content once, and write a table that refers to them.
+    """Copy the images of a products table into one LMDB or a bucket, each content once; write a table that names them.
 
     Give the written table to `produce catalogue`: it recognises images by their keys and does not read them again.
     """
     from producers.catalogue.pack import pack_images
 
+    folder = _open_bucket_folder(store) if to == ImageStoreFormat.BUCKET else None
     downloads = None
     if download or revalidate:
         from producers.downloads.fetch import FetchLimits
@@ -85,13 +93,24 @@ def images(
                 revalidate=revalidate,
                 progress=lambda urls: bar.update(task, completed=urls),
                 table_format=table_format,
+                folder=folder,
             )
         typer.echo(downloads)
     with console.make_progress_bar() as bar:
         task = bar.add_task("copy images", total=None)
         summary = pack_images(
-            products, output, datetime.now(UTC), lambda rows: bar.update(task, completed=rows), table_format
+            products, output, datetime.now(UTC), lambda rows: bar.update(task, completed=rows), table_format, folder
         )
     typer.echo(summary)
     if downloads is not None:
         downloads.require_downloaded(products, max_lost_share)
+
+
+def _open_bucket_folder(store: Path | None) -> "BucketFolder":
+    from feature_repo import config
+    from feature_repo.images.picture_folders import BucketFolder
+
+    settings = config.load(store)
+    if settings.pictures is None:
+        raise UsageError(f"--to bucket: {settings.file} has no offline_store.pictures; set it to s3://BUCKET/PREFIX")
+    return BucketFolder(settings.pictures)

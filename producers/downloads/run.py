@@ -19,7 +19,7 @@ import urllib3
 
 from feature_repo.content_hash import content_hash
 from feature_repo.errors import InvalidInputError
-from feature_repo.images import image_store
+from feature_repo.images.picture_folders import LmdbFolder, PictureFolder
 from feature_repo.offline import input_files, validation
 from feature_repo.table_format import DEFAULT_FORMAT, TableFormat
 from producers.catalogue import validate
@@ -131,8 +131,9 @@ def download_images(
     revalidate: bool = False,
     progress: Callable[[int], None] = lambda urls: None,
     table_format: TableFormat = DEFAULT_FORMAT,
+    folder: PictureFolder | None = None,
 ) -> DownloadSummary:
-    """Download the images of a table to the LMDB `output`/pictures, and note each URL in `output`/downloads.sqlite.
+    """Download the images of a table, and note each URL in `output`/downloads.sqlite.
 
     Images and notes are written in small commits, so a run that is killed loses little and the next one continues.
     Nothing of a URL raises an error: it is counted by reason. `pack_images` then writes the table.
@@ -145,13 +146,15 @@ def download_images(
         revalidate: ask also for images that are here; a server that knows them answers without the image.
         progress: called with the number of URLs that are done.
         table_format: what the user says about the table.
+        folder: where the images are kept; None takes the LMDB `output`/pictures.
 
     Raises:
         NotFoundError: `products` does not exist.
         InvalidInputError: the table cannot be read or lacks a column.
-        UnavailableError: the LMDB cannot be written.
+        UnavailableError: the LMDB or the bucket cannot be written.
         CorruptDataError: the log or the LMDB is damaged.
     """
+    folder = folder or LmdbFolder(output / IMAGES_FOLDER)
     queues: HostQueues[_Request] = HostQueues(options.per_host, options.delay_seconds)
     outcomes: queue.Queue[_Outcome] = queue.Queue(COMMIT_IMAGES)
     client = fetch.make_client(options.limits)
@@ -160,7 +163,7 @@ def download_images(
     counts, failed, examples = Counter[str](), Counter[str](), dict[str, str]()
     pending, batch = 0, list[_Outcome]()
     with download_log.open_log(output) as log:
-        requests = _list_requests(products, output, log, counts, revalidate=revalidate, table_format=table_format)
+        requests = _list_requests(products, folder, log, counts, revalidate=revalidate, table_format=table_format)
         try:
             while True:
                 for request in itertools.islice(requests, MAX_PENDING - pending):
@@ -174,7 +177,7 @@ def download_images(
                     batch.append(outcomes.get())
                     pending -= 1
                 if not pending or len(batch) >= COMMIT_IMAGES or _count_bytes(batch) >= COMMIT_BYTES:
-                    _write(batch, output, log, now)
+                    _write(batch, folder, log, now)
                     for outcome in batch:
                         error = outcome.known.error
                         if error is None:
@@ -186,7 +189,7 @@ def download_images(
                 progress(counts.total() + failed.total() + len(batch))
         finally:
             queues.close()
-            _write(batch, output, log, now)  # what came before an interruption
+            _write(batch, folder, log, now)  # what came before an interruption
     return DownloadSummary(
         counts["downloaded"], counts["unchanged"], counts["present"], dict(failed.most_common()), examples
     )
@@ -194,7 +197,7 @@ def download_images(
 
 def _list_requests(
     products: Path,
-    output: Path,
+    folder: PictureFolder,
     log: DownloadLog,
     counts: Counter[str],
     *,
@@ -213,7 +216,7 @@ def _list_requests(
                 urls.append(url)
         known = log.read(urls)
         keys = [row.key for row in known.values() if row.key is not None]
-        stored = image_store.list_stored(output / IMAGES_FOLDER, keys)
+        stored = folder.list_stored(keys)
         for url in urls:
             row = known.get(url, KnownUrl(url))
             if row.key not in stored:
@@ -296,12 +299,12 @@ def _count_bytes(batch: list[_Outcome]) -> int:
     return sum(len(outcome.content or b"") for outcome in batch)
 
 
-def _write(batch: list[_Outcome], output: Path, log: DownloadLog, now: datetime) -> None:
+def _write(batch: list[_Outcome], folder: PictureFolder, log: DownloadLog, now: datetime) -> None:
     """Write the images of outcomes, then note the outcomes: an image that is noted is there."""
     if not batch:
         return
     images = [outcome for outcome in batch if outcome.content is not None]
     contents = [one.content for one in images if one.content is not None]
-    keys = image_store.write(output / IMAGES_FOLDER, contents) if contents else []
+    keys = folder.write(contents) if contents else []
     written = [replace(one.known, key=key) for one, key in zip(images, keys, strict=True)]
     log.record([*written, *(one.known for one in batch if one.content is None)], now)

@@ -4,23 +4,29 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
+from pyarrow.fs import FileSelector
 
 from consumers.search.contact_sheet import read_pictures
 from feature_repo import config, schema
 from feature_repo.bucket import open_filesystem
 from feature_repo.config import Settings
+from feature_repo.content_hash import content_hash
 from feature_repo.errors import UnavailableError
 from feature_repo.images.decoding import DAMAGED, MISSING
+from feature_repo.images.picture_folders import CONTENTS
 from feature_repo.images.thumbnails import shrink_picture
 from feature_repo.location import BucketPath
 from feature_repo.offline import delta
+from producers.catalogue.ingest import ingest_products
 from producers.catalogue.validate import IMAGE_IS_URL
 from producers.embeddings.remote_jobs import export_todo
 from producers.groups.pictures import describe_pictures
 from producers.index.texture import open_grey
-from tests.producers.catalogue.shop import ingest, open_deployment, read_rejections
+from tests.deployments import run_main
+from tests.producers.catalogue.shop import GOOD, ingest, open_deployment, read_rejections
 from tests.producers.embeddings.test_embeddings import NOW, draw_image, embed, rows
 from tests.servers import free_port
 
@@ -123,7 +129,7 @@ def test_every_step_reads_pictures_in_the_bucket(
 
 def export_bytes(store: Settings, file: Path) -> list[bytes]:
     export_todo(store, file, encoder_version=None)
-    return pa.parquet.read_table(file).sort_by(schema.PRODUCT_ID)["image_bytes"].to_pylist()
+    return pq.read_table(file).sort_by(schema.PRODUCT_ID)["image_bytes"].to_pylist()
 
 
 def test_a_bucket_that_does_not_answer_ends_the_run_and_quarantines_nothing(tmp_path: Path) -> None:
@@ -133,3 +139,32 @@ def test_a_bucket_that_does_not_answer_ends_the_run_and_quarantines_nothing(tmp_
     with pytest.raises(UnavailableError, match="s3://shop/p does not answer"):
         ingest(store, {"product_id": "a", "image": "a.png"})
     assert not delta.exists(store.table(schema.CATALOGUE_TABLE))
+
+
+def test_pictures_are_packed_into_the_bucket_once_and_trusted_by_name(
+    shops: tuple[Settings, Settings], bucket: BucketPath, encoder: Path, tmp_path: Path
+) -> None:
+    _, store = shops
+    source = tmp_path / "shop" / "images"
+    (source / "again.png").write_bytes((source / "red.png").read_bytes())
+    products = tmp_path / "shop" / "products.parquet"
+    names = [*COLOURS, "again", "none"]
+    pq.write_table(
+        pa.Table.from_pylist([GOOD | {"product_id": n, "image": f"images/{n}.png"} for n in names]), products
+    )
+    for _ in range(2):
+        command = ["images", "--products", str(products), "--output", str(tmp_path / "packed"), "--to", "bucket"]
+        assert run_main("produce", *command, "--store", str(store.file)).returncode == 0
+        packed = open_filesystem(bucket).get_file_info(FileSelector(CONTENTS))
+        assert len(packed) == len(COLOURS)
+    ingest_products(store, tmp_path / "packed" / "products.parquet", NOW)
+    for info in packed[1:]:
+        open_filesystem(bucket).delete_file(f"{CONTENTS}/{info.base_name}")
+    summary = embed(store, encoder)
+    assert (summary.encoded, summary.images) == (6, 1)
+    assert {row["image_hash"].hex() for row in rows(store).values() if row["image_hash"]} == {
+        info.base_name for info in packed
+    }
+    hashes = {n: content_hash((source / f"{n}.png").read_bytes()).hex() for n in names if n != "none"}
+    missing = {n for n in names if hashes.get(n) != packed[0].base_name}
+    assert sorted(read_rejections(store)) == [(n, "image", MISSING) for n in sorted(missing)]
