@@ -5,10 +5,11 @@
 Makes a shop of the demo's size; trains a text-to-image model on English sentences from random weights; swaps its text
 encoder for that of the shop's encoder, which reads Chinese; trains that to match, then by the denoising loss; and
 judges the pictures of held-out combinations of category, colour and pattern. A second run in the folder goes on with
-what is there. Some 70 minutes of one core. --record writes the figures to TEXT_TO_IMAGE.md.
+what is there. About an hour of one core. --record writes the figures to TEXT_TO_IMAGE.md.
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import resource
@@ -67,19 +68,19 @@ def train_models(folder: Path, products: int, steps: int) -> None:
     run_once(folder, "encoder", "encoder --data shop --output encoder")
     run_once(folder, "swapped", "picture swap --model original --text-encoder encoder --output swapped")
     options = f"--steps {steps} --learning-rate 1e-3"
-    match = (
-        "picture match --model swapped --original original --data pairs-zh/train --original-text en --output matched"
-    )
+    match = "picture match --model swapped --original original --data pairs-zh/train --output matched"
     run_once(folder, "matched", f"{match} {options}")
     denoise = "picture train --model matched --data pairs-zh/train --output denoised"
     run_once(folder, "denoised", f"{denoise} --steps {steps // 2}")
 
 
 def generate_pictures(folder: Path, sentences: int) -> None:
-    for language in ("en", "zh"):
-        lines = (folder / f"pairs-{language}/held_out/metadata.jsonl").read_text().splitlines(keepends=True)
-        (folder / f"{language}.jsonl").write_text("".join(lines[:sentences]))
-        (folder / f"{language}-varied.jsonl").write_text("".join(lines[:VARIED]))
+    lines = (folder / "pairs-zh/held_out/metadata.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines[:sentences]]
+    for language, key in (("en", "original_text"), ("zh", "text")):
+        asked = [json.dumps(row | {"text": row[key], "zh": row["text"]}, ensure_ascii=False) + "\n" for row in rows]
+        (folder / f"{language}.jsonl").write_text("".join(asked))
+        (folder / f"{language}-varied.jsonl").write_text("".join(asked[:VARIED]))
     for model, language in MODELS.values():
         generate = f"picture generate --model {model} --batch 50"
         run_once(folder, f"pictures/{model}", f"{generate} --sentences {language}.jsonl --output pictures/{model}")
@@ -103,8 +104,8 @@ def judge_models(folder: Path) -> dict[str, EvaluationRun]:
         for name, (model, _) in MODELS.items():
             run = judge_pictures(read_attributed_pictures(pictures[name], "zh"), reference, encoder, now)
             varied = judge_pictures(read_attributed_pictures(folder / "varied" / model, "zh"), reference, encoder, now)
-            runs[name] = run
-            runs[name].measures["diversity"] = varied.measures["diversity"]
+            diversity = {"diversity": varied.measures["diversity"]}
+            runs[name] = dataclasses.replace(run, measures={**run.measures, **diversity})
     return runs
 
 
