@@ -28,6 +28,7 @@ def judge(
         str,
         typer.Option(help="Key of the sentences in metadata.jsonl, in the encoder's language."),
     ] = "text",
+    real_text_key: Annotated[str, typer.Option(help="The same for the real pictures.")] = "text",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the classifier.")] = 0,
     json: JsonOption = None,
 ) -> None:
@@ -43,7 +44,7 @@ def judge(
     names = tuple(name.strip() for name in attributes.split(",") if name.strip())
     if not names:
         raise UsageError("--attributes is empty; expected names such as colour,pattern")
-    generated, originals = (read_attributed_pictures(folder, text_key) for folder in (pictures, real))
+    generated, originals = read_attributed_pictures(pictures, text_key), read_attributed_pictures(real, real_text_key)
     with open_text_image_encoder(encoder) as opened, console.make_progress_bar() as bar:
         task = bar.add_task("train the classifier", total=None)
         reference = prepare_real_pictures(

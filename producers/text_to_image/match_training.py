@@ -25,7 +25,7 @@ from producers.text_to_image.checkpoint import compute_model_version, hash_froze
 from producers.text_to_image.match import MatchingBatch, MatchingModel, require_same_unet
 from producers.text_to_image.pairs import LatentPairs, PicturePairs
 from producers.text_to_image.pretrain import prepare_output
-from producers.text_to_image.sentences import TokenizedSentences, tokenize_sentences
+from producers.text_to_image.sentences import TokenizedSentences, describe_cut, enable_gradients, tokenize_sentences
 from producers.text_to_image.train import identify_training, prepare_latents
 from producers.text_to_image.training_loop import TrainingResult, TrainingSettings, run_training
 
@@ -56,7 +56,9 @@ class MatchSummary:
     training: TrainingResult
     pictures: int
     refused: Counter[str]
-    """Unusable pictures by reason."""
+    """Unusable pictures by reason, as far as this run met them."""
+    cut: tuple[str, ...]
+    """A line about each language of which sentences were cut."""
 
     def __str__(self) -> str:
         """Return one line, and one more for each reason."""
@@ -131,10 +133,11 @@ def match_checkpoint(
     identity = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
     with open_process_group(device) as group:
         latents, refused = prepare_latents(learner, pictures, state, group, identity, progress)
+        texts = [pictures.texts[row] for row in latents.picture_of.tolist()]
+        original_texts = [originals[pictures.paths[row]] for row in latents.picture_of.tolist()]
+        tokenizer = teacher.tokenizer
         pairs = ParallelPairs(
-            latents,
-            tokenize_sentences(teacher.tokenizer, [originals[pictures.paths[row]] for row in latents.picture_of]),
-            tokenize_sentences(teacher.tokenizer, [""]),
+            latents, tokenize_sentences(tokenizer, original_texts), tokenize_sentences(tokenizer, [""])
         )
         result = train_to_match(
             teacher,
@@ -150,7 +153,8 @@ def match_checkpoint(
             save_pipeline(learner, output)
             shutil.rmtree(state)
         group.wait()
-    return MatchSummary(result, len(latents), refused)
+    cut = (describe_cut(texts, latents.tokens), describe_cut(original_texts, pairs.original))
+    return MatchSummary(result, len(latents), refused, tuple(filter(None, cut)))
 
 
 def train_to_match(
@@ -188,7 +192,7 @@ def train_to_match(
         loss: torch.Tensor = model(make_matching_batch(pairs, rows, generator, alphas=alphas, device=device))
         return loss
 
-    swapped.text_encoder.requires_grad_(True).train()
+    enable_gradients(swapped.text_encoder)
     result = run_training(
         MatchingModel(original, swapped),
         len(pairs.new),

@@ -11,6 +11,8 @@ from feature_repo.errors import InvalidInputError
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
+POOLING_LAYERS = frozenset({"pooler", "head"})
+"""Names of the layers after the states: of BERT and Chinese-CLIP, and of SigLIP."""
 MAX_CHARACTERS = 2000
 """Longest sentence that is accepted. Beyond the tokenizer's length a sentence is cut; this is a mistake."""
 
@@ -74,6 +76,17 @@ def encode_tokens(text_encoder: Any, input_ids: torch.Tensor, attention_mask: to
     mask = attention_mask if getattr(text_encoder.config, "use_attention_mask", None) else None
     states: torch.Tensor = text_encoder(input_ids, attention_mask=mask)[0]
     return states
+
+
+def enable_gradients(text_encoder: Any) -> None:
+    """Put a text encoder into training mode, with gradients for all weights that its states depend on.
+
+    A pooling layer gets none, because no state depends on it: several processes that train together demand a gradient
+    of every weight that may have one.
+    """
+    text_encoder.train()
+    for name, weight in text_encoder.named_parameters():
+        weight.requires_grad_(POOLING_LAYERS.isdisjoint(name.split(".")))
 
 
 def encode_sentences(pipeline: "StableDiffusionPipeline", sentences: Sequence[str]) -> torch.Tensor:

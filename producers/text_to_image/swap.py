@@ -18,7 +18,7 @@ from feature_repo.files.atomic_write import replace_atomically
 from producers.encoders import checkpoint_files
 from producers.text_to_image.checkpoint import INDEX_FILE, open_pipeline
 from producers.text_to_image.projected_text_encoder import ProjectedTextEncoder, ProjectedTextEncoderConfig
-from producers.text_to_image.text_towers import StandaloneTextTower, open_text_tower
+from producers.text_to_image.text_towers import StandaloneTextTower, copy_weights, open_text_tower
 
 REPLACED = ("text_encoder", "tokenizer")
 """Folders that are written anew, beside INDEX_FILE. All else is copied byte for byte."""
@@ -110,7 +110,7 @@ def build_text_encoder(tower: StandaloneTextTower, attended_width: int, spread: 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         encoder = ProjectedTextEncoder(config).eval()
-        encoder.tower.load_state_dict(tower.model.state_dict(), strict=False)
+        copy_weights(tower.model, encoder.tower)
         ids = torch.tensor([tower.tokenizer("").input_ids])
         with torch.no_grad():
             scale = encoder.tower(input_ids=ids).last_hidden_state.square().mean().sqrt()

@@ -80,7 +80,25 @@ def _complete(model: PreTrainedModel) -> PreTrainedModel:
     if getattr(model, "pooler", True) is not None:
         return model
     complete = type(model)(model.config)
-    complete.load_state_dict(model.state_dict(), strict=False)
     for parameter in complete.pooler.parameters():
         torch.nn.init.zeros_(parameter)
+    copy_weights(model, complete, but="pooler.")
     return complete.eval()
+
+
+def copy_weights(source: PreTrainedModel, target: Any, but: str | None = None) -> None:
+    """Copy all weights of `target` from a model that has them, and perhaps more.
+
+    Args:
+        source: where they are copied from.
+        target: where they are copied to.
+        but: prefix of weights of `target` that stay as they are; None for none.
+
+    Raises:
+        InvalidInputError: `source` lacks one.
+    """
+    missing = target.load_state_dict(source.state_dict(), strict=False).missing_keys
+    if missing := [name for name in missing if but is None or not name.startswith(but)]:
+        raise InvalidInputError(
+            f"a text model of the class {type(source).__name__} lacks {len(missing)} weights, such as {missing[0]}"
+        )

@@ -33,7 +33,7 @@ from producers.text_to_image.pairs import (
     read_pairs,
 )
 from producers.text_to_image.pretrain import prepare_output
-from producers.text_to_image.sentences import describe_cut
+from producers.text_to_image.sentences import describe_cut, enable_gradients
 from producers.text_to_image.training_loop import TrainingResult, TrainingSettings, run_training
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def train_text_encoder(
     identity = identify_training(pipeline, pairs, settings, caption_dropout)
     with open_process_group(device) as group:
         latents, refused = prepare_latents(pipeline, pairs, state, group, identity, progress)
-        pipeline.text_encoder.requires_grad_(True).train()
+        enable_gradients(pipeline.text_encoder)
         timesteps = int(pipeline.scheduler.config.num_train_timesteps)
         result = run_training(
             DenoisingModel(pipeline).to(device),

@@ -110,7 +110,7 @@ def judge_models(folder: Path) -> dict[str, EvaluationRun]:
 
 
 def format_table(runs: dict[str, EvaluationRun], seconds: dict[str, float]) -> list[str]:
-    head = ["pictures of", *ATTRIBUTES, "R@1 of the sentence", "Fréchet", "diversity", "training, CPU minutes"]
+    head = ["pictures of", *ATTRIBUTES, "R@1 of the sentence", "Frechet distance", "diversity", "training, CPU minutes"]
     lines = ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
     for name, run in runs.items():
         measures = run.measures
@@ -122,7 +122,7 @@ def format_table(runs: dict[str, EvaluationRun], seconds: dict[str, float]) -> l
             cells.append(f"{share.value:.3f} {interval}, {relative}")
         recall = measures["R@1"]
         cells.append(f"{recall.value:.3f} [{recall.low:.3f}, {recall.high:.3f}]")
-        cells += [f"{measures[one].value:.3f}" for one in ("Fréchet", "diversity")]
+        cells += [f"{measures[one].value:.3f}" for one in ("Frechet distance", "diversity")]
         taken = seconds.get(MODELS[name][0]) if name in MODELS else None
         cells.append("" if taken is None else f"{taken / 60:.1f}")
         lines.append("| " + " | ".join(cells) + " |")
@@ -133,7 +133,7 @@ def describe(runs: dict[str, EvaluationRun]) -> list[str]:
     run = runs["original"]
     real = ", ".join(f"{name} {format_measure(run.measures[f'{name} real'])}" for name in ATTRIBUTES)
     recall, distance, diversity = (
-        format_measure(run.measures[f"{name} real"]) for name in ("R@1", "Fréchet", "diversity")
+        format_measure(run.measures[f"{name} real"]) for name in ("R@1", "Frechet distance", "diversity")
     )
     return [
         f"{run.queries:,} sentences of held-out combinations. The classifier is right on held-out real pictures:",

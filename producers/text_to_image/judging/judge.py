@@ -1,15 +1,15 @@
 """All measures of folders of generated pictures against real pictures.
 
-    NAME             share of the pictures that show the asked value of attribute NAME, by the classifier
-    NAME chance      that share if the pictures were given to the sentences at random
-    NAME real        that share for held-out real pictures: the classifier's own accuracy
-    NAME relative    NAME / NAME real
-    R@1, R@5, ...    share of pictures whose own sentence is among the first k of all sentences, by the encoder
-    R@k real         the same for as many held-out real pictures with sentences
-    Fréchet          distance of the encoder's vectors of generated pictures from those of real ones
-    Fréchet real     the same for as many held-out real pictures: what a perfect generator would have
-    diversity        mean distance of two pictures of one sentence
-    diversity real   mean distance of two held-out real pictures with the same attributes
+    NAME                   share of the pictures that show the asked value of attribute NAME, by the classifier
+    NAME chance            that share if the pictures were given to the sentences at random
+    NAME real              that share for held-out real pictures: the classifier's own accuracy
+    NAME relative          NAME / NAME real
+    R@1, R@5, ...          share of pictures whose own sentence is among the first k of all sentences, by the encoder
+    R@k real               the same for as many held-out real pictures with sentences
+    Frechet distance       of the encoder's vectors of generated pictures from those of real ones
+    Frechet distance real  the same for as many held-out real pictures: what a perfect generator would have
+    diversity              mean distance of two pictures of one sentence
+    diversity real         mean distance of two held-out real pictures with the same attributes
 
 Real pictures are split by group: those that train the classifier and those that test it share no group.
 """
@@ -213,8 +213,8 @@ def _measure_vectors(pictures: AttributedPictures, vectors: Vectors, real: RealP
     count, rng = min(map(len, sides)), np.random.default_rng(0)
     generated, held_out, reference = (side[rng.permutation(len(side))[:count]] for side in sides)
     figures = {
-        "Fréchet": compute_frechet_distance(generated, reference) if count > 1 else float("nan"),
-        "Fréchet real": compute_frechet_distance(held_out, reference) if count > 1 else float("nan"),
+        "Frechet distance": compute_frechet_distance(generated, reference) if count > 1 else float("nan"),
+        "Frechet distance real": compute_frechet_distance(held_out, reference) if count > 1 else float("nan"),
         "diversity": _measure_diversity(vectors, pictures.texts),
         "diversity real": _measure_diversity(
             real.vectors,

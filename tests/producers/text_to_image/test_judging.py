@@ -40,7 +40,7 @@ def test_pictures_that_show_what_was_asked_score_like_real_ones(real: RealPictur
     assert figures["colour"] > 0.97
     assert figures["shape"] > 0.9
     assert figures["shape real"] > 0.9
-    assert figures["Fréchet"] < 3 * figures["Fréchet real"] + 0.05
+    assert figures["Frechet distance"] < 3 * figures["Frechet distance real"] + 0.05
 
 
 def test_pictures_of_other_sentences_score_as_chance(real: RealPictures, tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_each_attribute_is_judged_alone(real: RealPictures, tmp_path: Path) -> N
 def test_pictures_of_one_colour_are_far_from_real_ones(real: RealPictures, tmp_path: Path) -> None:
     alike = judge(real, write_pictures(tmp_path / "alike", list_pairs(120, seed=5), seed=5))
     one = judge(real, write_pictures(tmp_path / "one", [("red", "disc")] * 120, list_pairs(120, seed=5), seed=5))
-    assert one["Fréchet"] > 5 * alike["Fréchet"]
+    assert one["Frechet distance"] > 5 * alike["Frechet distance"]
 
 
 def test_finds_the_sentence_of_a_picture_by_the_encoder(real: RealPictures, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from producers.text_to_image.match_training import (
     read_parallel_pairs,
 )
 from producers.text_to_image.pairs import make_latent_pairs
-from producers.text_to_image.sentences import encode_sentences, tokenize_sentences
+from producers.text_to_image.sentences import enable_gradients, encode_sentences, tokenize_sentences
 from producers.text_to_image.swap import swap_text_encoder
 from producers.text_to_image.training_loop import TrainingSettings
 from tests.producers.encoders import checkpoints
@@ -84,6 +84,20 @@ def test_every_cross_attention_layer_is_compared_and_no_self_attention(pipelines
     expected = [module for name, module in original.unet.named_modules() if name.endswith("attn2")]
     assert len(expected) > 1
     assert {id(call.layer) for call in calls} == {id(module) for module in expected}
+
+
+@pytest.mark.parametrize("width", [16, 32])
+def test_every_weight_that_is_trained_gets_a_gradient(folders: tuple[Path, Path], tmp_path: Path, width: int) -> None:
+    model = save_tiny_pipeline(tmp_path / "model", sizes=replace(SIZES, text_width=width))
+    swap_text_encoder(model, str(folders[0].parent / "encoder"), tmp_path / "swapped")
+    original, swapped = open_pipeline(model), open_pipeline(tmp_path / "swapped")
+    latents, timesteps = draw_latents(original, 1, seed=0)
+    enable_gradients(swapped.text_encoder)
+    calls = record_cross_attention(original.unet, latents, timesteps, encode_sentences(original, ["a hat"]))
+    compare_attention(calls, encode_sentences(swapped, ["红色"])).backward()
+    weights = dict(swapped.text_encoder.named_parameters())
+    assert {name for name in weights if weights[name].grad is None} == {name for name in weights if "pooler" in name}
+    assert all(weight.grad is not None for weight in weights.values() if weight.requires_grad)
 
 
 def test_recording_leaves_no_hook_behind(pipelines: tuple[Any, Any]) -> None:
@@ -177,6 +191,19 @@ def test_refuses_data_without_sentences_in_both_languages(
         match_checkpoint(folders[1], folders[0], data, tmp_path / "out", SETTINGS, original_key="english")
     with pytest.raises(NotFoundError, match=r"metadata\.jsonl"):
         match_checkpoint(folders[1], folders[0], tmp_path, tmp_path / "out", SETTINGS)
+
+
+def test_says_which_sentences_are_cut(folders: tuple[Path, Path], data: Path, tmp_path: Path) -> None:
+    shutil.copytree(data, tmp_path / "data")
+    file = tmp_path / "data/metadata.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    lines[1]["text"], lines[2]["original_text"] = "红" * 30, "red shoes " * 30
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    summary = match_checkpoint(folders[1], folders[0], tmp_path / "data", tmp_path / "out", replace(SETTINGS, steps=1))
+    assert len(summary.cut) == 2
+    assert "1 of 4 sentences" in summary.cut[0]
+    assert "红红红" in summary.cut[0]
+    assert "red shoes" in summary.cut[1]
 
 
 def test_counts_pictures_that_cannot_be_used(folders: tuple[Path, Path], data: Path, tmp_path: Path) -> None:

@@ -46,6 +46,6 @@ def test_a_swapped_model_is_generated_from_and_judged(folder: Path) -> None:
     said = produce("picture", "judge", *judged, "--attributes", "colour,shape")
     assert "2 queries, 6 pictures" in said
     measures = json.loads(figures.read_text())["measures"]
-    assert {"colour", "colour chance", "shape relative", "R@1", "Fréchet real", "diversity"} <= set(measures)
+    assert {"colour", "colour chance", "shape relative", "R@1", "Frechet distance real", "diversity"} <= set(measures)
     assert measures["colour real"]["value"] > 0.8
     assert "colour" in produce("evaluate", "table", figures.parent)
