@@ -140,7 +140,8 @@ def describe(runs: dict[str, EvaluationRun]) -> list[str]:
         f'{real}; "of real" is the share of that. R@1 of as many held-out real pictures {recall},',
         f"their Fréchet distance {distance}, diversity of those with the same attributes {diversity}.",
         "The original reads English, the others Chinese; R@1 finds the Chinese sentence of the same meaning. The",
-        "training of the original is that of VAE, UNet and text encoder.",
+        "training of the original is that of VAE, UNet and text encoder. The encoder that judges is the one whose text",
+        "tower was swapped in, as it was before its training.",
         "",
         *(f"{note}." for note in run.notes),
     ]
