@@ -86,7 +86,7 @@ def pretrain(
     ] = None,
     side: Annotated[int, typer.Option(min=16, max=256, help="Height and width of the pictures in pixels.")] = 32,
     autoencoder_steps: Annotated[int, typer.Option(min=1, help="Steps of the VAE.")] = 2000,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of UNet and text encoder together.")] = 3600,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of UNet and text encoder together.")] = 12_000,
     batch: Annotated[int, typer.Option(min=1, help="Pictures of a step of UNet and text encoder.")] = 16,
     learning_rate: Annotated[float, typer.Option(min=1e-8, max=1.0, help="The highest, of UNet and text.")] = 1e-3,
     precision: Annotated[str, typer.Option(help="float32 or bfloat16: of the computation.")] = "bfloat16",

@@ -23,7 +23,7 @@ import torch
 from feature_repo.errors import CorruptDataError, InvalidInputError, NotFoundError
 from feature_repo.extras import require
 from feature_repo.files.atomic_write import replace_atomically
-from producers.encoders.checkpoint_files import explain_errors
+from producers.encoders.checkpoint_files import explain_errors, read_model
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
@@ -61,23 +61,32 @@ def open_pipeline(
         NotFoundError: the folder, or a part in it, does not exist.
         InvalidInputError: the checkpoint is of another class, predicts something else than noise or velocity, or the
             width of the text states is not that of the UNet's cross-attention.
-        CorruptDataError: a part cannot be read.
+        CorruptDataError: a part cannot be read or lacks weights. Weights must be safetensors: pickles are not read.
     """
     require("picture", "diffusers", "accelerate")
-    _check_index(folder)
+    library, class_name = _check_index(folder)["text_encoder"]
     with explain_errors(folder, "checkpoint"), _silence_diffusers():
         from diffusers import StableDiffusionPipeline  # warns of other libraries at import
 
         # diffusers loads our class only after its module has been imported.
         import_module("producers.text_to_image.projected_text_encoder")
+        # Read apart: within a pipeline, transformers fills missing weights with random numbers and says nothing.
+        text_encoder = read_model(getattr(import_module(library), class_name), folder / "text_encoder")
         pipeline = StableDiffusionPipeline.from_pretrained(
             folder,
+            text_encoder=text_encoder.to(dtype),
             dtype=dtype,
             local_files_only=True,
+            use_safetensors=True,
             safety_checker=None,
             feature_extractor=None,
             requires_safety_checker=False,
         )
+    for part in FROZEN_PARTS:
+        if missing := [name for name, weight in getattr(pipeline, part).state_dict().items() if weight.is_meta]:
+            raise CorruptDataError(
+                f"{folder / part}: {len(missing)} weights are missing, such as {missing[0]}; copy the checkpoint again"
+            )
     set_max_length(pipeline)
     check_pipeline(pipeline, str(folder))
     for name in ("text_encoder", "unet", "vae"):
@@ -195,8 +204,8 @@ def _silence_diffusers() -> Iterator[None]:
             library.enable_progress_bar()
 
 
-def _check_index(folder: Path) -> None:
-    """Check that the folder is a checkpoint of the expected class and names no foreign modules."""
+def _check_index(folder: Path) -> dict[str, Any]:
+    """Return the index of a checkpoint, which is of the expected class and names no foreign modules."""
     file = folder / INDEX_FILE
     if not file.is_file():
         raise NotFoundError(
@@ -224,3 +233,4 @@ def _check_index(folder: Path) -> None:
             )
         if not (folder / part).is_dir():
             raise NotFoundError(f"{folder / part}: the folder is missing; copy the checkpoint again")
+    return index

@@ -42,7 +42,7 @@ class PretrainingRecipe:
         default_factory=lambda: TrainingSettings(steps=2000, batch=32, learning_rate=4e-3, weight_decay=0.0)
     )
     denoising: TrainingSettings = field(
-        default_factory=lambda: TrainingSettings(steps=3600, batch=16, learning_rate=1e-3, ema_decay=0.998)
+        default_factory=lambda: TrainingSettings(steps=12_000, batch=16, learning_rate=1e-3, ema_decay=0.998)
     )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file, save_file
 
 from feature_repo.errors import CorruptDataError, InvalidInputError, NotFoundError, VitrineError
 from producers.text_to_image.checkpoint import (
@@ -102,6 +103,17 @@ def test_a_folder_that_is_missing_or_damaged_is_refused(folder: Path, tmp_path: 
     (folder / "model_index.json").write_text("[]")
     with pytest.raises(CorruptDataError, match="not a JSON object"):
         open_pipeline(folder)
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "unet", "vae"])
+def test_a_checkpoint_that_lacks_a_weight_is_refused_and_none_is_made_up(folder: Path, part: str) -> None:
+    (file,) = (folder / part).glob("*.safetensors")
+    weights = load_file(file)
+    del weights[sorted(weights)[0]]
+    save_file(weights, file, {"format": "pt"})
+    with pytest.raises(CorruptDataError, match=f"{part}.*missing") as refusal:
+        open_pipeline(folder)
+    assert "\n" not in str(refusal.value)
 
 
 def test_saving_never_replaces_a_folder_with_content(folder: Path) -> None:
