@@ -4,7 +4,10 @@ A run has brought every version before that interval up to date. If the impressi
 it are the same now (neighbour_digest.py), so are these versions and the lists, and only later intervals are computed.
 The digest of what came before is stored twice: as a marker on the table, with the rows; and as the name of the file,
 `neighbour_lists/ENCODER/DIGEST.npz` beside the tables. Without a file of the marker's name, or with fewer rows before
-the interval than there were versions, a run begins at the first impression.
+the interval than there were, a run begins at the first impression.
+
+Further markers say what the last run read and how many versions it left: a run of the same log and the same versions of
+the tables has nothing to do.
 """
 
 import shutil
@@ -40,6 +43,8 @@ class Checkpoint:
     """Start of the interval, microseconds since 1970 UTC."""
     versions: int
     """Number of versions before it."""
+    rows: int
+    """Number of rows before it, those that later ones replace included."""
 
     def restore(self, nearest: NearestProducts) -> None:
         """Fill `nearest`, which has no products, with the lists.
@@ -79,11 +84,43 @@ def find_checkpoint(
     file = _find_folder(settings, encoder_version) / f"{digest:016x}.npz"
     try:
         with np.load(file, allow_pickle=False) as stored:
-            checkpoint = Checkpoint(file, int(stored["start_us"]), int(stored["versions"]))
+            checkpoint = Checkpoint(file, *(int(stored[name]) for name in ("start_us", "versions", "rows")))
     except _BROKEN:
         return None
-    is_same = compute_digest(checkpoint.start_us) == digest
-    return checkpoint if is_same and _count_rows(settings, encoder_version, checkpoint) >= checkpoint.versions else None
+    if compute_digest(checkpoint.start_us) != digest:
+        return None
+    return checkpoint if _count_rows(settings, encoder_version, checkpoint.start_us) >= checkpoint.rows else None
+
+
+def find_finished_run(settings: Settings, encoder_version: str, inputs: int) -> tuple[int, int] | None:
+    """Return the numbers of intervals and of versions of the last run, if it read the same; None if it did not.
+
+    Args:
+        settings: the deployment.
+        encoder_version: the encoder of the vectors.
+        inputs: the digest of what a run would read now, of neighbour_digest.hash_run.
+    """
+    table = settings.table(schema.NEIGHBOURS_TABLE)
+    if delta.txn_marker(table, f"inputs of {_name_marker(encoder_version)}") != inputs:
+        return None
+    names = [f"{what} of {_name_marker(encoder_version)}" for what in ("intervals", "versions", "rows")]
+    intervals, versions, rows = (delta.txn_marker(table, name) or 0 for name in names)
+    return (intervals, versions) if _count_rows(settings, encoder_version) >= rows else None
+
+
+def mark_run(settings: Settings, encoder_version: str, inputs: int, intervals: int, versions: int) -> None:
+    """Mark the table with what a run has read, for `find_finished_run`.
+
+    Args:
+        settings: the deployment.
+        encoder_version: the encoder of the vectors.
+        inputs: the digest of what the run has read.
+        intervals: number of intervals.
+        versions: number of versions, all of which are up to date in the table.
+    """
+    rows = _count_rows(settings, encoder_version)
+    numbers = {"inputs": inputs, "intervals": intervals, "versions": versions, "rows": rows}
+    _write_markers(settings, {f"{what} of {_name_marker(encoder_version)}": number for what, number in numbers.items()})
 
 
 def write_checkpoint(
@@ -99,10 +136,11 @@ def write_checkpoint(
         start_us: the start of the interval, microseconds since 1970 UTC.
         versions: number of versions before it, all of which are up to date in the table.
     """
-    folder, table = _find_folder(settings, encoder_version), settings.table(schema.NEIGHBOURS_TABLE)
+    folder = _find_folder(settings, encoder_version)
     arrays = {
         "start_us": np.array(start_us),
         "versions": np.array(versions),
+        "rows": np.array(_count_rows(settings, encoder_version, start_us)),
         "neighbours": nearest.neighbours.astype(np.int32),
         "similarity": nearest.similarity,
         "has_history": nearest.has_history,
@@ -119,9 +157,7 @@ def write_checkpoint(
     file = folder / f"{digest:016x}.npz"
     with replace_atomically(file) as unfinished, unfinished.open("wb") as stream:
         np.savez(stream, **arrays)  # type: ignore[arg-type]  # its stub takes the names for options
-    marker = {_name_marker(encoder_version): digest}
-    none = schema.PRODUCT_NEIGHBOURS.empty_table()
-    delta.append_if_version(table, none, SERIES, delta.txn_version(table, SERIES), marker)
+    _write_markers(settings, {_name_marker(encoder_version): digest})
     for other in folder.glob("*.npz"):
         if other != file:
             other.unlink()
@@ -132,11 +168,20 @@ def remove_checkpoint(settings: Settings, encoder_version: str) -> None:
     shutil.rmtree(_find_folder(settings, encoder_version), ignore_errors=True)
 
 
-def _count_rows(settings: Settings, encoder_version: str, checkpoint: Checkpoint) -> int:
-    """Return how many rows the table has before the interval; fewer than versions if someone has deleted some."""
-    start = pc.scalar(checkpoint.start_us).cast(schema.TIMESTAMP)
-    where = (pc.field(schema.ENCODER_VERSION) == encoder_version) & (pc.field(schema.EVENT_TIMESTAMP) < start)
-    return delta.open_dataset(settings.table(schema.NEIGHBOURS_TABLE)).count_rows(filter=where)
+def _count_rows(settings: Settings, encoder_version: str, before_us: int | None = None) -> int:
+    """Return how many rows of an encoder version the table has before a time; 0 if there is no table."""
+    table = settings.table(schema.NEIGHBOURS_TABLE)
+    if not delta.exists(table):
+        return 0
+    where = pc.field(schema.ENCODER_VERSION) == encoder_version
+    if before_us is not None:
+        where = where & (pc.field(schema.EVENT_TIMESTAMP) < pc.scalar(before_us).cast(schema.TIMESTAMP))
+    return delta.open_dataset(table).count_rows(filter=where)
+
+
+def _write_markers(settings: Settings, markers: dict[str, int]) -> None:
+    table, none = settings.table(schema.NEIGHBOURS_TABLE), schema.PRODUCT_NEIGHBOURS.empty_table()
+    delta.append_if_version(table, none, SERIES, delta.txn_version(table, SERIES), markers)
 
 
 def _name_marker(encoder_version: str) -> str:

@@ -11,7 +11,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from feature_repo import schema
+from feature_repo.config import Settings
 from feature_repo.features.neighbours import PRIOR_STRENGTH
+from feature_repo.offline import delta
 from feature_repo.schema import INPUT_DIGEST
 from producers import input_digest
 from producers.behaviour.impression_log import ImpressionLog
@@ -55,12 +58,11 @@ class StateHashes:
             vectors: float32 [vectors, d], all vectors that products will have.
             top_k: how many neighbours a version is computed from.
         """
-        numbers = input_digest.hash_numbers(np.array([REVISION, top_k, round(PRIOR_STRENGTH * 1000)]))
         none = np.zeros(0, np.uint64)
         return StateHashes(
             input_digest.hash_texts(product_ids),
             input_digest.hash_vectors(vectors),
-            input_digest.combine(*numbers[:, None])[0],
+            _hash_parameters(top_k),
             np.zeros(len(product_ids), np.uint64),
             none,
         )
@@ -116,14 +118,8 @@ class StateHashes:
             interval_us: length of an interval.
             start_us: start of the interval.
         """
-        shown = slice(int(np.searchsorted(log.timestamp_us, start_us)))
         part = slice(int(np.searchsorted(changes.timestamp_us, start_us, "right")))
-        log_ids, vector = input_digest.hash_texts(log.product_ids), changes.vector[part]
-        impressions = input_digest.combine(
-            log_ids[log.product[shown]],
-            input_digest.hash_numbers(log.timestamp_us[shown]),
-            input_digest.hash_numbers(log.is_clicked[shown].astype(np.int64)),
-        )
+        vector = changes.vector[part]
         products = input_digest.combine(
             self.ids[changes.product[part]],
             input_digest.hash_numbers(changes.timestamp_us[part]),
@@ -132,13 +128,52 @@ class StateHashes:
             input_digest.hash_vectors(changes.age[part, None]),
         )
         times = input_digest.hash_numbers(np.array([starts_us[0], interval_us, start_us]))
-        sums = (self.parameters, *times, impressions.sum(dtype=np.uint64), products.sum(dtype=np.uint64))
-        return int(input_digest.combine(*(np.array([one]) for one in sums))[0]) >> 1
+        shown = _hash_impressions(log, int(np.searchsorted(log.timestamp_us, start_us)))
+        return _combine_numbers(self.parameters, *times, shown, products.sum(dtype=np.uint64))
 
     def compute_early(self, count: int) -> Digests:
         """Return the digests of versions before the first interval, when no product has impressions."""
         nothing = np.zeros(count, np.uint64)
         return input_digest.combine(np.full(count, self.parameters), nothing, nothing)
+
+
+def hash_run(settings: Settings, log: ImpressionLog, interval_us: int, top_k: int) -> int:
+    """Return the digest of everything that a run reads, from 0 to 2**63 - 1, without reading a table.
+
+    Args:
+        settings: the deployment. Of its tables the versions count, so another digest does not mean other rows.
+        log: the impressions.
+        interval_us: length of an interval.
+        top_k: how many neighbours a version is computed from.
+    """
+    texts = [f"{settings.age_scale}"]
+    for name in (schema.EMBEDDING_TABLE, schema.CATALOGUE_TABLE, schema.TAGS_TABLE):
+        path = settings.table(name)
+        table = delta.open_table(path) if delta.exists(path) else None
+        texts.append(f"{name} {table and table.metadata().id} {table and table.version()}")
+    interval = input_digest.hash_numbers(np.array([interval_us]))
+    numbers = (_hash_parameters(top_k), *interval, _hash_impressions(log, len(log)))
+    return _combine_numbers(*numbers, *input_digest.hash_texts(pa.array(texts)))
+
+
+def _hash_impressions(log: ImpressionLog, count: int) -> np.uint64:
+    """Return the digest of the first `count` impressions, whatever the order of those of one time."""
+    digests = input_digest.combine(
+        input_digest.hash_texts(log.product_ids)[log.product[:count]],
+        input_digest.hash_numbers(log.timestamp_us[:count]),
+        input_digest.hash_numbers(log.is_clicked[:count].astype(np.int64)),
+    )
+    return digests.sum(dtype=np.uint64)
+
+
+def _hash_parameters(top_k: int) -> np.uint64:
+    numbers = input_digest.hash_numbers(np.array([REVISION, top_k, round(PRIOR_STRENGTH * 1000)]))
+    return input_digest.combine(*numbers[:, None])[0]
+
+
+def _combine_numbers(*digests: np.uint64) -> int:
+    """Return one number for several digests, in their order, from 0 to 2**63 - 1."""
+    return int(input_digest.combine(*(np.array([one]) for one in digests))[0]) >> 1
 
 
 def set_digests(rows: pa.Table, digests: Digests) -> pa.Table:

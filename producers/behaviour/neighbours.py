@@ -7,7 +7,8 @@ timestamp.
 
 The features of a version whose newest row was made from the same state (neighbour_digest.py) are neither computed nor
 written again. A run continues at the last interval of the run before it, whose lists of nearest products are kept
-(neighbour_checkpoint.py); if something earlier has changed since, it follows the state from the first impression on.
+(neighbour_checkpoint.py); if something earlier has changed since, it follows the state from the first impression on. If
+nothing at all has changed, it reads the log only.
 """
 
 from collections.abc import Callable
@@ -27,8 +28,8 @@ from producers.behaviour import impression_log
 from producers.behaviour.cells import VectorCells
 from producers.behaviour.impression_log import Int64
 from producers.behaviour.nearest import NearestProducts
-from producers.behaviour.neighbour_checkpoint import find_checkpoint, write_checkpoint
-from producers.behaviour.neighbour_digest import StateHashes, set_digests
+from producers.behaviour.neighbour_checkpoint import find_checkpoint, find_finished_run, mark_run, write_checkpoint
+from producers.behaviour.neighbour_digest import StateHashes, hash_run, set_digests
 from producers.behaviour.neighbour_state import STEP, build_rows
 from producers.behaviour.neighbour_versions import compute_versions
 from producers.behaviour.product_changes import read_changes
@@ -56,7 +57,7 @@ class NeighbourSummary:
     remarks: tuple[str, ...] = ()
     """What the user should know of the rows of the log that were kept, one line each."""
     cells: VectorCells | None = None
-    """The cells in which the nearest products were searched last; None if all products were compared."""
+    """The cells in which the nearest products were searched last; None if all products were compared, or none."""
 
     def __str__(self) -> str:
         counts = (
@@ -128,8 +129,13 @@ def make_neighbours(
         table_format=table_format,
         max_lost_share=max_lost_share,
     )
-    changes = read_changes(settings, version)
+    refused = sum(log.refused.values())
     interval_us = interval // timedelta(microseconds=1)
+    inputs = hash_run(settings, log, interval_us, top_k)
+    finished = None if recompute else find_finished_run(settings, version, inputs)
+    if finished is not None:
+        return NeighbourSummary(version, finished[0], 0, finished[1], refused, log.remarks)
+    changes = read_changes(settings, version)
     # Not before the first product: one impression dated 1970 must not make twenty thousand intervals.
     first = min(max(log.timestamp_us[0], changes.timestamp_us[0] - interval_us), log.timestamp_us[-1])
     starts_us = np.arange(int(first) // interval_us, int(log.timestamp_us[-1]) // interval_us + 1) * interval_us
@@ -170,5 +176,5 @@ def make_neighbours(
     last_us = int(starts_us[-1])
     if checkpoint is None or checkpoint.start_us != last_us:
         write_checkpoint(settings, version, nearest, compute_digest(last_us), last_us, before_last)
-    refused = sum(log.refused.values())
+    mark_run(settings, version, inputs, len(starts_us), added + already_stored)
     return NeighbourSummary(version, len(starts_us), added, already_stored, refused, log.remarks, nearest.cells)

@@ -88,7 +88,8 @@ class StreamedVersions:
         opened = [self._follow(wanted, before, upgrade) for wanted in list_written_versions(upgrade)]
         current = tuple(one for one in opened if one is not None)
         if not current:
-            current = (before.get(self._encoder.version) or self._open_own(upgrade),)
+            self._require_candidate(upgrade)
+            current = (before.get(self._encoder.version) or self._open_version(self._encoder, True),)
         self.current, self._sequence = current, upgrade.sequence
         _log.info("the upgrade is %s: writing rows of %s", upgrade.state, ", ".join(one.version for one in current))
         return before.keys() - {one.version for one in current}
@@ -120,12 +121,14 @@ class StreamedVersions:
         require_version(wanted.encoder, encoder.version, wanted.version)
         return encoder
 
-    def _open_own(self, upgrade: Upgrade) -> StreamedVersion:
-        """Open the stream's own encoder, the candidate of an upgrade that does not name the one in production."""
+    def _require_candidate(self, upgrade: Upgrade) -> None:
+        """Raise EncoderMismatchError unless the stream's encoder is the candidate and its rows are kept.
+
+        Its rows alone are written if the upgrade does not name the checkpoint of the encoder in production.
+        """
         version = self._encoder.version
         if version != upgrade.candidate_version or upgrade.state is State.RETIRING:
             raise EncoderMismatchError(
                 f"encoder {upgrade.production_version} is in production, the stream's is {version}; prepare it "
                 "with `produce upgrade start` and `produce upgrade advance`, or stream with the one in production"
             )
-        return self._open_version(self._encoder, True)

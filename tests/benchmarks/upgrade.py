@@ -1,11 +1,11 @@
 """Latency of `consume serve` before, during and after the switch of an encoder upgrade, under clients that never pause.
 
-    python -m tests.benchmarks.upgrade [--redis]
+    python -m tests.benchmarks.upgrade [--redis] [--record]
 
 A server in its own process answers 500 candidates a request to each client. The candidate's rows are copies of those in
 production with another version: nothing is encoded, so the backfill is what an upgrade costs the disk and the online
 store. The upgrade runs in a process of its own, with a nice value of 10. A phase ends when every client has got
-the version that it leads to.
+the version that it leads to. Take the figures on a machine that does nothing else.
 """
 
 import os
@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from datetime import timedelta
 from multiprocessing import get_context
 from pathlib import Path
@@ -25,6 +26,8 @@ import typer
 from feature_repo.config import Settings
 from producers.upgrade import machine
 from tests import servers
+from tests.benchmarks.backfill import UPGRADE_FILE, UPGRADE_TITLE
+from tests.benchmarks.harness import RecordOption, replace_section
 from tests.feature_repo.features import world
 from tests.feature_repo.features.world import RANKED
 from tests.producers.upgrade import shop
@@ -57,22 +60,25 @@ def measure(
     clients: Annotated[int, typer.Option(help="Clients that ask at the same time.")] = 4,
     pause: Annotated[float, typer.Option(help="Seconds of load before and after each phase.")] = 5.0,
     redis: Annotated[bool, typer.Option("--redis", help="Redis instead of LMDB.")] = False,
+    record: RecordOption = False,
 ) -> None:
     """Run an upgrade, a rollback, another switch and a retirement under load; print p50 and p99 of each phase."""
-    with tempfile.TemporaryDirectory() as folder:
-        if not redis:
-            _measure(shop.make(Path(folder) / "shop", products=products), products, clients, pause)
-            return
-        with servers.redis_server(Path(folder) / "redis") as server:
-            made = shop.make(Path(folder) / "shop", server.address, products=products)
-            _measure(made, products, clients, pause)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        server = stack.enter_context(servers.redis_server(folder / "redis")) if redis else None
+        made = shop.make(folder / "shop", server.address if server else None, products=products)
+        lines = _measure(made, products, clients, pause)
+    typer.echo("\n".join(lines))
+    if record:
+        replace_section(UPGRADE_FILE, UPGRADE_TITLE, f"Latency under load, {'Redis' if redis else 'LMDB'}", lines)
 
 
 def _retire(settings: Settings) -> None:
     machine.retire(settings, clock=lambda: RANKED + timedelta(hours=1))
 
 
-def _measure(settings: Settings, products: int, count: int, pause: float) -> None:
+def _measure(settings: Settings, products: int, count: int, pause: float) -> list[str]:
+    """Return the lines of the table."""
     candidates = [product for i, product in enumerate(world.small_shop(products=products).products) if i % 9]
     gate = shop.write_gate(settings.file.parent / "gate.json")
     phases: dict[str, tuple[float, float]] = {}
@@ -109,14 +115,21 @@ def _measure(settings: Settings, products: int, count: int, pause: float) -> Non
                 client.join(60)
     ended, seconds = (np.concatenate([getattr(client, name) for client in clients]) for name in ("ended", "seconds"))
     failures = sum(len(client.failures) for client in clients)
-    typer.echo(f"{len(seconds):,} requests of {CANDIDATES} candidates, {failures} failed or mixed")
+    lines = [
+        f"{products:,} products, {count} clients, {len(seconds):,} requests of {CANDIDATES} candidates; "
+        f"{failures} failed or mixed.",
+        "",
+        "| phase | seconds | requests | p50 | p99 | p99 against before |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
     base = None
     for name, (start, end) in phases.items():
         part = seconds[(ended >= start) & (ended <= end)] * 1000
         p50, p99 = np.percentile(part, [50, 99])
         base = base or p99
-        ratio = f"{p99 / base:.2f}x of before"
-        typer.echo(f"{name}: p50 {p50:.1f} ms, p99 {p99:.1f} ms ({ratio}), {len(part):,} requests, {end - start:.1f} s")
+        figures = f"{end - start:.1f} | {len(part):,} | {p50:.1f} ms | {p99:.1f} ms | {p99 / base:.2f}x"
+        lines.append(f"| {name} | {figures} |")
+    return lines
 
 
 def _sleep(settings: Settings, seconds: float) -> None:

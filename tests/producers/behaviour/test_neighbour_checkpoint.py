@@ -13,6 +13,7 @@ from feature_repo.config import Settings
 from feature_repo.errors import CorruptDataError
 from feature_repo.features.neighbours import NAMES
 from feature_repo.offline import delta
+from producers.behaviour import neighbours
 from producers.behaviour.nearest import NearestProducts
 from producers.behaviour.neighbour_checkpoint import FOLDER, find_checkpoint, write_checkpoint
 from tests.feature_repo.features import world
@@ -52,6 +53,12 @@ def require_equal(settings: Settings, alone: Settings) -> None:
         np.testing.assert_allclose(values, theirs[key], rtol=1e-5, atol=1e-6, err_msg=str(key))
 
 
+def add_table_version(settings: Settings) -> None:
+    """Commit to the table of vectors without another row, as a compaction does."""
+    path = settings.table("product_embedding")
+    delta.append(path, delta.open_dataset(path).head(0))
+
+
 def end_at(log: pa.Table, end: datetime) -> pa.Table:
     return log.filter(pc.less(log["event_timestamp"], pa.scalar(end, TIMESTAMP)))
 
@@ -81,6 +88,21 @@ def test_days_that_continue_each_other_write_what_one_run_writes(seed: int, tmp_
     require_equal(settings, alone)
 
 
+def test_an_unchanged_day_reads_the_log_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, log = world.deployment(tmp_path), make_log()
+    fill(settings, START + 6 * DAY)
+    first = run(settings, log)
+    with monkeypatch.context() as patched:
+        patched.setattr(neighbours, "read_changes", lambda *_: pytest.fail("reads the products"))
+        again = run(settings, log)
+    assert (again.added, again.already_stored, again.intervals) == (0, first.added, first.intervals)
+    world.write_rows(settings, "product_catalogue", [START + 5 * DAY], product_id=["p1"], price=[1000.0])
+    assert run(settings, log, now=NOW + timedelta(hours=1)).added > 0
+    table = settings.table("product_neighbours")
+    delta.overwrite(table, delta.read(table).slice(7))
+    assert run(settings, log, now=NOW + timedelta(hours=2)).added > 0
+
+
 def test_an_unchanged_day_updates_no_list_and_another_day_one_for_each_interval(
     tmp_path: Path, updates: list[int]
 ) -> None:
@@ -93,6 +115,10 @@ def test_an_unchanged_day_updates_no_list_and_another_day_one_for_each_interval(
     assert run(settings, first).added == 0
     assert len(updates) == 6
     assert delta.latest_version(settings.table("product_neighbours")) == version
+    add_table_version(settings)
+    again = run(settings, first)
+    assert (again.added, again.already_stored, again.intervals) == (0, len(read_newest(settings)), 6)
+    assert len(updates) == 6
     run(settings, second)
     assert len(updates) == 8
     run(settings, second.slice(1))  # an impression is gone: from the beginning
@@ -116,12 +142,14 @@ def test_without_its_table_or_its_file_a_run_begins_at_the_first_impression(tmp_
     before = read_newest(settings)
     (file,) = (settings.local / FOLDER).rglob("*.npz")
     file.write_bytes(file.read_bytes()[:100])
+    add_table_version(settings)
     assert run(settings, log).added == 0
     assert len(updates) == 2 * DAYS
     shutil.rmtree(settings.table("product_neighbours"))
     assert run(settings, log).added == rows
     assert read_newest(settings) == before
     (settings.local / FOLDER).rename(tmp_path / "elsewhere")
+    add_table_version(settings)
     assert run(settings, log).added == 0
     assert len(updates) == 4 * DAYS
 
@@ -145,8 +173,6 @@ def test_lists_are_restored_with_their_cells(exact_members: int, tmp_path: Path)
     assert (kept.cells is None) == (exact_members == 10_000)
     assert find_checkpoint(settings, "v@1", lambda start_us: start_us + 1) is None
     assert find_checkpoint(settings, "other@1", lambda start_us: start_us) is None
-    write_checkpoint(settings, "v@1", kept, digest=day, start_us=day, versions=1)  # the table has no row
-    assert find_checkpoint(settings, "v@1", lambda start_us: start_us) is None
     checkpoint.file.write_bytes(b"no archive")
     with pytest.raises(CorruptDataError, match="remove the file"):
         checkpoint.restore(kept)
