@@ -1,5 +1,6 @@
 """From the command line: swap a text encoder, generate, judge, and merge the figures into a table."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -48,4 +49,8 @@ def test_a_swapped_model_is_generated_from_and_judged(folder: Path) -> None:
     measures = json.loads(figures.read_text())["measures"]
     assert {"colour", "colour chance", "shape relative", "R@1", "Frechet distance real", "diversity"} <= set(measures)
     assert measures["colour real"]["value"] > 0.8
-    assert "colour" in produce("evaluate", "table", figures.parent)
+    produce("evaluate", "table", figures.parent, "--output", folder / "table.csv")
+    with (folder / "table.csv").open() as stream:
+        (row,) = csv.DictReader(stream)
+    assert row["subject"] == "pictures"
+    assert float(row["colour real"]) == measures["colour real"]["value"]
