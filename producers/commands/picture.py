@@ -134,8 +134,8 @@ def train(
 ) -> None:
     """Train the text encoder of a checkpoint on pictures with sentences; UNet and VAE stay as they are.
 
-    If the training is interrupted, the same command continues from the last saved state. `accelerate launch
-    --num_processes N -m producers picture train ...` trains on N GPUs.
+    If the training is interrupted, the same command continues from the last saved state. On N GPUs:
+    `accelerate launch --multi_gpu --num_processes N -m producers picture train ...`
     """
     from producers.encoders.training.process_group import is_first_process
     from producers.text_to_image.train import train_text_encoder
