@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -36,11 +37,9 @@ def resolve_paths(paths: pa.ChunkedArray, file: Path, pictures: BucketPath | Non
     is_in_lmdb = validation.to_mask(pc.starts_with(paths, image_store.URL_SCHEME))
     in_lmdb = pa.array(is_in_lmdb)
     paths = pc.if_else(in_lmdb, pc.utf8_slice_codeunits(paths, len(image_store.URL_SCHEME)), paths)
-    is_object = (
-        validation.to_mask(pc.starts_with(paths, f"{pictures.url}/"))
-        if pictures is not None
-        else ~is_in_lmdb & is_in_lmdb
-    )
+    is_object = np.zeros(len(paths), bool)
+    if pictures is not None:
+        is_object = validation.to_mask(pc.starts_with(paths, f"{pictures.url}/"))
     is_url = validation.to_mask(pc.match_substring_regex(paths, r"^([A-Za-z][A-Za-z0-9+.-]*:)?//")) & ~is_object
     has_backslash = validation.to_mask(pc.match_substring(paths, "\\")) & ~is_url & ~is_in_lmdb
     leaves_folder = validation.to_mask(pc.match_substring_regex(paths, r"(^|/)\.\.(/|$)")) & ~is_url & ~has_backslash
