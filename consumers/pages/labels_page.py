@@ -26,7 +26,7 @@ from consumers.pages.cards import make_url
 from consumers.pages.shop import Product, Shop
 from feature_repo.errors import InvalidInputError
 from feature_repo.pairs.labels import PAIR_LABELS
-from feature_repo.server.page_service import PageService, Visit, wants_json
+from feature_repo.server.page_service import PageRequest, PageService, wants_json
 from feature_repo.web.pages import PAGE_HEADERS, format_price
 
 PATH = "/labels"
@@ -48,60 +48,66 @@ def create_router(service: PageService, shop: Shop) -> APIRouter:
 
     @router.get(PATH)
     async def show_samples(request: Request) -> Response:
-        return await service.answer(request, lambda visit: _show_samples(book, visit))
+        return await service.answer(request, lambda page_request: _show_samples(book, page_request))
 
     @router.post(PATH)
     async def begin(request: Request) -> Response:
-        return await service.answer_form(request, lambda visit, form: _begin(book, visit, form))
+        return await service.answer_form(request, lambda page_request, form: _begin(book, page_request, form))
 
     @router.get(f"{PATH}/judge")
     async def judge(request: Request) -> Response:
         sample = request.query_params.get("sample", "")
-        return await service.answer(request, lambda visit: _show_pair(shop, book, visit, sample))
+        return await service.answer(request, lambda page_request: _show_pair(shop, book, page_request, sample))
 
     @router.get(f"{PATH}/pairs")
     async def list_pairs(request: Request) -> Response:
         sample, without = request.query_params.get("sample", ""), request.query_params.get("without", "")
-        return await service.answer(request, lambda visit: _list_pairs(shop, book, visit, sample, without))
+        return await service.answer(
+            request, lambda page_request: _list_pairs(shop, book, page_request, sample, without)
+        )
 
     @router.post(f"{PATH}/answers")
     async def answer(request: Request) -> Response:
-        return await service.answer_form(request, lambda visit, form: _answer(shop, book, visit, request, form))
+        return await service.answer_form(
+            request, lambda page_request, form: _answer(shop, book, page_request, request, form)
+        )
 
     @router.post(f"{PATH}/undo")
     async def undo(request: Request) -> Response:
-        return await service.answer_form(request, lambda visit, form: _undo(shop, book, visit, request, form))
+        return await service.answer_form(
+            request, lambda page_request, form: _undo(shop, book, page_request, request, form)
+        )
 
     return router
 
 
-def _show_samples(book: JudgingBook, visit: Visit, *, error: str | None = None) -> Response:
-    return visit.render(
+def _show_samples(book: JudgingBook, page_request: PageRequest, *, error: str | None = None) -> Response:
+    return page_request.render(
         "labels.html",
         status=200 if error is None else 400,
         samples=book.list_samples(),
-        labeller=_read_labeller(visit) or "",
+        labeller=_read_labeller(page_request) or "",
         error=error,
     )
 
 
-def _begin(book: JudgingBook, visit: Visit, form: FormData) -> Response:
+def _begin(book: JudgingBook, page_request: PageRequest, form: FormData) -> Response:
     try:
         labeller = check_labeller(str(form.get("labeller", "")))
     except InvalidInputError as refused:
-        return _show_samples(book, visit, error=str(refused))
+        return _show_samples(book, page_request, error=str(refused))
     response = _redirect(str(form.get("sample", "")))
     response.set_cookie(COOKIE, quote(labeller), max_age=COOKIE_SECONDS, path=PATH, httponly=True, samesite="strict")
     return response
 
 
-def _show_pair(shop: Shop, book: JudgingBook, visit: Visit, sample: str) -> Response:
-    labeller = _read_labeller(visit)
+def _show_pair(shop: Shop, book: JudgingBook, page_request: PageRequest, sample: str) -> Response:
+    labeller = _read_labeller(page_request)
     if labeller is None:
         return RedirectResponse(PATH, 303, headers=dict(PAGE_HEADERS))
-    rows, progress = book.draw_pairs(sample, labeller, AHEAD, visit.now)
+    rows, progress = book.draw_pairs(sample, labeller, AHEAD, page_request.now)
     pairs = _describe_pairs(shop, rows)
-    return visit.render(
+    return page_request.render(
         "judge.html",
         sample=sample,
         labeller=labeller,
@@ -112,28 +118,28 @@ def _show_pair(shop: Shop, book: JudgingBook, visit: Visit, sample: str) -> Resp
     )
 
 
-def _list_pairs(shop: Shop, book: JudgingBook, visit: Visit, sample: str, without: str) -> Response:
-    labeller = _require_labeller(visit)
+def _list_pairs(shop: Shop, book: JudgingBook, page_request: PageRequest, sample: str, without: str) -> Response:
+    labeller = _require_labeller(page_request)
     known = [one for one in without.split(",") if one][:MAX_KNOWN]
-    rows, progress = book.draw_pairs(sample, labeller, max(1, AHEAD - len(known)), visit.now, without=known)
+    rows, progress = book.draw_pairs(sample, labeller, max(1, AHEAD - len(known)), page_request.now, without=known)
     return _respond(shop, rows, progress, labeller)
 
 
-def _answer(shop: Shop, book: JudgingBook, visit: Visit, request: Request, form: FormData) -> Response:
-    labeller = _require_labeller(visit)
-    book.record_answer(str(form.get("pair_id", "")), str(form.get("label", "")), labeller, visit.now)
+def _answer(shop: Shop, book: JudgingBook, page_request: PageRequest, request: Request, form: FormData) -> Response:
+    labeller = _require_labeller(page_request)
+    book.record_answer(str(form.get("pair_id", "")), str(form.get("label", "")), labeller, page_request.now)
     sample = str(form.get("sample", ""))
     if not wants_json(request):
         return _redirect(sample)
-    return _list_pairs(shop, book, visit, sample, str(form.get("without", "")))
+    return _list_pairs(shop, book, page_request, sample, str(form.get("without", "")))
 
 
-def _undo(shop: Shop, book: JudgingBook, visit: Visit, request: Request, form: FormData) -> Response:
-    labeller, sample = _require_labeller(visit), str(form.get("sample", ""))
-    row = book.take_back(sample, labeller, visit.now)
+def _undo(shop: Shop, book: JudgingBook, page_request: PageRequest, request: Request, form: FormData) -> Response:
+    labeller, sample = _require_labeller(page_request), str(form.get("sample", ""))
+    row = book.take_back(sample, labeller, page_request.now)
     if not wants_json(request):
         return _redirect(sample)
-    _, progress = book.draw_pairs(sample, labeller, 0, visit.now)
+    _, progress = book.draw_pairs(sample, labeller, 0, page_request.now)
     return _respond(shop, [row], progress, labeller)
 
 
@@ -178,16 +184,16 @@ def _describe_progress(progress: SampleProgress, labeller: str) -> dict[str, int
     return {"pairs": progress.pairs, "judged": progress.judged, "own": progress.by_labeller.get(labeller, 0)}
 
 
-def _read_labeller(visit: Visit) -> str | None:
+def _read_labeller(page_request: PageRequest) -> str | None:
     """Return the labeller's name that the browser remembers; None if there is none."""
     try:
-        return check_labeller(unquote(visit.cookies.get(COOKIE, "")))
+        return check_labeller(unquote(page_request.cookies.get(COOKIE, "")))
     except InvalidInputError:
         return None
 
 
-def _require_labeller(visit: Visit) -> str:
-    labeller = _read_labeller(visit)
+def _require_labeller(page_request: PageRequest) -> str:
+    labeller = _read_labeller(page_request)
     if labeller is None:
         raise InvalidInputError(f"nobody is named as the labeller; give a name at {PATH} first")
     return labeller

@@ -20,7 +20,7 @@ from feature_repo import schema
 from feature_repo.errors import NotFoundError, VitrineError
 from feature_repo.index.filters import ProductFilter
 from feature_repo.schema import PRODUCT_ID, TAG_SEPARATOR
-from feature_repo.server.page_service import PageService, Visit
+from feature_repo.server.page_service import PageRequest, PageService
 from feature_repo.web.pages import quote_path
 
 NEIGHBOURS = 12
@@ -58,12 +58,12 @@ def create_router(service: PageService, shop: Shop, reader: OnlineReader) -> API
     @router.get("/product/{product_id:path}")
     async def product(request: Request, product_id: str = "") -> Response:
         wanted = product_id or request.query_params.get("id", "")
-        return await service.answer(request, lambda visit: _show_product(shop, reader, visit, wanted))
+        return await service.answer(request, lambda page_request: _show_product(shop, reader, page_request, wanted))
 
     return router
 
 
-def _show_product(shop: Shop, reader: OnlineReader, visit: Visit, product_id: str) -> Response:
+def _show_product(shop: Shop, reader: OnlineReader, page_request: PageRequest, product_id: str) -> Response:
     product = shop.find_products([product_id]).get(product_id)
     if product is None:
         raise NotFoundError(f"there is no product {product_id[:100]!r}")
@@ -72,7 +72,7 @@ def _show_product(shop: Shop, reader: OnlineReader, visit: Visit, product_id: st
         f"/pictures/{quote_path(product_id)}?side=320&number={n + 1}"
         for n in range(len(shop.list_pictures(product_id)))
     ]
-    return visit.render(
+    return page_request.render(
         "product.html",
         product=product,
         picture=pictures.make_url(product, 640),

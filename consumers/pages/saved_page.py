@@ -27,7 +27,7 @@ from feature_repo.errors import InvalidInputError, UsageError, VitrineError
 from feature_repo.index import saved_searches
 from feature_repo.index.filters import ProductFilter
 from feature_repo.schema import PRODUCT_ID
-from feature_repo.server.page_service import PageService, Visit
+from feature_repo.server.page_service import PageRequest, PageService
 from feature_repo.web.pages import PAGE_HEADERS, quote_path
 
 PATH = "/searches"
@@ -54,33 +54,35 @@ def create_router(service: PageService, shop: Shop) -> APIRouter:
 
     @router.get(PATH)
     async def list_saved(request: Request) -> Response:
-        return await service.answer(request, lambda visit: visit.render("searches.html", searches=_list_lines(shop)))
+        return await service.answer(
+            request, lambda page_request: page_request.render("searches.html", searches=_list_lines(shop))
+        )
 
     @router.post(PATH)
     async def save(request: Request) -> Response:
-        def work(visit: Visit, form: FormData) -> Response:
+        def work(page_request: PageRequest, form: FormData) -> Response:
             with lock:
-                return _save(shop, visit, form)
+                return _save(shop, page_request, form)
 
         return await service.answer_form(request, work)
 
     @router.get(PATH + "/{name}")
     async def show(name: str, request: Request) -> Response:
-        return await service.answer(request, lambda visit: _show_changes(shop, visit, name))
+        return await service.answer(request, lambda page_request: _show_changes(shop, page_request, name))
 
     @router.post(PATH + "/{name}")
     async def mark_seen(name: str, request: Request) -> Response:
-        def work(visit: Visit, form: FormData) -> Response:
+        def work(page_request: PageRequest, form: FormData) -> Response:
             with lock:
                 result, options, version = _run_again(shop, name)
-                save_selection(shop.settings, name, result, options, visit.now, encoder_version=version)
+                save_selection(shop.settings, name, result, options, page_request.now, encoder_version=version)
             return RedirectResponse(PATH, 303, headers=dict(PAGE_HEADERS))
 
         return await service.answer_form(request, work)
 
     @router.post(PATH + "/{name}/remove")
     async def remove(name: str, request: Request) -> Response:
-        def work(visit: Visit, form: FormData) -> Response:
+        def work(page_request: PageRequest, form: FormData) -> Response:
             saved_searches.remove_search(shop.settings.local, name)
             return RedirectResponse(PATH, 303, headers=dict(PAGE_HEADERS))
 
@@ -99,14 +101,14 @@ def describe_filter(where: ProductFilter) -> list[str]:
     return conditions + ["in stock"] * where.in_stock
 
 
-def _save(shop: Shop, visit: Visit, form: FormData) -> Response:
+def _save(shop: Shop, page_request: PageRequest, form: FormData) -> Response:
     query, name = read_query(form), str(form.get("name", "")).strip()
     try:
         saved_searches.check_name(name)
         if name in saved_searches.list_names(shop.settings.local):
             raise InvalidInputError(f"a search is saved as {name!r} already; choose another name, or remove that one")
     except InvalidInputError as refused:
-        return show_search(shop, visit, query, notice=str(refused))
+        return show_search(shop, page_request, query, notice=str(refused))
     result = run_search(shop, query)
     options = {
         "top_k": DEFAULT_TOP_K,
@@ -114,7 +116,7 @@ def _save(shop: Shop, visit: Visit, form: FormData) -> Response:
         "calibration": None if shop.calibration_file is None else str(shop.calibration_file.resolve()),
     }
     version = shop.require_index().encoder_version
-    save_selection(shop.settings, name, result, options, visit.now, encoder_version=version)
+    save_selection(shop.settings, name, result, options, page_request.now, encoder_version=version)
     return RedirectResponse(f"{PATH}/{quote_path(name)}", 303, headers=dict(PAGE_HEADERS))
 
 
@@ -132,12 +134,12 @@ def _list_lines(shop: Shop) -> list[SavedLine]:
     return lines
 
 
-def _show_changes(shop: Shop, visit: Visit, name: str) -> Response:
+def _show_changes(shop: Shop, page_request: PageRequest, name: str) -> Response:
     before = saved_searches.read_search(shop.settings.local, name)
     result, _, version = _run_again(shop, name)
     changes: SelectionChanges = compare_selection(before, result.products[PRODUCT_ID].to_pylist(), version)
     kept = [one for one in before.product_ids if one not in set(changes.went)]
-    return visit.render(
+    return page_request.render(
         "saved.html",
         search=before,
         filters=describe_filter(result.where),

@@ -22,7 +22,7 @@ from feature_repo import schema
 from feature_repo.errors import InvalidInputError, NotFoundError
 from feature_repo.index.product_index import ProductIndex
 from feature_repo.schema import PRODUCT_ID
-from feature_repo.server.page_service import PageService, Visit
+from feature_repo.server.page_service import PageRequest, PageService
 from feature_repo.serving_limits import PageLimits
 from feature_repo.web.pages import PAGE_HEADERS
 
@@ -58,23 +58,23 @@ def create_router(service: PageService, shop: Shop) -> APIRouter:
     @router.get(PATH)
     async def search(request: Request) -> Response:
         query = read_query(request.query_params)
-        return await service.answer(request, lambda visit: show_search(shop, visit, query))
+        return await service.answer(request, lambda page_request: show_search(shop, page_request, query))
 
     @router.post(PICTURE_PATH)
     async def search_picture(request: Request) -> Response:
-        return await service.answer_form(request, lambda visit, form: _encode_picture(shop, visit, form))
+        return await service.answer_form(request, lambda page_request, form: _encode_picture(shop, page_request, form))
 
     return router
 
 
 def show_search(
-    shop: Shop, visit: Visit, query: SearchQuery, *, error: str | None = None, notice: str | None = None
+    shop: Shop, page_request: PageRequest, query: SearchQuery, *, error: str | None = None, notice: str | None = None
 ) -> Response:
     """Return the page of a search. It shows an error of the search beside the form.
 
     Args:
         shop: the deployment.
-        visit: the request.
+        page_request: the request.
         query: the search.
         error: why it was not carried out, if that is known already.
         notice: why something else that was asked for was not done.
@@ -89,7 +89,7 @@ def show_search(
         except NotFoundError as nothing:
             error = str(nothing)
     origin = shop.find_products([query.like]).get(query.like) if query.like else None
-    return visit.render(
+    return page_request.render(
         "search.html",
         status=status,
         query=query,
@@ -189,18 +189,18 @@ def _find_like(shop: Shop, query: SearchQuery) -> Results:
     return Results(cards, len(found.products), found.allowed, 0, pages, page)
 
 
-def _encode_picture(shop: Shop, visit: Visit, form: FormData) -> Response:
+def _encode_picture(shop: Shop, page_request: PageRequest, form: FormData) -> Response:
     """Encode a sent picture, and send the browser to its results. The picture is not kept."""
     query = replace(read_query(form), q="", like="", picture="")
     picture = form.get("picture")
     if shop.encoder is None or not shop.takes_pictures:
-        return show_search(shop, visit, query, error=_NO_PICTURES)
+        return show_search(shop, page_request, query, error=_NO_PICTURES)
     if not isinstance(picture, UploadFile) or not picture.size:
-        return show_search(shop, visit, query, error="no picture was sent; choose a file first")
+        return show_search(shop, page_request, query, error="no picture was sent; choose a file first")
     try:
         vector = shop.encoder.encode_pictures([picture.file.read()])[0]
     except InvalidInputError as refused:
-        return show_search(shop, visit, query, error=f"the picture cannot be used: {refused}")
+        return show_search(shop, page_request, query, error=f"the picture cannot be used: {refused}")
     url = query.make_url(picture=encode_vector(vector))
     return RedirectResponse(url, 303, headers=dict(PAGE_HEADERS))
 

@@ -44,7 +44,7 @@ _HEADINGS = {
 
 
 @dataclass(frozen=True)
-class Visit:
+class PageRequest:
     """A browser's request for a page."""
 
     path: str
@@ -91,7 +91,7 @@ class PageService:
         """Finish the work in progress and stop the threads."""
         self._pool.close()
 
-    async def answer(self, request: Request, work: Callable[[Visit], Response]) -> Response:
+    async def answer(self, request: Request, work: Callable[[PageRequest], Response]) -> Response:
         """Do the work of a page request in a thread, and return its response or an error page.
 
         A browser without a session gets one.
@@ -100,9 +100,9 @@ class PageService:
             request: the request.
             work: makes the response. What it raises becomes an error page.
         """
-        return await self._respond(request, lambda visit: self._run(request, lambda: work(visit)))
+        return await self._respond(request, lambda page_request: self._run(request, lambda: work(page_request)))
 
-    async def answer_form(self, request: Request, work: Callable[[Visit, FormData], Response]) -> Response:
+    async def answer_form(self, request: Request, work: Callable[[PageRequest, FormData], Response]) -> Response:
         """Do the same for a posted form, if a page of this service has made it for this session.
 
         Args:
@@ -110,25 +110,25 @@ class PageService:
             work: makes the response from the fields.
         """
 
-        async def respond(visit: Visit) -> Response:
+        async def respond(page_request: PageRequest) -> Response:
             form = await self._read_form(request)
             try:
-                return await self._run(request, lambda: work(visit, form))
+                return await self._run(request, lambda: work(page_request, form))
             finally:
                 await form.close()
 
         return await self._respond(request, respond)
 
-    async def _respond(self, request: Request, respond: Callable[[Visit], Awaitable[Response]]) -> Response:
+    async def _respond(self, request: Request, respond: Callable[[PageRequest], Awaitable[Response]]) -> Response:
         now, known = self._clock(), request.cookies.get(COOKIE)
         session = known if known and self._sessions.is_valid(known, now) else self._sessions.create(now)
         form_token = self._sessions.make_form_token(session)
-        visit = Visit(request.url.path, form_token, dict(request.cookies), self.pages, now)
+        page_request = PageRequest(request.url.path, form_token, dict(request.cookies), self.pages, now)
         try:
             self._require_own_name(request)
-            response = await respond(visit)
+            response = await respond(page_request)
         except RequestError as error:
-            response = _render_error(request, visit, error)
+            response = _render_error(request, page_request, error)
         if session != known:
             response.headers.append("set-cookie", self._sessions.format_cookie(session))
         return response
@@ -172,13 +172,13 @@ def wants_json(request: Request) -> bool:
     return "application/json" in request.headers.get("accept", "")
 
 
-def _render_error(request: Request, visit: Visit, error: RequestError) -> Response:
+def _render_error(request: Request, page_request: PageRequest, error: RequestError) -> Response:
     """Return an error as a page; as JSON for a script. After an unread body the connection is closed."""
     response: Response
     if not wants_json(request):
         heading = _HEADINGS.get(error.status, "Something went wrong")
         message = error.message[:1].upper() + error.message[1:]
-        response = visit.render("message.html", status=error.status, heading=heading, message=message)
+        response = page_request.render("message.html", status=error.status, heading=heading, message=message)
     else:
         body = {"error": error.code.name, "message": error.message}
         response = JSONResponse(body, error.status, dict(PAGE_HEADERS))

@@ -17,7 +17,7 @@ from feature_repo.arrow.text import normalize_id
 from feature_repo.errors import InvalidInputError, NotFoundError
 from feature_repo.images.decoding import UnusableImageError
 from feature_repo.images.thumbnails import shrink_picture
-from feature_repo.server.page_service import PageService, Visit
+from feature_repo.server.page_service import PageRequest, PageService
 from feature_repo.web.pages import PAGE_HEADERS
 from producers.captions.edit_log import CaptionEdit, EditLog
 from producers.studio.caption_request import DEFAULT_COUNT, DEFAULT_LENGTH, parse_form
@@ -43,40 +43,40 @@ def create_router(service: PageService, captions: CaptionService, edits: EditLog
     """
     router = APIRouter(include_in_schema=False)
 
-    def show(visit: Visit, fields: dict[str, str], *, status: int = 200, **values: Any) -> Response:
+    def show(page_request: PageRequest, fields: dict[str, str], *, status: int = 200, **values: Any) -> Response:
         empty = {"product_id": "", "title": "", "style": "plain", "language": captions.language, "attributes": ""}
         empty |= {"length": str(DEFAULT_LENGTH), "count": str(DEFAULT_COUNT)}
         values = {"answer": None, "shown": None, "error": None, "saved": None, **values}
         product_id = values["shown"] or normalize_id(fields.get("product_id", ""))
         rows = edits.read(product_id).to_pylist()[: -SHOWN_EDITS - 1 : -1] if product_id else []
-        return visit.render(
+        return page_request.render(
             "captions.html",
             status=status,
             fields=empty | fields,
             limits=captions.limits,
             takes_pictures=captions.takes_pictures,
             max_upload_bytes=service.limits.max_upload_bytes,
-            editor=unquote(visit.cookies.get(COOKIE, "")),
+            editor=unquote(page_request.cookies.get(COOKIE, "")),
             edits=rows,
             serve_url=serve_url,
             percent=_format_percent,
             **values | {"shown": product_id},
         )
 
-    def show_form(visit: Visit, product_id: str, saved: str) -> Response:
-        return show(visit, {"product_id": product_id}, saved=saved or None)
+    def show_form(page_request: PageRequest, product_id: str, saved: str) -> Response:
+        return show(page_request, {"product_id": product_id}, saved=saved or None)
 
-    def write_lines(visit: Visit, form: FormData) -> Response:
+    def write_lines(page_request: PageRequest, form: FormData) -> Response:
         fields = {name: value for name, value in form.items() if isinstance(value, str)}
         shown = normalize_id(fields.get("product_id", "")) or None
         try:
             answer: CaptionAnswer = captions.answer_blocking(parse_form(form, captions.limits))
         except (InvalidInputError, NotFoundError) as error:
             status = 404 if isinstance(error, NotFoundError) else 400
-            return show(visit, fields, status=status, error=str(error))
-        return show(visit, fields, answer=answer, shown=shown)
+            return show(page_request, fields, status=status, error=str(error))
+        return show(page_request, fields, answer=answer, shown=shown)
 
-    def save_edit(visit: Visit, form: FormData) -> Response:
+    def save_edit(page_request: PageRequest, form: FormData) -> Response:
         texts = {name: " ".join(str(form.get(name, "")).split()) for name in ("caption", "edited_caption", "editor")}
         product_id = normalize_id(str(form.get("product_id", "")))
         try:
@@ -88,8 +88,8 @@ def create_router(service: PageService, captions: CaptionService, edits: EditLog
                 captions.encoder_version,
             )
         except InvalidInputError as error:
-            return show(visit, {"product_id": product_id}, status=400, error=f"the line is not saved: {error}")
-        edits.append(edit, visit.now)
+            return show(page_request, {"product_id": product_id}, status=400, error=f"the line is not saved: {error}")
+        edits.append(edit, page_request.now)
         captions.metrics.edits.inc()
         url = f"{PATH}?{urlencode({'product_id': product_id, 'saved': product_id})}"
         response = RedirectResponse(url, 303, headers=dict(PAGE_HEADERS))
@@ -111,7 +111,7 @@ def create_router(service: PageService, captions: CaptionService, edits: EditLog
     @router.get(PATH)
     async def get_page(request: Request) -> Response:
         product_id, saved = (request.query_params.get(name, "")[:256] for name in ("product_id", "saved"))
-        return await service.answer(request, lambda visit: show_form(visit, product_id, saved))
+        return await service.answer(request, lambda page_request: show_form(page_request, product_id, saved))
 
     @router.post(PATH)
     async def post_page(request: Request) -> Response:
@@ -120,7 +120,7 @@ def create_router(service: PageService, captions: CaptionService, edits: EditLog
     @router.get(f"{PATH}/picture")
     async def get_picture(request: Request) -> Response:
         product_id = request.query_params.get("product_id", "")
-        return await service.answer(request, lambda visit: show_picture(product_id))
+        return await service.answer(request, lambda page_request: show_picture(product_id))
 
     @router.post(f"{PATH}/edits")
     async def post_edit(request: Request) -> Response:

@@ -15,7 +15,7 @@ from fastapi.responses import RedirectResponse
 from starlette.datastructures import FormData
 
 from feature_repo.errors import InvalidInputError
-from feature_repo.server.page_service import PageService, Visit
+from feature_repo.server.page_service import PageRequest, PageService
 from feature_repo.web.pages import PAGE_HEADERS
 from producers.studio.picture_queue import PictureQueue
 from producers.studio.picture_request import DEFAULT_GUIDANCE, DEFAULT_STEPS, parse_fields
@@ -38,12 +38,12 @@ def create_router(service: PageService, queue: PictureQueue, serve_url: str | No
         jobs = queue.list_jobs()
         return {"jobs": jobs, "is_moving": any(one.job.state not in ENDED for one in jobs), "serve_url": serve_url}
 
-    def show(visit: Visit, fields: dict[str, str], *, error: str | None = None) -> Response:
+    def show(page_request: PageRequest, fields: dict[str, str], *, error: str | None = None) -> Response:
         model, limits = queue.model, queue.limits
         defaults = {"sentence": "", "seed": "0", "count": "1", "steps": str(min(DEFAULT_STEPS, limits.max_steps))}
         defaults |= {"guidance": f"{DEFAULT_GUIDANCE:g}", "product_id": ""}
         defaults |= {"height": str(model.height), "width": str(model.width)}
-        return visit.render(
+        return page_request.render(
             "pictures.html",
             status=200 if error is None else 400,
             fields=defaults | fields,
@@ -53,12 +53,12 @@ def create_router(service: PageService, queue: PictureQueue, serve_url: str | No
             **describe_jobs(),
         )
 
-    def submit(visit: Visit, form: FormData) -> Response:
+    def submit(page_request: PageRequest, form: FormData) -> Response:
         fields = {name: value for name, value in form.items() if isinstance(value, str)}
         try:
             queue.submit(parse_fields(fields, queue.limits))
         except InvalidInputError as error:
-            return show(visit, fields, error=str(error))
+            return show(page_request, fields, error=str(error))
         return _go_back()
 
     def send_picture(job_id: str, number: int) -> Response:
@@ -79,7 +79,7 @@ def create_router(service: PageService, queue: PictureQueue, serve_url: str | No
         fields = {
             name: value[:500] for name, value in request.query_params.items() if name in ("sentence", "product_id")
         }
-        return await service.answer(request, lambda visit: show(visit, fields))
+        return await service.answer(request, lambda page_request: show(page_request, fields))
 
     @router.post(PATH)
     async def post_page(request: Request) -> Response:
@@ -87,19 +87,19 @@ def create_router(service: PageService, queue: PictureQueue, serve_url: str | No
 
     @router.get(f"{PATH}/jobs")
     async def get_jobs(request: Request) -> Response:
-        return await service.answer(request, lambda visit: visit.render("jobs.html", **describe_jobs()))
+        return await service.answer(request, lambda page_request: page_request.render("jobs.html", **describe_jobs()))
 
     @router.get(PATH + "/{job_id}/{number:int}.png")
     async def get_picture(request: Request, job_id: str, number: int) -> Response:
-        return await service.answer(request, lambda visit: send_picture(job_id, number))
+        return await service.answer(request, lambda page_request: send_picture(job_id, number))
 
     @router.post(PATH + "/{job_id}/cancel")
     async def post_cancel(request: Request, job_id: str) -> Response:
-        return await service.answer_form(request, lambda visit, form: cancel(job_id))
+        return await service.answer_form(request, lambda page_request, form: cancel(job_id))
 
     @router.post(PATH + "/{job_id}/delete")
     async def post_delete(request: Request, job_id: str) -> Response:
-        return await service.answer_form(request, lambda visit, form: delete(job_id))
+        return await service.answer_form(request, lambda page_request, form: delete(job_id))
 
     return router
 
