@@ -14,8 +14,8 @@ def report_to_json(report: Any, **more: Any) -> str:
     NaN and infinity become null. Characters beyond ASCII are not escaped.
 
     Args:
-        report: The dataclass. The names of its fields become the keys, in their order; properties are left out.
-        **more: Further keys, after those of the fields. One with the name of a field replaces the field's value.
+        report: the dataclass. The names of its fields become the keys, in their order; properties are left out.
+        **more: further keys, after those of the fields. One with the name of a field replaces the field's value.
 
     Raises:
         TypeError: `report` is no instance of a dataclass, or a value is of a type that `to_json_value` does not

@@ -90,16 +90,16 @@ def evaluate_captions(settings: Settings, *, held_out: Path | None, truth: Path 
     It is compared with the title of the same product version. Products without a title there are left out.
 
     Args:
-        settings: The deployment.
+        settings: the deployment.
         held_out: Parquet or CSV with product_id: only these products are evaluated. Those without a caption are
             ignored, and a repeated one counts once. None for all.
-        truth: The truth folder of a generated shop; None for no truthfulness.
-        seed: Seed of the bootstrap.
+        truth: the truth folder of a generated shop; None for no truthfulness.
+        seed: seed of the bootstrap.
 
     Raises:
-        NotFoundError: A table does not exist, there are no captions, none of the products in `held_out`, or none of
+        NotFoundError: a table does not exist, there are no captions, none of the products in `held_out`, or none of
             the products that have a title.
-        InvalidInputError: The truth folder lacks a product, or `held_out` cannot be read.
+        InvalidInputError: the truth folder lacks a product, or `held_out` cannot be read.
     """
     rows = _read_captions(settings)
     if held_out is not None:

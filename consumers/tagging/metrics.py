@@ -50,8 +50,8 @@ def compute_accuracy(predictions: TagPredictions, weights: Ints) -> NDArray[np.f
     """Return the share of products whose most probable label is the true one, however probable it is.
 
     Args:
-        predictions: The predictions for n products.
-        weights: How often each group was drawn in each replicate, int [replicates, groups].
+        predictions: the predictions for n products.
+        weights: how often each group was drawn in each replicate, int [replicates, groups].
 
     Returns:
         float64 [replicates], in [0, 1]; NaN where no product is left.
@@ -63,9 +63,9 @@ def compute_share(is_right: NDArray[np.bool_], group: Ints, weights: Ints) -> ND
     """Return the share of products with a right answer.
 
     Args:
-        is_right: Whether the answer for each of n products is right [n]; n may be 0.
-        group: The group of each product, a column of `weights` [n].
-        weights: How often each group was drawn in each replicate, int [replicates, groups].
+        is_right: whether the answer for each of n products is right [n]; n may be 0.
+        group: the group of each product, a column of `weights` [n].
+        weights: how often each group was drawn in each replicate, int [replicates, groups].
 
     Returns:
         float64 [replicates], in [0, 1]; NaN where no product is left.
@@ -84,8 +84,8 @@ def compute_macro_f1(predictions: TagPredictions, weights: Ints) -> NDArray[np.f
     predict count as one label with F1 = 0.
 
     Args:
-        predictions: The predictions for n products.
-        weights: How often each group was drawn in each replicate, int [replicates, groups].
+        predictions: the predictions for n products.
+        weights: how often each group was drawn in each replicate, int [replicates, groups].
 
     Returns:
         float64 [replicates], in [0, 1]; NaN where no product is left.
@@ -107,8 +107,8 @@ def compute_brier_score(predictions: TagPredictions, weights: Ints) -> NDArray[n
     for the others. A true label that the classifier cannot predict adds 1.
 
     Args:
-        predictions: The predictions for n products.
-        weights: How often each group was drawn in each replicate, int [replicates, groups].
+        predictions: the predictions for n products.
+        weights: how often each group was drawn in each replicate, int [replicates, groups].
 
     Returns:
         float64 [replicates]; NaN where no product is left.
@@ -127,8 +127,8 @@ def compute_calibration_error(predictions: TagPredictions, weights: Ints) -> NDA
     `compute_chance_calibration_error`.
 
     Args:
-        predictions: The predictions for n products.
-        weights: How often each group was drawn in each replicate, int [replicates, groups].
+        predictions: the predictions for n products.
+        weights: how often each group was drawn in each replicate, int [replicates, groups].
 
     Returns:
         float64 [replicates]; NaN where no product is left.
@@ -149,9 +149,9 @@ def compute_chance_calibration_error(predictions: TagPredictions, draws: int, se
     The products count once each; groups do not matter.
 
     Args:
-        predictions: The predictions; their true labels are ignored.
-        draws: How often outcomes are drawn for all products, at least 1.
-        seed: Seed of the draws.
+        predictions: the predictions; their true labels are ignored.
+        draws: how often outcomes are drawn for all products, at least 1.
+        seed: seed of the draws.
 
     Returns:
         The mean over the draws, in [0, 1]; NaN if there are no products.
@@ -175,9 +175,9 @@ def compute_coverage(predictions: TagPredictions, weights: Ints, threshold: floa
     Classification.
 
     Args:
-        predictions: The predictions for n products.
-        weights: How often each group was drawn in each replicate, int [replicates, groups].
-        threshold: The smallest probability that is kept, in [0, 1].
+        predictions: the predictions for n products.
+        weights: how often each group was drawn in each replicate, int [replicates, groups].
+        threshold: the smallest probability that is kept, in [0, 1].
 
     Returns:
         float64 [replicates], in [0, 1]; NaN where no product is left.
@@ -190,9 +190,9 @@ def compute_selective_accuracy(predictions: TagPredictions, weights: Ints, thres
     """Return the share of the kept labels that are true. Of each product only the most probable label can be kept.
 
     Args:
-        predictions: The predictions for n products.
-        weights: How often each group was drawn in each replicate, int [replicates, groups].
-        threshold: The smallest probability of a label that is kept, in [0, 1].
+        predictions: the predictions for n products.
+        weights: how often each group was drawn in each replicate, int [replicates, groups].
+        threshold: the smallest probability of a label that is kept, in [0, 1].
 
     Returns:
         float64 [replicates], in [0, 1]; NaN where no label is kept.
@@ -208,9 +208,9 @@ def draw_group_weights(groups: int, replicates: int, seed: int) -> NDArray[np.in
     are were drawn with replacement.
 
     Args:
-        groups: Number of groups, at least 1.
-        replicates: Number of bootstrap replicates; with 0 the result has only row 0.
-        seed: Seed of the draws.
+        groups: number of groups, at least 1.
+        replicates: number of bootstrap replicates; with 0 the result has only row 0.
+        seed: seed of the draws.
     """
     rng = np.random.default_rng(seed)
     drawn = rng.multinomial(groups, np.full(groups, 1 / max(groups, 1)), size=replicates)

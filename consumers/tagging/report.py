@@ -129,13 +129,13 @@ def evaluate_tags(settings: Settings, *, replicates: int, seed: int) -> TagsRepo
     the report, but notes.
 
     Args:
-        settings: The deployment.
-        replicates: Number of bootstrap replicates; with 0 there are no intervals (NaN).
-        seed: Seed of the bootstrap.
+        settings: the deployment.
+        replicates: number of bootstrap replicates; with 0 there are no intervals (NaN).
+        seed: seed of the bootstrap.
 
     Raises:
-        NotFoundError: The table does not exist or is empty.
-        CorruptDataError: The variants have predictions for different products.
+        NotFoundError: the table does not exist or is empty.
+        CorruptDataError: the variants have predictions for different products.
     """
     table = delta.read(settings.table(schema.TAG_PREDICTIONS_TABLE))
     if not len(table):

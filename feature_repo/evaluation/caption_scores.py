@@ -28,7 +28,7 @@ def compute_bleu4(captions: Sequence[str], references: References) -> float:
 
     Args:
         captions: n captions; an empty one counts as a caption without tokens.
-        references: The references of each caption, in the same order.
+        references: the references of each caption, in the same order.
     """
     most = max(map(len, references))
     streams: list[Any] = [
@@ -52,7 +52,7 @@ def compute_cider_d(captions: Sequence[str], references: References) -> float:
 
     Args:
         captions: n captions.
-        references: The references of each caption, in the same order.
+        references: the references of each caption, in the same order.
     """
     tokenize = BLEU(tokenize="zh").tokenizer
     tokenized = [[str(tokenize(text)).split() for text in texts] for texts in references]

@@ -100,12 +100,12 @@ def write_captions(
     """Write a caption for each image, in their order.
 
     Args:
-        captioner: Writes and scores lines.
+        captioner: writes and scores lines.
         pixels: n images resized for the captioner, uint8 [n, height, width, 3].
-        products: The products of the images.
-        vocabulary: Attribute -> value -> words. An attribute without a tag is never stated.
-        brands: The brands of the shop; a caption names no other than the product's own.
-        options: How captions are written.
+        products: the products of the images.
+        vocabulary: attribute -> value -> words. An attribute without a tag is never stated.
+        brands: the brands of the shop; a caption names no other than the product's own.
+        options: how captions are written.
     """
     ranked = rank_lines(captioner, pixels, products, vocabulary, brands, [options] * len(products))
     return [
@@ -127,12 +127,12 @@ def rank_lines(
     """Write several lines for each image, and rank them; in the order of the images.
 
     Args:
-        captioner: Writes and scores lines.
+        captioner: writes and scores lines.
         pixels: n images resized for the captioner, uint8 [n, height, width, 3].
-        products: The products of the images [n].
-        vocabulary: Attribute -> value -> words. An attribute without a tag is never stated.
-        brands: The brands of the shop; a line names no other than the product's own.
-        options: How the lines of each image are written [n].
+        products: the products of the images [n].
+        vocabulary: attribute -> value -> words. An attribute without a tag is never stated.
+        brands: the brands of the shop; a line names no other than the product's own.
+        options: how the lines of each image are written [n].
     """
     ranked: list[RankedLines] = []
     for start in range(0, len(products), BATCH_SIZE):

@@ -86,7 +86,7 @@ class EditLog:
     """The edits of a deployment. Safe to share between threads; other processes may write too.
 
     Args:
-        settings: The deployment.
+        settings: the deployment.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -98,8 +98,8 @@ class EditLog:
         """Keep an edit.
 
         Args:
-            edit: The edit.
-            now: Its time, with a time zone.
+            edit: the edit.
+            now: its time, with a time zone.
 
         Raises:
             ConflictError: others wrote to the table too often meanwhile; the edit is not kept.
@@ -131,8 +131,8 @@ def export_edits(settings: Settings, output: Path) -> ExportedEdits:
     """Write all edits of products of the catalogue to a file that `learn_labels` reads.
 
     Args:
-        settings: The deployment.
-        output: The Parquet file to write; one that exists is replaced.
+        settings: the deployment.
+        output: the Parquet file to write; one that exists is replaced.
 
     Raises:
         UsageError: the name of `output` does not end in .parquet.

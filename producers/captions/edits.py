@@ -81,17 +81,17 @@ def learn_labels(
     attribute is a tag: one of schema.TAGS, or one of `labels`.
 
     Args:
-        settings: The deployment.
+        settings: the deployment.
         edits: Parquet or CSV with EDIT_COLUMNS. The edit with the latest `at` counts; of equal ones, the last row.
-        vocabulary: Attribute -> value -> words.
-        labels: The labels so far, as `produce tags` reads them; None for none.
-        output: The Parquet file to write; one that exists is replaced.
-        now: The current time, with a time zone; no edit may be later.
+        vocabulary: attribute -> value -> words.
+        labels: the labels so far, as `produce tags` reads them; None for none.
+        output: the Parquet file to write; one that exists is replaced.
+        now: the current time, with a time zone; no edit may be later.
 
     Raises:
         UsageError: `output` is an input, or its name does not end in .parquet.
-        NotFoundError: A file or the catalogue does not exist.
-        InvalidInputError: A file cannot be read, lacks a column or has no rows; or a row of the edits lacks a value,
+        NotFoundError: a file or the catalogue does not exist.
+        InvalidInputError: a file cannot be read, lacks a column or has no rows; or a row of the edits lacks a value,
             has an unusable time, or is of a product that the catalogue does not have; or there is no label to write.
     """
     if output.suffix != ".parquet" or output in (edits, labels):

@@ -54,12 +54,12 @@ def read_facts(settings: Settings, versions: pa.Table, min_probability: float) -
     A further tag whose probability is not stored, as before it was, is not sure.
 
     Args:
-        settings: The deployment.
+        settings: the deployment.
         versions: n rows with product_id and event_timestamp.
-        min_probability: A value that is less probable is not sure, in [0, 1].
+        min_probability: a value that is less probable is not sure, in [0, 1].
 
     Raises:
-        NotFoundError: There is no table of tags.
+        NotFoundError: there is no table of tags.
     """
     path = settings.table(schema.TAGS_TABLE)
     if not delta.exists(path):
@@ -85,7 +85,7 @@ def parse_facts(row: Mapping[str, Any], min_probability: float) -> ProductFacts:
 
     Args:
         row: TAGS with their probabilities, and FURTHER as far as they are stored.
-        min_probability: A value that is less probable is not sure, in [0, 1].
+        min_probability: a value that is less probable is not sure, in [0, 1].
     """
     facts = [Fact(tag, row[tag], row[f"{tag}_probability"]) for tag in TAGS if row[tag] is not None]
     probabilities = row.get(FURTHER[1]) or ()

@@ -91,18 +91,18 @@ def caption_catalogue(
     that an interrupted run keeps the finished parts.
 
     Args:
-        settings: The deployment.
-        encoder: Checkpoint with a language head: directory or hub name.
-        vocabulary: Attribute -> value -> words. An attribute without a tag is never stated.
-        options: How captions are written.
-        recompute: Write all captions again, current ones too.
-        now: The created timestamp, with a time zone.
-        progress: Called after each part with the number of product versions done so far, and the total of those that
+        settings: the deployment.
+        encoder: checkpoint with a language head: directory or hub name.
+        vocabulary: attribute -> value -> words. An attribute without a tag is never stated.
+        options: how captions are written.
+        recompute: write all captions again, current ones too.
+        now: the created timestamp, with a time zone.
+        progress: called after each part with the number of product versions done so far, and the total of those that
             had no current caption; not called if there are none.
 
     Raises:
-        NotFoundError: There is no catalogue, there are no tags, or the checkpoint has no language head.
-        VitrineError: The checkpoint cannot be opened.
+        NotFoundError: there is no catalogue, there are no tags, or the checkpoint has no language head.
+        VitrineError: the checkpoint cannot be opened.
     """
     dataset = delta.open_dataset(settings.table(schema.CATALOGUE_TABLE))
     versions = _read_versions(dataset)

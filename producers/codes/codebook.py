@@ -61,7 +61,7 @@ class Codebook:
         """Return the codes of vectors, and what the codes do not explain.
 
         Args:
-            vectors: Fused vectors of the encoder version, without NaN, float32 [n, d].
+            vectors: fused vectors of the encoder version, without NaN, float32 [n, d].
 
         Returns:
             The codes, int32 [n, levels], each in [0, size of its level); and the residuals, float32 [n, d]: the vector
@@ -107,16 +107,16 @@ def train_codebook(
     """Train a codebook by residual k-means.
 
     Args:
-        vectors: Fused vectors, float32 [n, d] without NaN. A random sample is used if there are more than
+        vectors: fused vectors, float32 [n, d] without NaN. A random sample is used if there are more than
             VECTORS_PER_CENTROID for each centroid.
-        encoder_version: Encoder version of the vectors.
-        levels: Number of codes of an ID, at least 1.
-        size: Number of centroids of each level, which is the number of codes that can occur there.
-        seed: Seed of the sample and of the initial centroids.
-        now: The time of the training, with a time zone.
+        encoder_version: encoder version of the vectors.
+        levels: number of codes of an ID, at least 1.
+        size: number of centroids of each level, which is the number of codes that can occur there.
+        seed: seed of the sample and of the initial centroids.
+        now: the time of the training, with a time zone.
 
     Raises:
-        InvalidInputError: There are fewer than `size` vectors; exactly `size` are enough.
+        InvalidInputError: there are fewer than `size` vectors; exactly `size` are enough.
     """
     if len(vectors) < size:
         raise InvalidInputError(f"{len(vectors):,} vectors are too few for {size} codes a level; use a smaller --size")
@@ -144,7 +144,7 @@ def choose_size(products: int) -> int:
     The power of two is rounded down. With fewer than 16 products there are as many codes as products.
 
     Args:
-        products: Number of products of the catalogue.
+        products: number of products of the catalogue.
     """
     return min(products, int(2 ** np.clip(np.floor(np.log2(max(products, 1) / 100)), 4, 8)))
 
@@ -155,11 +155,11 @@ def measure_quality(
     """Measure the quality of a codebook.
 
     Args:
-        codes: Codes of the distinct vectors, at least one, int32 [n, levels].
-        squared_error: Sum over all vectors, repeated ones included, of the squared length of the residual.
-        variance: Sum over the same vectors of the squared distance to their mean. If it is 0, the reconstruction error
+        codes: codes of the distinct vectors, at least one, int32 [n, levels].
+        squared_error: sum over all vectors, repeated ones included, of the squared length of the residual.
+        variance: sum over the same vectors of the squared distance to their mean. If it is 0, the reconstruction error
             is 0.
-        sizes: Number of codes of each level.
+        sizes: number of codes of each level.
     """
     _, counts = np.unique(codes, axis=0, return_counts=True)
     entropy = []
@@ -194,11 +194,11 @@ def load_newest(settings: Settings, encoder_version: str) -> Codebook | None:
     Of two that were trained at the same time, the one whose file name is first is returned.
 
     Args:
-        settings: The deployment.
-        encoder_version: Codebooks of other encoder versions are ignored.
+        settings: the deployment.
+        encoder_version: codebooks of other encoder versions are ignored.
 
     Raises:
-        CorruptDataError: A codebook file, of any encoder version, is damaged or has been changed.
+        CorruptDataError: a codebook file, of any encoder version, is damaged or has been changed.
     """
     codebooks = [codebook for codebook in _load_all(settings) if codebook.encoder_version == encoder_version]
     return max(codebooks, key=lambda codebook: codebook.trained_us, default=None)
@@ -208,7 +208,7 @@ def read_newest_training(settings: Settings) -> dict[str, datetime]:
     """Return the time of the newest training of all codebooks, by the name of the codebook; empty without any.
 
     Raises:
-        CorruptDataError: A codebook file is damaged or has been changed.
+        CorruptDataError: a codebook file is damaged or has been changed.
     """
     newest = max(_load_all(settings), key=lambda codebook: codebook.trained_us, default=None)
     if newest is None:
@@ -220,10 +220,10 @@ def load_codebook(file: Path) -> Codebook:
     """Read a codebook that `save_codebook` wrote.
 
     Args:
-        file: The file, under the name that `save_codebook` gave it.
+        file: the file, under the name that `save_codebook` gave it.
 
     Raises:
-        CorruptDataError: The file does not exist, is not a codebook, or its content does not match its name.
+        CorruptDataError: the file does not exist, is not a codebook, or its content does not match its name.
     """
     try:
         with np.load(file, allow_pickle=False) as arrays:

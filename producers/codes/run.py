@@ -113,21 +113,21 @@ def code_products(
     was encoded twice, the vector created last is coded.
 
     Args:
-        settings: The deployment.
-        encoder_version: Version of the vectors; None for the one in production.
-        levels: Number of codes of an ID. Used only if a codebook is trained.
-        size: Number of codes that can occur at each level. Used only if a codebook is trained; None chooses one from
+        settings: the deployment.
+        encoder_version: version of the vectors; None for the one in production.
+        levels: number of codes of an ID. Used only if a codebook is trained.
+        size: number of codes that can occur at each level. Used only if a codebook is trained; None chooses one from
             the number of products.
-        retrain: Whether to train a new codebook if there is one already.
-        recompute: Write the rows of all product versions again, those that are up to date too.
-        gates: If the codebook fails one of them, nothing is written, no codebook either.
-        seed: Seed of the training.
-        now: The created timestamp, with a time zone.
+        retrain: whether to train a new codebook if there is one already.
+        recompute: write the rows of all product versions again, those that are up to date too.
+        gates: if the codebook fails one of them, nothing is written, no codebook either.
+        seed: seed of the training.
+        now: the created timestamp, with a time zone.
 
     Raises:
-        NotFoundError: There are no vectors, or none of `encoder_version`.
-        InvalidInputError: The encoder version is ambiguous, there are too few vectors, or a gate fails.
-        CorruptDataError: A codebook file cannot be read.
+        NotFoundError: there are no vectors, or none of `encoder_version`.
+        InvalidInputError: the encoder version is ambiguous, there are too few vectors, or a gate fails.
+        CorruptDataError: a codebook file cannot be read.
     """
     version = choose_encoder_version(settings, encoder_version)
     existing = None if retrain else codebooks.load_newest(settings, version)
@@ -165,11 +165,11 @@ def build_code_rows(
     The semantic ID is the codes of all levels, joined by hyphens: `12-7-255`.
 
     Args:
-        keys: Table with the columns of KEY [n].
-        codes: Codes of the same rows, int32 [n, levels].
+        keys: table with the columns of KEY [n].
+        codes: codes of the same rows, int32 [n, levels].
         digests: `input_digest.hash_vectors` of the vectors of the same rows.
-        codebook: The codebook that made the codes; each row gets its version and its encoder version.
-        now: The created timestamp, with a time zone.
+        codebook: the codebook that made the codes; each row gets its version and its encoder version.
+        now: the created timestamp, with a time zone.
     """
     parts = [pa.array(codes[:, level]).cast(pa.string()) for level in range(codes.shape[1])]
     columns = {

@@ -28,12 +28,12 @@ def complete_lines(
     fewer tokens than the decoder's `length`; a longer one is cut.
 
     Args:
-        head: The language head.
-        image_tokens: Tokens of n images, float [n, image tokens, width].
-        prompts: The tokens with which each of n lines begins; may be empty.
-        unused: Ids of tokens that are never chosen, such as the padding.
-        temperature: Divides the logits; above 0. A lower one keeps closer to the most probable line.
-        uniforms: Random numbers in [0, 1) that choose the tokens, [n, `length`]. None chooses the most probable token
+        head: the language head.
+        image_tokens: tokens of n images, float [n, image tokens, width].
+        prompts: the tokens with which each of n lines begins; may be empty.
+        unused: ids of tokens that are never chosen, such as the padding.
+        temperature: divides the logits; above 0. A lower one keeps closer to the most probable line.
+        uniforms: random numbers in [0, 1) that choose the tokens, [n, `length`]. None chooses the most probable token
             each time.
 
     Returns:
@@ -78,9 +78,9 @@ def score_lines(head: LanguageHead, image_tokens: torch.Tensor, lines: Sequence[
     """Return the mean log probability of the tokens of each line, float32 [n]; the end of the line is one of them.
 
     Args:
-        head: The language head.
-        image_tokens: Tokens of n images, float [n, image tokens, width].
-        lines: The tokens of n lines. What exceeds the decoder's `length` is not scored.
+        head: the language head.
+        image_tokens: tokens of n images, float [n, image tokens, width].
+        lines: the tokens of n lines. What exceeds the decoder's `length` is not scored.
     """
     limit = head.reader.settings["length"]
     rows = [[head.start, *line, head.end][: limit + 1] for line in lines]

@@ -77,9 +77,9 @@ class InterestUpdater:
         """Start without any state.
 
         Args:
-            settings: The deployment.
-            encoder_version: Version of the product vectors; states and products of other versions are ignored.
-            width: Length of the vectors.
+            settings: the deployment.
+            encoder_version: version of the product vectors; states and products of other versions are ignored.
+            width: length of the vectors.
         """
         self._settings = settings
         self._version = encoder_version
@@ -95,7 +95,7 @@ class InterestUpdater:
         """Add product versions that are not committed yet, so that clicks on these products find their features.
 
         Args:
-            tables: Table name to rows. Only rows of `product_embedding` and `product_tags` are used; either may be
+            tables: table name to rows. Only rows of `product_embedding` and `product_tags` are used; either may be
                 missing. They must be of the encoder version of this object, which is not checked. A version replaces an
                 earlier one of the same table, product and timestamp.
         """
@@ -127,14 +127,14 @@ class InterestUpdater:
         time is applied with NaN features.
 
         Args:
-            messages: Click messages, in any order. Clicks of one time are in the order of the message ids.
-            now: The current time, with a time zone. Clicks after this are rejected.
+            messages: click messages, in any order. Clicks of one time are in the order of the message ids.
+            now: the current time, with a time zone. Clicks after this are rejected.
 
         Returns:
             The rows in the order of the clicks, the number of skipped clicks, and the rejected messages.
 
         Raises:
-            VitrineError: An offline table cannot be read.
+            VitrineError: an offline table cannot be read.
         """
         rejected: list[Rejected] = []
         clicks = _parse_clicks(messages, now, rejected)

@@ -106,13 +106,13 @@ class Stream:
         the beginning. A message that cannot be processed becomes a dead letter, and the run goes on.
 
         Args:
-            should_stop: Asked before each read of new messages; a read waits at most WAIT_SECONDS for them.
+            should_stop: asked before each read of new messages; a read waits at most WAIT_SECONDS for them.
 
         Returns:
             What this run has done, the last commit included.
 
         Raises:
-            VitrineError: The source, the online store or a table does not answer. Messages that are not acknowledged
+            VitrineError: the source, the online store or a table does not answer. Messages that are not acknowledged
                 are delivered again to the next run.
         """
         counts, to_acknowledge = StreamCounts(), list[StreamMessage]()
@@ -233,8 +233,8 @@ class Stream:
         """Record how long each product waited, from the arrival of its message until its features were online.
 
         Args:
-            rows: Embedding rows.
-            messages: The messages of these rows. A rejected message may lack a product id that is UTF-8.
+            rows: embedding rows.
+            messages: the messages of these rows. A rejected message may lack a product id that is UTF-8.
         """
         online = self.clock()
         redelivered = {message.fields["product_id"].decode() for message in messages if message.is_redelivered}

@@ -16,10 +16,10 @@ class StreamMetrics:
         """Create the metrics, and serve them until the process ends.
 
         Args:
-            port: Port on 127.0.0.1; 0 for any free port, None to serve no metrics.
+            port: port on 127.0.0.1; 0 for any free port, None to serve no metrics.
 
         Raises:
-            UnavailableError: The port cannot be opened, for example because it is in use.
+            UnavailableError: the port cannot be opened, for example because it is in use.
         """
         self.registry = CollectorRegistry()
         self._first_feature_seconds = Histogram(
@@ -48,7 +48,7 @@ class StreamMetrics:
         """Record how long a product waited from its arrival until its features were online.
 
         Args:
-            seconds: The time; a negative one, from clocks that differ, counts as 0.
+            seconds: the time; a negative one, from clocks that differ, counts as 0.
         """
         self._first_feature_seconds.observe(max(0.0, seconds))
 
@@ -56,7 +56,7 @@ class StreamMetrics:
         """Record that a commit was made now, and what has changed since the last recorded commit.
 
         Args:
-            counts: The totals of the run so far; not smaller than at the last call. They are copied.
+            counts: the totals of the run so far; not smaller than at the last call. They are copied.
         """
         self._messages.inc(counts.messages - self._reported.messages)
         self._dead_letters.inc(counts.dead_letters.total() - self._reported.dead_letters.total())

@@ -80,22 +80,22 @@ def open_stream(
     encoder version. During an upgrade both versions are opened.
 
     Args:
-        settings: The deployment.
-        source: Where the messages come from.
-        options: Encoder, inputs and limits.
-        metrics: Where the run reports to.
-        clock: Returns the current time, with a time zone.
-        clock_delay: How far the clocks are behind the newest row; it is added to the arrival time of each message.
+        settings: the deployment.
+        source: where the messages come from.
+        options: encoder, inputs and limits.
+        metrics: where the run reports to.
+        clock: returns the current time, with a time zone.
+        clock_delay: how far the clocks are behind the newest row; it is added to the arrival time of each message.
             `clock` adds it already.
 
     Yields:
         The run, not started.
 
     Raises:
-        NotFoundError: There is no online store yet.
-        EncoderMismatchError: The encoder is neither the one in production nor the candidate of an upgrade. If none is
+        NotFoundError: there is no online store yet.
+        EncoderMismatchError: the encoder is neither the one in production nor the candidate of an upgrade. If none is
             recorded, the newest offline vectors are of another one, and `accept_changed` is False.
-        VitrineError: The encoder, the labels, the log or the codebook cannot be read.
+        VitrineError: the encoder, the labels, the log or the codebook cannot be read.
     """
     online = open_configured_table(settings)
     if online is None:

@@ -77,9 +77,9 @@ def build_rows(messages: Sequence[StreamMessage], pipeline: ProductPipeline, now
     the same rows.
 
     Args:
-        messages: Product messages, at most one for each product; there may be none.
-        pipeline: Encoder, codebook and view builders.
-        now: The current time, with a time zone. An `updated_at` after this is rejected.
+        messages: product messages, at most one for each product; there may be none.
+        pipeline: encoder, codebook and view builders.
+        now: the current time, with a time zone. An `updated_at` after this is rejected.
 
     Returns:
         The rows, the rejected messages, and what to quarantine. In each table, the products whose message

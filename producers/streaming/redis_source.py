@@ -45,8 +45,8 @@ class RedisSource:
         """Connect, and create the consumer groups that do not exist yet.
 
         Args:
-            address: Where Redis is.
-            prefix: First part of the names of the streams, before the colon. Streams that do not exist are created. A
+            address: where Redis is.
+            prefix: first part of the names of the streams, before the colon. Streams that do not exist are created. A
                 new group begins with the oldest message of its stream.
         """
         self._address = address
@@ -77,7 +77,7 @@ class RedisSource:
         MAX_DELIVERIES times are rejected, so that a batch can be empty.
 
         Args:
-            max_messages: Most messages in a batch. All messages of a batch are of one kind.
+            max_messages: most messages in a batch. All messages of a batch are of one kind.
         """
         for kind in KINDS:
             start: Any = "0-0"
@@ -102,12 +102,12 @@ class RedisSource:
         The call returns as soon as there is a message, and does not wait for more.
 
         Args:
-            max_messages: Most messages of each kind (products, clicks).
-            wait_seconds: How long to wait if there are no new messages; at least a millisecond.
+            max_messages: most messages of each kind (products, clicks).
+            wait_seconds: how long to wait if there are no new messages; at least a millisecond.
 
         Raises:
-            LostReplyError: The connection was lost. Messages may have been delivered; they are pending now.
-            VitrineError: More than RETRIES replies in a row were lost, or Redis refuses the login or the command.
+            LostReplyError: the connection was lost. Messages may have been delivered; they are pending now.
+            VitrineError: more than RETRIES replies in a row were lost, or Redis refuses the login or the command.
         """
         names = {self._name(kind): ">" for kind in KINDS}
         with self._address.translate_errors():
@@ -137,8 +137,8 @@ class RedisSource:
         """Write a message to the stream `{prefix}:dead`, and acknowledge it.
 
         Args:
-            message: The message. The dead letter has its kind, id and fields.
-            reason: The text of the field `reason`.
+            message: the message. The dead letter has its kind, id and fields.
+            reason: the text of the field `reason`.
         """
         letter: dict[Any, Any] = {"kind": message.kind, "id": message.id, "reason": reason}
         letter |= {f"field:{name}": value for name, value in message.fields.items()}

@@ -51,9 +51,9 @@ class RowWriter:
         """Start without rows.
 
         Args:
-            settings: The deployment.
-            online: The online store.
-            fill_catalog: Registers the deployment's views and services in the online store. Called when the store is
+            settings: the deployment.
+            online: the online store.
+            fill_catalog: registers the deployment's views and services in the online store. Called when the store is
                 found to have none.
         """
         self._settings = settings
@@ -73,12 +73,12 @@ class RowWriter:
         During an upgrade each encoder version has keys of its own. Rows of a version that has none yet are only kept.
 
         Args:
-            table: A key of KEYS, which is also the name of the view. If the view is not applied, or the table is not in
+            table: a key of KEYS, which is also the name of the view. If the view is not applied, or the table is not in
                 ONLINE_TABLES, the rows are only kept.
-            rows: Rows with the schema of the table, all of one encoder version; with none, nothing happens.
+            rows: rows with the schema of the table, all of one encoder version; with none, nothing happens.
 
         Raises:
-            VitrineError: The online store does not answer. The rows are not kept then.
+            VitrineError: the online store does not answer. The rows are not kept then.
         """
         if not len(rows):
             return
@@ -104,7 +104,7 @@ class RowWriter:
             already. Empty if no rows were uncommitted.
 
         Raises:
-            ConflictError: Other writers committed first `delta.ATTEMPTS` times. The rows of this table and of those
+            ConflictError: other writers committed first `delta.ATTEMPTS` times. The rows of this table and of those
                 after it stay uncommitted; the tables before it have theirs.
         """
         added = {}

@@ -51,7 +51,7 @@ class MessageSource(Protocol):
         that was killed, or of a lost reply. Nothing is yielded if there are none; a batch may be empty.
 
         Args:
-            max_messages: Most messages in a batch.
+            max_messages: most messages in a batch.
         """
 
     def read_new(self, max_messages: int, wait_seconds: float) -> Sequence[StreamMessage]:
@@ -60,11 +60,11 @@ class MessageSource(Protocol):
         A message is not returned again, unless it is not acknowledged; then `read_pending` yields it.
 
         Args:
-            max_messages: Most messages of each kind.
-            wait_seconds: How long to wait if there are no new messages.
+            max_messages: most messages of each kind.
+            wait_seconds: how long to wait if there are no new messages.
 
         Raises:
-            LostReplyError: It is unknown whether messages were delivered.
+            LostReplyError: it is unknown whether messages were delivered.
         """
 
     def acknowledge(self, messages: Sequence[StreamMessage]) -> None:
@@ -74,6 +74,6 @@ class MessageSource(Protocol):
         """Write a message to the dead letters, and acknowledge it.
 
         Args:
-            message: The message that cannot be processed.
-            reason: A line for people that says why; it is stored with the message.
+            message: the message that cannot be processed.
+            reason: a line for people that says why; it is stored with the message.
         """

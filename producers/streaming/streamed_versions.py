@@ -53,14 +53,14 @@ class StreamedVersions:
         """Open the versions of the current state of the store.
 
         Args:
-            settings: The deployment.
-            encoder: The encoder of the stream.
-            open_version: Returns what turns messages into rows of an encoder; with False, into vectors only.
+            settings: the deployment.
+            encoder: the encoder of the stream.
+            open_version: returns what turns messages into rows of an encoder; with False, into vectors only.
 
         Raises:
-            EncoderMismatchError: Rows of the stream's encoder would not be read: it is not of the upgrade, nor in
+            EncoderMismatchError: rows of the stream's encoder would not be read: it is not of the upgrade, nor in
                 production.
-            VitrineError: The labels, the log or the codebook cannot be read.
+            VitrineError: the labels, the log or the codebook cannot be read.
         """
         self._settings = settings
         self._encoder = encoder
@@ -78,8 +78,8 @@ class StreamedVersions:
         production cannot be opened, a warning is logged; `produce upgrade catch-up` writes its rows.
 
         Raises:
-            EncoderMismatchError: The version in production has no known checkpoint.
-            VitrineError: The version in production cannot be opened, or the state cannot be read.
+            EncoderMismatchError: the version in production has no known checkpoint.
+            VitrineError: the version in production cannot be opened, or the state cannot be read.
         """
         upgrade = production.read_current(self._settings.offline)
         if upgrade is None or upgrade.sequence == self._sequence:

@@ -50,13 +50,13 @@ def create_studio_app(
     """Return the application. The caller serves it, and closes `captions`, `queue` and the page service.
 
     Args:
-        captions: Writes lines.
-        edits: Keeps merchants' edits.
-        queue: Generates pictures; None: there are no routes for them.
-        access: The token that every route needs. Its host and certificate are not used.
-        tracker: Logs and counts the requests.
-        serve_url: Address of `consume serve --pages`, without a slash at the end, to which pages link; None: no links.
-        clock: Returns the current time with its UTC offset.
+        captions: writes lines.
+        edits: keeps merchants' edits.
+        queue: generates pictures; None: there are no routes for them.
+        access: the token that every route needs. Its host and certificate are not used.
+        tracker: logs and counts the requests.
+        serve_url: address of `consume serve --pages`, without a slash at the end, to which pages link; None: no links.
+        clock: returns the current time with its UTC offset.
     """
     limits = PageLimits(max_upload_bytes=captions.limits.max_picture_bytes + DEFAULT_BODY_BYTES)
     pages = Pages([Path(__file__).parent], _list_navigation(queue, serve_url), has_sign_in=access.token is not None)

@@ -32,11 +32,11 @@ class CaptionService:
     """Answers requests. Safe to share between threads and an event loop; its threads run until `close`.
 
     Args:
-        writer: Writes the lines.
-        reader: Reads products by their ids.
-        limits: How much a request may have, and how many are in progress.
-        options: The language of requests that name none, and the probability from which a value is sure.
-        metrics: Counts lines and batches.
+        writer: writes the lines.
+        reader: reads products by their ids.
+        limits: how much a request may have, and how many are in progress.
+        options: the language of requests that name none, and the probability from which a value is sure.
+        metrics: counts lines and batches.
     """
 
     def __init__(
@@ -111,8 +111,8 @@ class CaptionService:
         """Return the lines for a request, for which the caller has reserved a place.
 
         Args:
-            request: The request.
-            on_event: Called in the event loop with `prepared` when the picture is decoded, and with `started` when the
+            request: the request.
+            on_event: called in the event loop with `prepared` when the picture is decoded, and with `started` when the
                 model begins.
 
         Raises:

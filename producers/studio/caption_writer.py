@@ -58,10 +58,10 @@ class CaptionWriter:
     """Writes lines. One thread may call `write` at a time.
 
     Args:
-        captioner: Writes and scores lines.
-        tagger: Tags pictures that are no products of the store; None refuses to.
-        vocabulary: Attribute -> value -> words.
-        list_brands: Returns the brands of the shop in lower case; a line names no other than the product's own.
+        captioner: writes and scores lines.
+        tagger: tags pictures that are no products of the store; None refuses to.
+        vocabulary: attribute -> value -> words.
+        list_brands: returns the brands of the shop in lower case; a line names no other than the product's own.
     """
 
     def __init__(

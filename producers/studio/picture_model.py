@@ -14,10 +14,10 @@ class StableDiffusionModel:
     """Generates pictures by a checkpoint, on the first GPU if there is one. One thread may use it at a time.
 
     Args:
-        folder: A folder in the form of diffusers.
+        folder: a folder in the form of diffusers.
 
     Raises:
-        VitrineError: As `open_pipeline`.
+        VitrineError: as `open_pipeline`.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -85,11 +85,11 @@ class PictureQueue:
     finished pictures stay.
 
     Args:
-        store: Keeps the jobs.
-        model: Generates pictures; only the thread of the queue uses it.
-        limits: How many jobs may wait and are kept, and for how long.
-        clock: Returns the current time with its UTC offset.
-        metrics: Counts jobs and pictures.
+        store: keeps the jobs.
+        model: generates pictures; only the thread of the queue uses it.
+        limits: how many jobs may wait and are kept, and for how long.
+        clock: returns the current time with its UTC offset.
+        metrics: counts jobs and pictures.
     """
 
     def __init__(

@@ -59,7 +59,7 @@ class PictureStore:
     """Reads and writes the jobs of a folder. Safe to share between threads that write different jobs.
 
     Args:
-        local: The folder of the deployment of what stays on this machine.
+        local: the folder of the deployment of what stays on this machine.
     """
 
     def __init__(self, local: Path) -> None:

@@ -28,9 +28,9 @@ class PictureTagger:
     """Tags pictures. One thread may use it at a time.
 
     Args:
-        encoder: Encodes pictures and titles, as those that the taggers learned from.
-        taggers: The taggers.
-        min_probability: A value that is less probable is not sure, in [0, 1].
+        encoder: encodes pictures and titles, as those that the taggers learned from.
+        taggers: the taggers.
+        min_probability: a value that is less probable is not sure, in [0, 1].
     """
 
     def __init__(self, encoder: Encoder, taggers: TaggerSet, min_probability: float) -> None:
@@ -90,14 +90,14 @@ def open_tagger(settings: Settings, encoder: Encoder, labels: Path, min_probabil
     """Fit the taggers of `produce tags` on labels.
 
     Args:
-        settings: The deployment.
-        encoder: The encoder in production.
+        settings: the deployment.
+        encoder: the encoder in production.
         labels: Parquet or CSV with product_id, tag and value, as for `produce tags`.
-        min_probability: A value that is less probable is not sure, in [0, 1].
+        min_probability: a value that is less probable is not sure, in [0, 1].
 
     Raises:
-        EncoderMismatchError: The encoder is not the one in production.
-        VitrineError: As `fit_taggers`.
+        EncoderMismatchError: the encoder is not the one in production.
+        VitrineError: as `fit_taggers`.
     """
     version = embedding_rows.choose_encoder_version(settings, None)
     if version != encoder.version:

@@ -42,9 +42,9 @@ class ProductReader:
     """Reads products of the catalogue by their ids. Safe to share between threads.
 
     Args:
-        settings: The deployment.
-        min_probability: A tag's value that is less probable is not sure, in [0, 1].
-        clock: Returns a time in seconds that only grows.
+        settings: the deployment.
+        min_probability: a tag's value that is less probable is not sure, in [0, 1].
+        clock: returns a time in seconds that only grows.
     """
 
     def __init__(self, settings: Settings, min_probability: float, clock: Callable[[], float] = time.monotonic) -> None:

@@ -17,7 +17,7 @@ def fit_temperature(log_probabilities: np.ndarray, truth: np.ndarray) -> float:
     """Return the temperature that maximizes the likelihood of the true labels.
 
     Args:
-        log_probabilities: Of each product and label, float [n, labels]; -inf for a label that the classifier cannot
+        log_probabilities: of each product and label, float [n, labels]; -inf for a label that the classifier cannot
             predict.
         truth: int [n], the column of the true label, -1 if it has no column. Rows whose true label the classifier
             cannot predict are left out.
@@ -42,8 +42,8 @@ def apply_temperature(log_probabilities: np.ndarray, temperature: float) -> np.n
     """Return calibrated probabilities, float32 [n, labels]; each row sums to 1.
 
     Args:
-        log_probabilities: Of each product and label, float [n, labels]; -inf gives a probability of 0.
-        temperature: Positive, from `fit_temperature`. Above 1 it makes the probabilities of a row more equal, below 1
+        log_probabilities: of each product and label, float [n, labels]; -inf gives a probability of 0.
+        temperature: positive, from `fit_temperature`. Above 1 it makes the probabilities of a row more equal, below 1
             less equal; 1 changes nothing.
     """
     return softmax(log_probabilities / temperature, axis=1).astype(np.float32)

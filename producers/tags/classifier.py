@@ -60,7 +60,7 @@ def fit_folds(
         features: float [n, width], dense or sparse.
         truth: str [n], the true labels.
         fold: int [n], the fold of each row, at least 0.
-        labels: The labels in the order of the probabilities; all of `truth` are among them.
+        labels: the labels in the order of the probabilities; all of `truth` are among them.
         regularisation: LogisticRegression's C, the inverse strength of the regularization.
 
     Returns:

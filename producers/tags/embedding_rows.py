@@ -20,12 +20,12 @@ def choose_encoder_version(settings: Settings, encoder_version: str | None) -> s
     """Return the encoder version whose vectors to use.
 
     Args:
-        settings: The deployment.
-        encoder_version: The version to use, which is then returned; None for the one in production. If none is
+        settings: the deployment.
+        encoder_version: the version to use, which is then returned; None for the one in production. If none is
             recorded, it is the one whose newest row in `product_embedding` was created last.
 
     Raises:
-        NotFoundError: Table `product_embedding` does not exist, is empty, or has no row of `encoder_version`.
+        NotFoundError: table `product_embedding` does not exist, is empty, or has no row of `encoder_version`.
         InvalidInputError: `encoder_version` is None and the choice is ambiguous: another version has the same newest
             created timestamp, or more products, as in the middle of an upgrade.
     """
@@ -65,12 +65,12 @@ def read_embedding_rows(settings: Settings, encoder_version: str) -> pa.Table:
     `product_catalogue`, from the row that was created last; it is null for a product without a title.
 
     Args:
-        settings: The deployment.
-        encoder_version: The full version, as `choose_encoder_version` returns it.
+        settings: the deployment.
+        encoder_version: the full version, as `choose_encoder_version` returns it.
 
     Raises:
-        NotFoundError: A table does not exist, or a row with a text vector has no row in `product_catalogue`.
-        CorruptDataError: The vectors have more than one length.
+        NotFoundError: a table does not exist, or a row with a text vector has no row in `product_catalogue`.
+        CorruptDataError: the vectors have more than one length.
     """
     columns = [*KEY, *VECTOR_COLUMNS, *FLAG_COLUMNS, "encoder_version", CREATED_TIMESTAMP]
     rows = delta.read(settings.table(schema.EMBEDDING_TABLE), columns)
@@ -97,10 +97,10 @@ def fix_vector_width(rows: pa.Table) -> pa.Table:
     Null vectors stay null, and other columns stay as they are. The width is 0 if all vectors of all columns are null.
 
     Args:
-        rows: Rows with VECTOR_COLUMNS as lists of numbers; there may be none.
+        rows: rows with VECTOR_COLUMNS as lists of numbers; there may be none.
 
     Raises:
-        CorruptDataError: The vectors have more than one length.
+        CorruptDataError: the vectors have more than one length.
     """
     lengths = {
         length
@@ -123,7 +123,7 @@ def select_first_versions(rows: pa.Table) -> pa.Table:
     The first version is the one with the earliest event timestamp.
 
     Args:
-        rows: Product versions, sorted by KEY.
+        rows: product versions, sorted by KEY.
     """
     if not len(rows):
         return rows

@@ -45,12 +45,12 @@ def read_labels(
 
     Args:
         file: Parquet or CSV with product_id, tag and value, and optionally `group`; other columns are ignored.
-        table_format: What the user says about the file.
-        on_refused: Called with the rows of a CSV that do not fit its header.
+        table_format: what the user says about the file.
+        on_refused: called with the rows of a CSV that do not fit its header.
 
     Raises:
-        VitrineError: The file cannot be read, has no rows, or lacks a column.
-        InvalidInputError: A column cannot be turned into text, such as one of lists.
+        VitrineError: the file cannot be read, has no rows, or lacks a column.
+        InvalidInputError: a column cannot be turned into text, such as one of lists.
     """
     table = input_files.read_table(file, CHECKED_SCHEMA.names, table_format=table_format, on_refused=on_refused)
     validation.require_columns(table, LABELS.names, file)
@@ -74,9 +74,9 @@ def check_labels(
     """Split labels into valid and refused ones.
 
     Args:
-        labels: As returned by `read_labels`. A product without a group is its own group.
-        product_ids: The products that have vectors. Labels of other products are refused.
-        tag_values: The allowed values of tags.
+        labels: as returned by `read_labels`. A product without a group is its own group.
+        product_ids: the products that have vectors. Labels of other products are refused.
+        tag_values: the allowed values of tags.
 
     Returns:
         The valid labels with CHECKED_SCHEMA, at most one for each product and tag, sorted by product and tag, without

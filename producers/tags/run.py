@@ -68,21 +68,21 @@ def tag_products(
     again; the earlier rows stay. The same holds if the vectors or titles of labelled products were corrected.
 
     Args:
-        settings: The deployment.
+        settings: the deployment.
         labels: Parquet or CSV with product_id, tag and value, and optionally `group`. Products of one group are the
             same design.
-        encoder_version: Version of the vectors; None for the one in production.
-        abstain: A label that is less probable than this is stored as null, in [0, 1].
-        recompute: Write the rows of all product versions and the predictions again, those that are up to date too.
-        now: The created timestamp of the rows, with a time zone.
-        table_format: What the user says about the label file.
-        track: Wraps the taggers as they are fitted, given their number, to show progress.
+        encoder_version: version of the vectors; None for the one in production.
+        abstain: a label that is less probable than this is stored as null, in [0, 1].
+        recompute: write the rows of all product versions and the predictions again, those that are up to date too.
+        now: the created timestamp of the rows, with a time zone.
+        table_format: what the user says about the label file.
+        track: wraps the taggers as they are fitted, given their number, to show progress.
 
     Raises:
-        NotFoundError: There are no vectors of the encoder version, or a product with a text vector has no row in
+        NotFoundError: there are no vectors of the encoder version, or a product with a text vector has no row in
             `product_catalogue`.
-        InvalidInputError: The encoder version is ambiguous, no label is valid, or no tag can be learned.
-        VitrineError: The label file cannot be read, has no rows, or lacks a column.
+        InvalidInputError: the encoder version is ambiguous, no label is valid, or no tag can be learned.
+        VitrineError: the label file cannot be read, has no rows, or lacks a column.
     """
     encoder_version = embedding_rows.choose_encoder_version(settings, encoder_version)
     rows = embedding_rows.read_embedding_rows(settings, encoder_version)

@@ -47,8 +47,8 @@ def combine_taggers(parts: tuple[Tagger, ...], rows: pa.Table) -> StackedTagger:
     """Fit the classifier that combines taggers of one tag.
 
     Args:
-        parts: The taggers of PARTS, fitted on `rows`.
-        rows: The same rows as for `fit_tagger`.
+        parts: the taggers of PARTS, fitted on `rows`.
+        rows: the same rows as for `fit_tagger`.
     """
     rows, fold = select_training_rows(rows)
     truth = np.array(rows["value"].to_pylist(), dtype=object)

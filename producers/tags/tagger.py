@@ -53,7 +53,7 @@ class Tagger:
         A label that the classifier was not trained on has the probability 0.
 
         Args:
-            rows: Embedding rows with `title`, as `read_embedding_rows` returns them; there may be none.
+            rows: embedding rows with `title`, as `read_embedding_rows` returns them; there may be none.
             fold: int [n], the fold of a row that trained this tagger, NO_FOLD for any other row; a training row is
                 predicted by the classifier of its fold. None if no row trained the tagger.
         """
@@ -64,10 +64,10 @@ def fit_tagger(variant: str, rows: pa.Table, *, values: tuple[str, ...] = ()) ->
     """Fit and calibrate the tagger of one tag.
 
     Args:
-        variant: One of schema.TAG_VARIANTS, but not `variants.TAGGER`, which combines others (stacking.py).
-        rows: Embedding rows of the products that have a label of the tag, one for each, with `title`, `value` (the
+        variant: one of schema.TAG_VARIANTS, but not `variants.TAGGER`, which combines others (stacking.py).
+        rows: embedding rows of the products that have a label of the tag, one for each, with `title`, `value` (the
             label) and `group`. They are divided into splits here, by their groups.
-        values: All values of the tag, in the order of the probabilities; none for a tag that may have any value.
+        values: all values of the tag, in the order of the probabilities; none for a tag that may have any value.
 
     Returns:
         The tagger. It can predict `values`, or, if there are none, the labels of the training split, sorted. None if

@@ -83,8 +83,8 @@ class TaggerSet:
         tagger is predicted by the classifier of its fold, which was trained without it, if there is one.
 
         Args:
-            rows: Embedding rows with `title`, as `read_embedding_rows` returns them.
-            now: The created timestamp, with a time zone.
+            rows: embedding rows with `title`, as `read_embedding_rows` returns them.
+            now: the created timestamp, with a time zone.
         """
         columns = {name: rows[name] for name in KEY}
         for tag in TAGS:
@@ -136,7 +136,7 @@ class TaggerSet:
         They are the probabilities of all labels, however low: `abstain` is not used.
 
         Args:
-            now: The created timestamp, with a time zone.
+            now: the created timestamp, with a time zone.
 
         Returns:
             Rows of schema.TAG_PREDICTIONS, tagger by tagger in the order of `taggers`, each sorted by product. No rows
@@ -194,17 +194,17 @@ def fit_taggers(
     labels in the training split is left out; its columns are null in `TaggerSet.tag`. All tags may be left out.
 
     Args:
-        settings: The deployment.
+        settings: the deployment.
         labels: Parquet or CSV with product_id, tag and value, and optionally `group`.
-        encoder_version: Version of the vectors.
-        abstain: A label that is less probable than this is stored as null, in [0, 1].
-        table_format: What the user says about the label file.
+        encoder_version: version of the vectors.
+        abstain: a label that is less probable than this is stored as null, in [0, 1].
+        table_format: what the user says about the label file.
 
     Raises:
-        NotFoundError: There are no vectors of the encoder version, or a product with a text vector has no row in
+        NotFoundError: there are no vectors of the encoder version, or a product with a text vector has no row in
             `product_catalogue`.
-        InvalidInputError: No label is valid.
-        VitrineError: The label file cannot be read, has no rows, or lacks a column.
+        InvalidInputError: no label is valid.
+        VitrineError: the label file cannot be read, has no rows, or lacks a column.
     """
     rows = embedding_rows.read_embedding_rows(
         settings, embedding_rows.choose_encoder_version(settings, encoder_version)
@@ -230,18 +230,18 @@ def join_labels(
     """Read a label file, and return the embedding row of each valid label, and the refused labels.
 
     Args:
-        rows: As returned by `read_embedding_rows`. The first version of each product is used, the one with the earliest
+        rows: as returned by `read_embedding_rows`. The first version of each product is used, the one with the earliest
             event timestamp.
         file: Parquet or CSV with product_id, tag and value, and optionally `group`.
-        tag_values: The allowed values of tags.
-        table_format: What the user says about the file.
+        tag_values: the allowed values of tags.
+        table_format: what the user says about the file.
 
     Returns:
         Embedding rows with `title`, `tag`, `value` and `group`, one for each valid label, sorted by product and tag;
         and the refused labels: rows that do not fit the header of a CSV, then the others, in the order of the file.
 
     Raises:
-        VitrineError: The file cannot be read, has no rows, or lacks a column.
+        VitrineError: the file cannot be read, has no rows, or lacks a column.
     """
     misshapen: list[RejectedRow] = []
     labels = label_file.read_labels(file, table_format, misshapen.extend)
@@ -265,10 +265,10 @@ def fit_variants(
     That of `variants.TAGGER` combines the variants of `stacking.PARTS`, which are fitted for it.
 
     Args:
-        labelled: As returned by `join_labels`.
-        chosen: Names from schema.TAG_VARIANTS; none gives no taggers.
-        tag_values: The allowed values of tags.
-        track: Wraps the taggers as they are fitted, given their number, to show progress.
+        labelled: as returned by `join_labels`.
+        chosen: names from schema.TAG_VARIANTS; none gives no taggers.
+        tag_values: the allowed values of tags.
+        track: wraps the taggers as they are fitted, given their number, to show progress.
 
     Returns:
         (tag, variant) to the tagger, in the order of `list_tags` and, for each tag, of `chosen`. A tag is left out if
@@ -306,11 +306,11 @@ def compute_tagger_version(
     """Return the tagger version: `tagger-` and 12 hex digits, a digest of everything that the taggers depend on.
 
     Args:
-        labelled: As returned by `join_labels`; of these, the labels and groups count and which product versions have
+        labelled: as returned by `join_labels`; of these, the labels and groups count and which product versions have
             them, but not the vectors.
-        encoder_version: Version of the vectors.
-        abstain: The probability below which a label is stored as null.
-        age_stages: The allowed values of child_age. Those of the default scale leave the version as it was before
+        encoder_version: version of the vectors.
+        abstain: the probability below which a label is stored as null.
+        age_stages: the allowed values of child_age. Those of the default scale leave the version as it was before
             scales could be configured.
     """
     content = [*labelled.select(["tag", PRODUCT_ID, EVENT_TIMESTAMP, "value", "group"]).to_pydict().values()]
@@ -332,7 +332,7 @@ def compute_digests(rows: pa.Table, training_digest: int) -> Digests:
 
     Args:
         rows: n embedding rows with `title`.
-        training_digest: From `compute_training_digest`.
+        training_digest: from `compute_training_digest`.
     """
     vectors = [input_digest.hash_vectors(to_matrix(rows[name])) for name in embedding_rows.VECTOR_COLUMNS]
     training = np.full(len(rows), training_digest, np.int64)
@@ -345,7 +345,7 @@ def compute_training_digest(labelled: pa.Table) -> int:
     The tagger version depends on the other inputs of the training, and only on which product versions have a label.
 
     Args:
-        labelled: As returned by `join_labels`.
+        labelled: as returned by `join_labels`.
     """
     rows = compute_digests(labelled, 0)
     factors = input_digest.hash_numbers(np.arange(len(rows)))

@@ -32,14 +32,14 @@ def make_features(variant: str) -> Pipeline:
     """Return the unfitted transformer of a variant.
 
     Args:
-        variant: One of schema.TAG_VARIANTS, but not TAGGER: which features of a product are used.
+        variant: one of schema.TAG_VARIANTS, but not TAGGER: which features of a product are used.
 
     Returns:
         A new transformer of tables as returned by `read_embedding_rows`, to float [n, width], a sparse matrix if the
         variant uses words. It must be fitted before use.
 
     Raises:
-        KeyError: The variant is unknown.
+        KeyError: the variant is unknown.
     """
     if variant == BAG_OF_WORDS:
         return _make_word_features()
@@ -55,8 +55,8 @@ def stack_vectors(rows: pa.Table, columns: tuple[str, ...]) -> np.ndarray:
     """Return vectors and flags side by side, float32 [n, width].
 
     Args:
-        rows: Embedding rows, with vectors as fixed-size lists.
-        columns: Names of the columns, in the order of the result. A null vector becomes NaN, a null flag 0; a flag
+        rows: embedding rows, with vectors as fixed-size lists.
+        columns: names of the columns, in the order of the result. A null vector becomes NaN, a null flag 0; a flag
             that is set becomes 1.
     """
     return np.hstack([_to_matrix(rows[name]) for name in columns])

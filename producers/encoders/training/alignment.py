@@ -41,11 +41,11 @@ class AlignmentLoss(nn.Module):
         """Compute how badly the products find their partners in the batch by fused vectors (InfoNCE loss).
 
         Args:
-            image: Unit vectors of the images, float [n, d].
-            text: Unit vectors of the titles of the same products, float [n, d].
-            rows: Row of each product among all products, int64 [n]. A product is never compared with itself, also if it
+            image: unit vectors of the images, float [n, d].
+            text: unit vectors of the titles of the same products, float [n, d].
+            rows: row of each product among all products, int64 [n]. A product is never compared with itself, also if it
                 is in the batch twice. If the partner is in the batch twice, both are correct answers.
-            partners: Index in the batch of each row's partner, -1 for none, int64 [n].
+            partners: index in the batch of each row's partner, -1 for none, int64 [n].
 
         Returns:
             A scalar: the mean cross-entropy over the rows that have a partner; 0 if no row has one.
@@ -94,17 +94,17 @@ class CoClickPairs:
         first products of all pairs come first, then the second products in the same order, then the rows that are kept.
 
         Args:
-            rows: Product rows of the batch [n]; not changed.
-            micro_batch_size: Number of rows that are compared with each other. Both rows of a pair are put into the
+            rows: product rows of the batch [n]; not changed.
+            micro_batch_size: number of rows that are compared with each other. Both rows of a pair are put into the
                 same micro-batch. The last micro-batch may be smaller.
-            rng: Source of the random numbers.
+            rng: source of the random numbers.
 
         Returns:
             The new rows, int64 [n], and the partner of each row as an index in its micro-batch, from 0, int64 [n]; -1
             for the rows that are kept.
 
         Raises:
-            ValueError: There are no pairs to draw from, and a micro-batch has room for one.
+            ValueError: there are no pairs to draw from, and a micro-batch has room for one.
         """
         rows, partners = rows.copy(), np.full(len(rows), -1)
         for start in range(0, len(rows), micro_batch_size):

@@ -30,8 +30,8 @@ class BagOfWordsLoss(nn.Module):
         """Create the head with random weights. It predicts the words in more than MIN_DOCUMENT_FREQUENCY of the titles.
 
         Args:
-            width: Width of the image tokens.
-            pairs: At least one pair. The words and their frequencies are those of the titles.
+            width: width of the image tokens.
+            pairs: at least one pair. The words and their frequencies are those of the titles.
         """
         super().__init__()
         frequency = compute_document_frequency(pairs)
@@ -47,8 +47,8 @@ class BagOfWordsLoss(nn.Module):
         """Compute the cross-entropy of the words of the titles.
 
         Args:
-            mean_token: Mean of the tokens of each image, float [n, width].
-            tokens: Unmasked tokens of the titles, int64 [n, length]; none larger than in the titles of the constructor.
+            mean_token: mean of the tokens of each image, float [n, width].
+            tokens: unmasked tokens of the titles, int64 [n, length]; none larger than in the titles of the constructor.
 
         Returns:
             A scalar, the mean over the titles, not yet multiplied by LOSS_WEIGHT. A title adds 0 if none of its words

@@ -36,11 +36,11 @@ def contrastive_loss(
     """Compute how badly images and titles find each other in the batch (InfoNCE loss).
 
     Args:
-        image: Unit vectors of the images, float [n, d].
-        text: Unit vectors of the titles of the same pairs, float [n, d].
-        title_ids: Equal for equal titles, int64 [n]. Such rows are all correct answers for each other, with equal
+        image: unit vectors of the images, float [n, d].
+        text: unit vectors of the titles of the same pairs, float [n, d].
+        title_ids: equal for equal titles, int64 [n]. Such rows are all correct answers for each other, with equal
             weight.
-        scale: Factor of the cosines, a scalar.
+        scale: factor of the cosines, a scalar.
 
     Returns:
         A scalar: the mean cross-entropy of both directions, image to title and title to image.
@@ -57,8 +57,8 @@ def share_targets(query_ids: torch.Tensor, candidate_ids: torch.Tensor) -> torch
     candidate has the query's id.
 
     Args:
-        query_ids: One id for each query, such as its title id, int64 [queries].
-        candidate_ids: The ids of the candidates, int64 [candidates]; they may repeat.
+        query_ids: one id for each query, such as its title id, int64 [queries].
+        candidate_ids: the ids of the candidates, int64 [candidates]; they may repeat.
     """
     is_match = (query_ids[:, None] == candidate_ids[None, :]).float()
     return is_match / is_match.sum(dim=1, keepdim=True)
@@ -90,8 +90,8 @@ class MomentumTowers(nn.Module):
         """Copy the towers, and create an empty queue.
 
         Args:
-            towers: The towers to follow; not changed.
-            dimensions: Length of their vectors.
+            towers: the towers to follow; not changed.
+            dimensions: length of their vectors.
         """
         super().__init__()
         self.towers = copy.deepcopy(towers)
@@ -107,7 +107,7 @@ class MomentumTowers(nn.Module):
         Each weight becomes MOMENTUM times its own value plus 1 - MOMENTUM times that of `towers`.
 
         Args:
-            towers: The trained towers, with the same layers as those of the constructor; not changed.
+            towers: the trained towers, with the same layers as those of the constructor; not changed.
         """
         for own, weight in zip(self.towers.parameters(), towers.parameters(), strict=True):
             own.lerp_(weight, 1 - MOMENTUM)
@@ -136,11 +136,11 @@ class MomentumTowers(nn.Module):
         are mixed in with a weight that rises from 0 to DISTILLATION_WEIGHT.
 
         Args:
-            image: Unit vectors of the trained image tower, float [n, d].
-            text: Unit vectors of the trained text tower, float [n, d].
-            outputs: The copy's outputs for the same pairs, from `encode`.
-            scale: Factor of the cosines, a scalar.
-            done_share: Share of the training's steps that are done, in [0, 1].
+            image: unit vectors of the trained image tower, float [n, d].
+            text: unit vectors of the trained text tower, float [n, d].
+            outputs: the copy's outputs for the same pairs, from `encode`.
+            scale: factor of the cosines, a scalar.
+            done_share: share of the training's steps that are done, in [0, 1].
 
         Returns:
             A scalar: the mean of both directions, image to title and title to image.

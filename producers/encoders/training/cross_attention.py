@@ -28,10 +28,10 @@ class CrossAttentionDecoder(nn.Module):
         """Create the decoder with random weights.
 
         Args:
-            vocabulary: Number of tokens of the tokenizer.
-            length: Most tokens of a text, the start token included.
-            image_width: Width of the image tokens.
-            width: Width of the hidden states, a multiple of HEADS. None for `image_width` rounded up to such a
+            vocabulary: number of tokens of the tokenizer.
+            length: most tokens of a text, the start token included.
+            image_width: width of the image tokens.
+            width: width of the hidden states, a multiple of HEADS. None for `image_width` rounded up to such a
                 multiple, at most MAX_WIDTH.
         """
         super().__init__()
@@ -56,10 +56,10 @@ class CrossAttentionDecoder(nn.Module):
         """Return the hidden state of each token, float [n, length, width].
 
         Args:
-            tokens: Token ids of the texts, int64 [n, length]; not longer than `length` of the constructor.
+            tokens: token ids of the texts, int64 [n, length]; not longer than `length` of the constructor.
             mask: 1 where there is a token, 0 in the padding, int64 [n, length].
-            image_tokens: Tokens of the image of each text, float [n, image tokens, image_width].
-            causal: Whether a token attends only to itself and to earlier tokens; otherwise to all tokens. No token
+            image_tokens: tokens of the image of each text, float [n, image tokens, image_width].
+            causal: whether a token attends only to itself and to earlier tokens; otherwise to all tokens. No token
                 attends to the padding.
         """
         length = tokens.shape[1]

@@ -29,7 +29,7 @@ def filter_by_looks(pairs: TrainingPairs) -> NDArray[np.bool_]:
     each time. There must be at least one pair.
 
     Raises:
-        InvalidInputError: No pair is kept.
+        InvalidInputError: no pair is kept.
     """
     deviation = np.concatenate(
         [
@@ -51,9 +51,9 @@ def filter_by_similarity(towers: Towers, pairs: TrainingPairs, preprocessor: Pre
     """Return whether to keep each pair, bool [n]: the cosine of its image and title is not among the lowest.
 
     Args:
-        towers: The towers that compute the vectors.
-        pairs: All pairs, at least one.
-        preprocessor: The preprocessing of the towers' checkpoint.
+        towers: the towers that compute the vectors.
+        pairs: all pairs, at least one.
+        preprocessor: the preprocessing of the towers' checkpoint.
 
     Returns:
         True where the cosine is above the DROPPED_SHARE quantile of all cosines. A cosine equal to it is dropped, so no

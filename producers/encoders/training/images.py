@@ -33,12 +33,12 @@ def decode_images(
     processes train.
 
     Args:
-        sources: Path or bytes of each image [n].
-        geometry: Size of the decoded images.
-        folder: Where the files are written if they are needed. It is created if it does not exist; files of an earlier
+        sources: path or bytes of each image [n].
+        geometry: size of the decoded images.
+        folder: where the files are written if they are needed. It is created if it does not exist; files of an earlier
             training are replaced. `remove_pixel_files` removes them.
-        process_group: The first process decodes; the others wait and read its file.
-        progress: Called with the number of images decoded so far and their total, in the process that decodes.
+        process_group: the first process decodes; the others wait and read its file.
+        progress: called with the number of images decoded so far and their total, in the process that decodes.
 
     Returns:
         Pixels of the usable images in the order of `sources`, uint8 [usable, height, width, 3], read-only if they are

@@ -53,8 +53,8 @@ class InitialModel:
         """Tokenize titles and pair them with their images.
 
         Args:
-            titles: The titles [n]; repeats are allowed. A title of more than `max_tokens` tokens is cut at its end.
-            pixels: The images of the titles, resized by `geometry`, uint8 [n, height, width, 3]; not copied.
+            titles: the titles [n]; repeats are allowed. A title of more than `max_tokens` tokens is cut at its end.
+            pixels: the images of the titles, resized by `geometry`, uint8 [n, height, width, 3]; not copied.
 
         Returns:
             The pairs, in the order of `titles`. The title ids count the different titles in sorted order, from 0.
@@ -81,8 +81,8 @@ def create_model(titles: Sequence[str], device: torch.device) -> InitialModel:
     """Create a tiny CLIP with random weights, and a tokenizer learned from titles.
 
     Args:
-        titles: The titles of the shop, in any language.
-        device: Where the weights go. They are drawn with torch's global seed.
+        titles: the titles of the shop, in any language.
+        device: where the weights go. They are drawn with torch's global seed.
     """
     tokenizer = tiny_clip.train_tokenizer(list(titles))
     model = tiny_clip.build_model(len(tokenizer)).to(device)
@@ -104,12 +104,12 @@ def load_model(name: str, device: torch.device) -> InitialModel:
     """Load an image-text checkpoint to train it further; every family that `producers.encoders.load` opens can be.
 
     Args:
-        name: Directory, or hub name of a checkpoint that is downloaded if needed.
-        device: Where the weights go.
+        name: directory, or hub name of a checkpoint that is downloaded if needed.
+        device: where the weights go.
 
     Raises:
-        VitrineError: The checkpoint does not exist or cannot be opened.
-        InvalidInputError: The checkpoint has no image tower, or its image processor does more than resize and crop.
+        VitrineError: the checkpoint does not exist or cannot be opened.
+        InvalidInputError: the checkpoint has no image tower, or its image processor does more than resize and crop.
     """
     encoder = load(name, device=str(device))
     if not isinstance(encoder, clip_family.DualEncoder):

@@ -38,10 +38,10 @@ class LanguageHead(nn.Module):
         """Create the head.
 
         Args:
-            reader: The decoder that reads the image and the words so far. Its word vectors also score the next word.
-            start: Id of the token before the first word.
-            end: Id of the token after the last word.
-            begins: Whether a token begins a word rather than continuing one, bool [vocabulary]; None if all do.
+            reader: the decoder that reads the image and the words so far. Its word vectors also score the next word.
+            start: id of the token before the first word.
+            end: id of the token after the last word.
+            begins: whether a token begins a word rather than continuing one, bool [vocabulary]; None if all do.
         """
         super().__init__()
         self.reader = reader
@@ -55,10 +55,10 @@ class LanguageHead(nn.Module):
         """Compute the cross-entropy of each token, given the image and the tokens before it.
 
         Args:
-            tokens: Unmasked titles, int64 [n, length]. If one does not begin with the start token, it is put before
+            tokens: unmasked titles, int64 [n, length]. If one does not begin with the start token, it is put before
                 all of them.
             mask: 1 where there is a token, 0 in the padding, int64 [n, length].
-            image_tokens: Tokens of the image of each title, float [n, image tokens, width].
+            image_tokens: tokens of the image of each title, float [n, image tokens, width].
 
         Returns:
             A scalar, the mean over all tokens except the start tokens and the padding.
@@ -78,7 +78,7 @@ class LanguageHead(nn.Module):
         """Write the head to HEAD_FOLDER in the folder of a checkpoint, its settings and its weights.
 
         Args:
-            folder: It is created if it does not exist. A head in it is replaced.
+            folder: it is created if it does not exist. A head in it is replaced.
         """
         head_folder = folder / HEAD_FOLDER
         head_folder.mkdir(parents=True, exist_ok=True)
@@ -97,8 +97,8 @@ def copy_head(source: Path, folder: Path) -> None:
     """Replace the language head of a checkpoint by that of another, whose image tokens and tokenizer are the same.
 
     Args:
-        source: Folder of the checkpoint whose head is copied. If it has none, the other has none afterwards.
-        folder: Folder of the checkpoint that gets the head.
+        source: folder of the checkpoint whose head is copied. If it has none, the other has none afterwards.
+        folder: folder of the checkpoint that gets the head.
     """
     remove_head(folder)
     if (source / HEAD_FOLDER).is_dir():
@@ -109,11 +109,11 @@ def load_head(folder: Path) -> LanguageHead:
     """Load the language head of a checkpoint to the CPU, in evaluation mode.
 
     Args:
-        folder: The folder of the checkpoint; the head is in HEAD_FOLDER in it.
+        folder: the folder of the checkpoint; the head is in HEAD_FOLDER in it.
 
     Raises:
-        NotFoundError: The checkpoint has no language head.
-        CorruptDataError: The head cannot be read.
+        NotFoundError: the checkpoint has no language head.
+        CorruptDataError: the head cannot be read.
     """
     head_folder = folder / HEAD_FOLDER
     if not (head_folder / "config.json").is_file():
@@ -138,8 +138,8 @@ def find_word_beginnings(tokenizer: Any, titles: Sequence[str]) -> torch.Tensor 
     The tiny CLIP's tokenizer cannot, because Chinese has no spaces.
 
     Args:
-        tokenizer: The tokenizer of a checkpoint.
-        titles: The titles in which the tokens are counted.
+        tokenizer: the tokenizer of a checkpoint.
+        titles: the titles in which the tokens are counted.
 
     Returns:
         Whether each token begins a word in at least half of its occurrences, bool [vocabulary]; True for a token that
@@ -161,9 +161,9 @@ def detokenize(tokenizer: Any, tokens: Sequence[int], begins: torch.Tensor) -> s
     If the tokenizer has no decoder, a space is put between two Latin words and nowhere else.
 
     Args:
-        tokenizer: The tokenizer of the checkpoint.
-        tokens: Token ids of one line.
-        begins: Whether a token begins a word, bool [vocabulary], as in `LanguageHead.begins`. Not used if the
+        tokenizer: the tokenizer of the checkpoint.
+        tokens: token ids of one line.
+        begins: whether a token begins a word, bool [vocabulary], as in `LanguageHead.begins`. Not used if the
             tokenizer has a decoder of its own.
     """
     if tokenizer.backend_tokenizer.decoder is not None:

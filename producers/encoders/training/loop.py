@@ -61,19 +61,19 @@ def run_training(
     highest recall after a step.
 
     Args:
-        model: The towers and heads. It is left in evaluation mode.
-        task: Pairs, recipe, number of steps and seed.
-        learning_rate: Highest learning rate of the towers. That of the heads is HEAD_LEARNING_RATE.
-        folder: Where the state is saved and looked for.
-        identity: Digest of the data and the settings. A saved state is used only if its identity is equal.
-        progress: Called after each step, in every process, with the number of steps done and their total.
+        model: the towers and heads. It is left in evaluation mode.
+        task: pairs, recipe, number of steps and seed.
+        learning_rate: highest learning rate of the towers. That of the heads is HEAD_LEARNING_RATE.
+        folder: where the state is saved and looked for.
+        identity: digest of the data and the settings. A saved state is used only if its identity is equal.
+        progress: called after each step, in every process, with the number of steps done and their total.
 
     Returns:
         What the training did, the steps of an interrupted run included.
 
     Raises:
         ConflictError: `folder` has the state of a training with another identity.
-        CorruptDataError: The state cannot be read.
+        CorruptDataError: the state cannot be read.
     """
     recipe, pairs, preprocessor, steps = task.recipe, task.pairs, task.preprocessor, task.steps
     state = create_state(model, task, learning_rate)

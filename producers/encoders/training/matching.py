@@ -20,7 +20,7 @@ class MatchingHead(nn.Module):
         """Create the head with random weights.
 
         Args:
-            reader: The decoder that reads the title and the image.
+            reader: the decoder that reads the title and the image.
         """
         super().__init__()
         self.reader = reader
@@ -34,10 +34,10 @@ class MatchingHead(nn.Module):
         The false pairs are drawn with torch's global seed. A pair whose title all others share gets none.
 
         Args:
-            batch: The true pairs.
-            features: What the image tower computed for their images.
-            text: Unit vectors of their titles, float [n, d].
-            scale: Factor of the cosines, a scalar.
+            batch: the true pairs.
+            features: what the image tower computed for their images.
+            text: unit vectors of their titles, float [n, d].
+            scale: factor of the cosines, a scalar.
 
         Returns:
             A scalar, the mean over all true and false pairs; 0 if all titles of the batch are equal, because then no

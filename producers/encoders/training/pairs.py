@@ -83,12 +83,12 @@ class Preprocessor:
         Special tokens are never masked, and no word is if the tokenizer has no mask token.
 
         Args:
-            pairs: All pairs.
-            rows: Rows of `pairs`, in the order of the batch. A repeated row is cropped and masked differently.
-            partners: For each of `rows`, the index in `rows` of a product that the same user clicked in the same
+            pairs: all pairs.
+            rows: rows of `pairs`, in the order of the batch. A repeated row is cropped and masked differently.
+            partners: for each of `rows`, the index in `rows` of a product that the same user clicked in the same
                 session; -1 for none [n].
-            rng: Source of the random numbers.
-            recipe: Strength of the crops and of the colour changes.
+            rng: source of the random numbers.
+            recipe: strength of the crops and of the colour changes.
         """
         device = self.scale.device
         length = pairs.mask.shape[1] if self.is_padded else int(pairs.mask[rows].sum(axis=1).max(initial=1))
@@ -126,9 +126,9 @@ class BatchOrder:
         """Create the order.
 
         Args:
-            rows: The rows to go through [n].
-            batch_size: Rows of a step, at least 1. If there are fewer rows, every step has all of them.
-            seed: Seed of the order.
+            rows: the rows to go through [n].
+            batch_size: rows of a step, at least 1. If there are fewer rows, every step has all of them.
+            seed: seed of the order.
         """
         self._rows = rows
         self._batch_size = batch_size
@@ -141,7 +141,7 @@ class BatchOrder:
         """Return the rows of a step, int64 [batch_size], or [n] if there are fewer rows.
 
         Args:
-            step: Number of the step, from 0. Steps may be requested in any order, and again with the same result.
+            step: number of the step, from 0. Steps may be requested in any order, and again with the same result.
         """
         epoch, batch = divmod(step, self._steps_per_epoch)
         if epoch != self._epoch:
@@ -158,9 +158,9 @@ def crop_images(pixels: torch.Tensor, min_share: float, rng: np.random.Generator
     that even with a `min_share` of 1 up to about 10% of the area is cut off.
 
     Args:
-        pixels: The images, uint8 [n, height, width, 3].
-        min_share: Smallest share of an image's area that is drawn, in (0, 1].
-        rng: Source of the random numbers.
+        pixels: the images, uint8 [n, height, width, 3].
+        min_share: smallest share of an image's area that is drawn, in (0, 1].
+        rng: source of the random numbers.
 
     Returns:
         The crops, float32 [n, 3, height, width] in [0, 255], on the device of `pixels`.
@@ -181,9 +181,9 @@ def jitter_colours(values: torch.Tensor, max_change: float, rng: np.random.Gener
     """Multiply each colour channel of each image by a random factor in [1 - max_change, 1 + max_change).
 
     Args:
-        values: The images, float32 [n, 3, height, width] in [0, 255]; not changed.
-        max_change: Largest change, as a share in [0, 1].
-        rng: Source of the random numbers.
+        values: the images, float32 [n, 3, height, width] in [0, 255]; not changed.
+        max_change: largest change, as a share in [0, 1].
+        rng: source of the random numbers.
 
     Returns:
         New images, float32 [n, 3, height, width], clipped to [0, 255].

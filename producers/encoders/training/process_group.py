@@ -30,7 +30,7 @@ class ProcessGroup:
         """Return the rows of all processes, one after the other in the order of their ranks: [count * n, ...].
 
         Args:
-            rows: The rows of this process [n, ...]; not changed, and returned as they are if there is one process. All
+            rows: the rows of this process [n, ...]; not changed, and returned as they are if there is one process. All
                 processes must call this, with the same shape.
         """
         if self.count == 1:
@@ -43,7 +43,7 @@ class ProcessGroup:
         """Replace each tensor, in place, with its mean over all processes.
 
         Args:
-            values: The tensors. All processes must call this, with tensors of the same shapes in the same order.
+            values: the tensors. All processes must call this, with tensors of the same shapes in the same order.
         """
         if self.count > 1:
             for value in values:
@@ -71,7 +71,7 @@ def open_process_group(device: torch.device) -> Iterator[ProcessGroup]:
     The group is closed at the end of the `with` block, also after an exception.
 
     Args:
-        device: The device of this process. On GPUs the processes communicate by NCCL, otherwise by Gloo.
+        device: the device of this process. On GPUs the processes communicate by NCCL, otherwise by Gloo.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:

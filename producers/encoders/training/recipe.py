@@ -32,7 +32,7 @@ class Recipe:
     saved state of an interrupted training is refused.
 
     Raises:
-        UsageError: A setting is outside its documented range.
+        UsageError: a setting is outside its documented range.
     """
 
     objectives: tuple[str, ...] = DEFAULT_OBJECTIVES
@@ -89,10 +89,10 @@ class Recipe:
         This is `batch` divided by `process_count` and by `accumulate`.
 
         Args:
-            process_count: Number of processes that train together, at least 1.
+            process_count: number of processes that train together, at least 1.
 
         Raises:
-            UsageError: The batch is divided, and not into equal parts of at least 2 pairs. An undivided batch may have
+            UsageError: the batch is divided, and not into equal parts of at least 2 pairs. An undivided batch may have
                 1 pair.
         """
         parts = process_count * self.accumulate

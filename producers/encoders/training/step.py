@@ -57,7 +57,7 @@ class TrainingTask:
         """Number of pairs in one forward pass of one process: `batch_size` divided by processes and `accumulate`.
 
         Raises:
-            UsageError: The batch is divided, and not into equal parts of at least 2 pairs.
+            UsageError: the batch is divided, and not into equal parts of at least 2 pairs.
         """
         return replace(self.recipe, batch=self.batch_size).micro_batch_size(self.process_group.count)
 
@@ -65,7 +65,7 @@ class TrainingTask:
         """Return the random order of the pairs that are trained on; the same for the same `kept`.
 
         Args:
-            kept: Whether each pair is trained on, bool [pairs]; True at least once.
+            kept: whether each pair is trained on, bool [pairs]; True at least once.
         """
         return BatchOrder(np.flatnonzero(kept), min(self.batch_size, int(kept.sum())), self.seed)
 
@@ -73,8 +73,8 @@ class TrainingTask:
         """Return the rows of a step, with random pairs of clicks among them if there are `co_clicks`.
 
         Args:
-            order: From `make_order`.
-            step: Number of the step, from 0.
+            order: from `make_order`.
+            step: number of the step, from 0.
 
         Returns:
             The rows of `pairs` for all processes, int64 [n], which may repeat with `co_clicks`; and the partner of each
@@ -100,12 +100,12 @@ def run_step(
     Every process calls this with the same step, and computes its own part of the batch.
 
     Args:
-        state: Its model, optimizer and schedule are changed in place. Its history is not.
-        task: The training.
+        state: its model, optimizer and schedule are changed in place. Its history is not.
+        task: the training.
         forward: `state.model`, or its DistributedDataParallel wrapper if there are several processes.
-        step: Number of the step, from 0.
-        rows: Rows of `task.pairs` in the step's batch, for all processes [n].
-        partners: The partner of each row as an index in its micro-batch, -1 for none [n].
+        step: number of the step, from 0.
+        rows: rows of `task.pairs` in the step's batch, for all processes [n].
+        partners: the partner of each row as an index in its micro-batch, -1 for none [n].
 
     Returns:
         The weighted loss of each objective, with the names that `TrainingModel.forward` returns: the mean over the

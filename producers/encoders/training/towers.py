@@ -42,8 +42,8 @@ class Towers(nn.Module):
         """Wrap a model.
 
         Args:
-            model: The Transformers model; not copied.
-            masked: Whether the text tower is given the attention mask. False for a model that reads the padding as
+            model: the Transformers model; not copied.
+            masked: whether the text tower is given the attention mask. False for a model that reads the padding as
                 words, as SigLIP does.
         """
         super().__init__()
@@ -62,7 +62,7 @@ class Towers(nn.Module):
         """Return the vectors and tokens of images, in their order.
 
         Args:
-            pixels: Preprocessed images, float32 [n, 3, height, width].
+            pixels: preprocessed images, float32 [n, 3, height, width].
         """
         output = self.model.get_image_features(pixel_values=pixels)
         tokens = output.last_hidden_state
@@ -74,7 +74,7 @@ class Towers(nn.Module):
         """Return the unit vectors of texts, float32 [n, d], in their order.
 
         Args:
-            tokens: Token ids, int64 [n, length].
+            tokens: token ids, int64 [n, length].
             mask: 1 where there is a token, 0 in the padding, int64 [n, length]. Not used if `masked` is False.
         """
         inputs = {"input_ids": tokens} | ({"attention_mask": mask} if self.masked else {})
@@ -84,7 +84,7 @@ class Towers(nn.Module):
         """Return the width of the image tokens, found by a forward pass over some images. No weight is changed.
 
         Args:
-            pixels: Preprocessed images, at least one, float32 [n, 3, height, width].
+            pixels: preprocessed images, at least one, float32 [n, 3, height, width].
         """
         was_training = self.training
         self.eval()
@@ -102,10 +102,10 @@ def encode_pairs(
     The towers run in evaluation mode and are put back into their former mode.
 
     Args:
-        towers: The towers.
-        pairs: All pairs.
-        preprocessor: The preprocessing of the towers' checkpoint.
-        rows: The rows of `pairs` to encode, at least one.
+        towers: the towers.
+        pairs: all pairs.
+        preprocessor: the preprocessing of the towers' checkpoint.
+        rows: the rows of `pairs` to encode, at least one.
 
     Returns:
         The unit vectors of the images, and those of the titles, float32 [rows, d] each, in the order of `rows`.

@@ -43,17 +43,17 @@ class TrainingModel(nn.Module):
         """Create the heads with random weights.
 
         Args:
-            towers: The towers to train; not copied.
-            objectives: Names from `recipe.OBJECTIVES`.
-            pairs: All pairs, for the word frequencies.
-            sample: Preprocessed images, at least one, for the width of their tokens: float32 [n, 3, height, width].
-            vocabulary: Number of tokens of the tokenizer.
-            max_tokens: Most tokens of a text, special tokens included.
-            start: Id of the token before the first word, for the language head.
-            end: Id of the token after the last word, for the language head.
-            begins: Whether a token begins a word rather than continuing one, bool [vocabulary], for the language head;
+            towers: the towers to train; not copied.
+            objectives: names from `recipe.OBJECTIVES`.
+            pairs: all pairs, for the word frequencies.
+            sample: preprocessed images, at least one, for the width of their tokens: float32 [n, 3, height, width].
+            vocabulary: number of tokens of the tokenizer.
+            max_tokens: most tokens of a text, special tokens included.
+            start: id of the token before the first word, for the language head.
+            end: id of the token after the last word, for the language head.
+            begins: whether a token begins a word rather than continuing one, bool [vocabulary], for the language head;
                 None if all do.
-            align: Weight of the alignment loss; 0 leaves it out.
+            align: weight of the alignment loss; 0 leaves it out.
         """
         super().__init__()
         self.towers = towers
@@ -79,9 +79,9 @@ class TrainingModel(nn.Module):
         """Compute the loss of each objective on a batch.
 
         Args:
-            batch: The pairs, at least one. `words` and `language` read the titles without masked words, the other
+            batch: the pairs, at least one. `words` and `language` read the titles without masked words, the other
                 losses with them.
-            done_share: Share of the training's steps that are done, in [0, 1].
+            done_share: share of the training's steps that are done, in [0, 1].
 
         Returns:
             The losses by name, already multiplied by their weights: `contrastive` always; `words`, `matching` and
@@ -114,10 +114,10 @@ class TrainingModel(nn.Module):
         """Return the parameter groups for the optimizer. The momentum copy and frozen weights of towers are in none.
 
         Args:
-            learning_rate: Learning rate of the towers.
-            head_learning_rate: Learning rate of the heads.
-            weight_decay: Weight decay of matrices; biases and other vectors have none.
-            layer_decay: Factor of the learning rate from each layer of a tower to the one below, in (0, 1]. What is
+            learning_rate: learning rate of the towers.
+            head_learning_rate: learning rate of the heads.
+            weight_decay: weight decay of matrices; biases and other vectors have none.
+            layer_decay: factor of the learning rate from each layer of a tower to the one below, in (0, 1]. What is
                 above the layers has the whole rate, the embeddings below them the smallest.
 
         Returns:

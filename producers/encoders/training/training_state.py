@@ -64,13 +64,13 @@ class TrainingState:
         """Continue from the state that an interrupted run of the same training saved; without a file, change nothing.
 
         Args:
-            folder: Where STATE_FILE is looked for.
-            identity: Digest of the data and the settings of this training.
-            device: Where the saved tensors are loaded.
+            folder: where STATE_FILE is looked for.
+            identity: digest of the data and the settings of this training.
+            device: where the saved tensors are loaded.
 
         Raises:
-            ConflictError: The file was saved by a training with another identity.
-            CorruptDataError: The file is not a readable state.
+            ConflictError: the file was saved by a training with another identity.
+            CorruptDataError: the file is not a readable state.
         """
         saved = read_state(folder, identity, device)
         if saved:
@@ -84,8 +84,8 @@ class TrainingState:
         """Write the state to STATE_FILE in `folder` atomically, replacing an earlier one.
 
         Args:
-            folder: It is created if it does not exist.
-            identity: Digest of the data and the settings; `resume` requires the same one.
+            folder: it is created if it does not exist.
+            identity: digest of the data and the settings; `resume` requires the same one.
         """
         content = {
             "learner": self.model.state_dict(),
@@ -103,9 +103,9 @@ def write_state(folder: Path, identity: str, content: Mapping[str, Any]) -> None
     """Write a state to STATE_FILE in `folder` atomically, replacing an earlier one.
 
     Args:
-        folder: It is created if it does not exist.
-        identity: Digest of the data and the settings; `read_state` requires the same one.
-        content: What to save by name: tensors, numbers, texts, and lists and dictionaries of them.
+        folder: it is created if it does not exist.
+        identity: digest of the data and the settings; `read_state` requires the same one.
+        content: what to save by name: tensors, numbers, texts, and lists and dictionaries of them.
     """
     with replace_atomically(folder / STATE_FILE) as unfinished, unfinished.open("wb") as stream:
         torch.save({"identity": identity, **content}, stream)
@@ -117,13 +117,13 @@ def read_state(folder: Path, identity: str, device: torch.device) -> dict[str, A
     """Return the content that `write_state` saved in `folder`, without the identity; None if there is no file.
 
     Args:
-        folder: Where STATE_FILE is looked for.
-        identity: Digest of the data and the settings that the state must have been saved with.
-        device: Where the tensors are loaded.
+        folder: where STATE_FILE is looked for.
+        identity: digest of the data and the settings that the state must have been saved with.
+        device: where the tensors are loaded.
 
     Raises:
-        ConflictError: The file was saved by a training with another identity.
-        CorruptDataError: The file cannot be read.
+        ConflictError: the file was saved by a training with another identity.
+        CorruptDataError: the file cannot be read.
     """
     file = folder / STATE_FILE
     if not file.is_file():

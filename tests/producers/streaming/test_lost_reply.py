@@ -26,9 +26,9 @@ def drop_reply(port: int, mark: bytes, then: Callable[[], None]) -> Iterator[int
     """Proxy a server, and drop the first reply that contains `mark` together with its connection; return the port.
 
     Args:
-        port: Port of the server.
-        mark: Bytes of the reply to drop.
-        then: Called when the reply is dropped.
+        port: port of the server.
+        mark: bytes of the reply to drop.
+        then: called when the reply is dropped.
     """
     armed = True
 
