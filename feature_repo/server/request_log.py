@@ -118,8 +118,8 @@ class RequestTracker:
             The request's context.
 
         Raises:
-            RequestError: for every Exception of the body. An unexpected one is logged with its traceback and the caller
-                gets INTERNAL. Others, such as a cancelled task's, are raised as they are and counted as CANCELLED.
+            RequestError: for every Exception of the body. An OSError is logged in one line and the caller gets
+                UNAVAILABLE; an unexpected one is logged with its traceback and the caller gets INTERNAL. Others, such as a cancelled task's, are raised as they are and counted as CANCELLED.
         """
         is_valid = request_id is not None and _REQUEST_ID.fullmatch(request_id)
         context = RequestContext(protocol, request_id if request_id and is_valid else uuid.uuid4().hex)
@@ -132,6 +132,11 @@ class RequestTracker:
             response = RequestError.from_error(error)
             context.code = response.code.name
             raise response from error
+        except OSError as error:  # a full disk, no permission
+            context.code = ErrorCode.UNAVAILABLE.name
+            _log.error("request %s: a file cannot be read or written: %s", context.id, error)
+            message = f"the server cannot read or write a file; its log has the reason under request {context.id}"
+            raise RequestError(ErrorCode.UNAVAILABLE, message) from error
         except Exception as error:
             context.code = ErrorCode.INTERNAL.name
             _log.exception("request %s failed", context.id)

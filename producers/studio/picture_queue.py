@@ -82,7 +82,7 @@ class PictureQueue:
     """Jobs that wait, the one in work, and those that have ended. Safe to share between threads.
 
     Jobs that waited when a former process ended go on waiting. One that was in work is said to be interrupted; its
-    finished pictures stay.
+    finished pictures stay. A state that cannot be written, because the disk is full, is kept in memory and logged.
 
     Args:
         store: keeps the jobs.
@@ -126,7 +126,9 @@ class PictureQueue:
         """Let a job wait for its turn.
 
         Raises:
-            InvalidInputError: height or width is not one that the model can generate.
+            InvalidInputError: height or width is not one that the model can generate, or is the model's own and exceeds
+                the limits.
+            OSError: the job cannot be written.
             RequestError: RESOURCE_EXHAUSTED with status 503 if as many wait as may, UNAVAILABLE during shutdown.
         """
         with self._changed:
@@ -139,6 +141,8 @@ class PictureQueue:
                 raise RequestError(ErrorCode.RESOURCE_EXHAUSTED, message, status=503)
             height, width = request.height or self.model.height, request.width or self.model.width
             for name, side in (("height", height), ("width", width)):
+                if side > self.limits.max_side:
+                    raise InvalidInputError(f"{name}: {side} pixels; at most {self.limits.max_side} are allowed")
                 if side % self.model.side_unit:
                     raise InvalidInputError(f"{name}: {side} pixels; expected a multiple of {self.model.side_unit}")
             job = PictureJob(
@@ -203,11 +207,12 @@ class PictureQueue:
 
         Raises:
             NotFoundError: there is no such job.
+            OSError: its files cannot be deleted; it stays in the list.
         """
         with self._changed:
             self.cancel(job_id)
-            del self._jobs[job_id]
             self.store.delete(job_id)
+            del self._jobs[job_id]
 
     def close(self) -> None:
         """Stop the job in work after its step, which is then interrupted, and end the thread. Those that wait stay."""
@@ -220,7 +225,7 @@ class PictureQueue:
         for job in self.store.load():
             if job.state == "running":
                 job = replace(job, state="interrupted", ended_at=self._clock(), message=STOPPED)
-                self.store.save(job)
+                self._save(job)
             elif job.state == "queued":
                 self._waiting.append(job.id)
             self._jobs[job.id] = job
@@ -233,6 +238,9 @@ class PictureQueue:
                 state, message = self._generate(job)
             except VitrineError as error:
                 state, message = "failed", str(error)
+            except OSError as error:
+                _log.error("the pictures of job %s cannot be written: %s", job.id, error)
+                state, message = "failed", f"its files cannot be written: {error.strerror}"
             except Exception:  # the thread must go on with the next job
                 _log.exception("the pictures of job %s cannot be generated", job.id)
                 state, message = "failed", "the model failed; the log of the studio has the reason"
@@ -256,7 +264,7 @@ class PictureQueue:
                 self._jobs[job.id] = job
                 self._running, self._step, self._is_cancelled = job.id, 0, False
                 self._count_waiting()
-                self.store.save(job)
+                self._save(job)
                 return job
 
     def _generate(self, job: PictureJob) -> tuple[str, str]:
@@ -284,7 +292,7 @@ class PictureQueue:
             with self._changed:
                 if job.id in self._jobs:
                     self._jobs[job.id] = replace(self._jobs[job.id], pictures=number + 1)
-                    self.store.save(self._jobs[job.id])
+                    self._save(self._jobs[job.id])
             if number + 1 < job.count and self._should_stop(job.id):
                 return self._explain_stop()
         return "done", message
@@ -302,7 +310,13 @@ class PictureQueue:
     def _end(self, job: PictureJob, state: str, message: str = "") -> None:
         self._jobs[job.id] = ended = replace(job, state=state, message=message, ended_at=self._clock())
         self._metrics.picture_jobs.labels(state).inc()
-        self.store.save(ended)
+        self._save(ended)
+
+    def _save(self, job: PictureJob) -> None:
+        try:
+            self.store.save(job)
+        except OSError as error:  # the thread must go on
+            _log.error("the state %s of job %s cannot be written: %s", job.state, job.id, error)
 
     def _prune(self) -> None:
         """Delete the ended jobs that are too many or too old."""
@@ -311,8 +325,12 @@ class PictureQueue:
         surplus = len(ended) - self.limits.max_jobs
         for number, job in enumerate(ended):
             if number < surplus or (job.ended_at or job.created_at) < oldest:
+                try:
+                    self.store.delete(job.id)
+                except OSError as error:
+                    _log.error("the ended job %s cannot be deleted: %s", job.id, error)
+                    continue
                 del self._jobs[job.id]
-                self.store.delete(job.id)
 
     def _drop_deleted(self) -> None:
         """Drop the jobs that another process has deleted."""

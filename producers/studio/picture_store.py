@@ -10,6 +10,7 @@ import json
 import logging
 import re
 import shutil
+import time
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -24,6 +25,10 @@ STATES = ("queued", "running", "done", "failed", "cancelled", "interrupted")
 ENDED = frozenset(STATES[2:])
 """States that a job does not leave."""
 JOB_FILE = "job.json"
+MAX_PICTURES = 1_000
+"""More than a job can have."""
+DELETE_ATTEMPTS = 3
+DELETE_WAIT_SECONDS = 0.1
 _ID = re.compile(r"[0-9a-f]{16}")
 _TIMES = ("created_at", "ended_at")
 _log = logging.getLogger(__name__)
@@ -109,17 +114,26 @@ class PictureStore:
         Raises:
             NotFoundError: there is no such job, or it has no such picture.
         """
-        if self.exists(job_id):
+        if self.exists(job_id) and number < MAX_PICTURES:
             try:
                 return (self._folder / job_id / f"{number}.png").read_bytes()
             except FileNotFoundError:
                 pass
-        raise NotFoundError(f"there is no picture {number} of a job {job_id[:16]!r}")
+        raise NotFoundError(f"there is no such picture of a job {job_id[:16]!r}")
 
     def delete(self, job_id: str) -> None:
-        """Delete a job and its pictures, if there is one."""
-        if self.exists(job_id):
+        """Delete a job and its pictures, if there is one.
+
+        Raises:
+            OSError: files of it cannot be deleted.
+        """
+        for attempt in range(DELETE_ATTEMPTS):  # another process may write a picture into the folder at this moment
+            if attempt:
+                time.sleep(DELETE_WAIT_SECONDS)
             shutil.rmtree(self._folder / job_id, ignore_errors=True)
+            if not self.exists(job_id):
+                return
+        shutil.rmtree(self._folder / job_id)
 
 
 def forget_pictures(local: Path, products: Collection[str], *, dry_run: bool = False) -> int:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 INDEX_FILE = "model_index.json"
 PIPELINE_CLASS = "StableDiffusionPipeline"
 PARTS = ("tokenizer", "text_encoder", "unet", "vae", "scheduler")
+OMITTED_PARTS = ("safety_checker", "feature_extractor")
+"""Parts that Stable Diffusion names and that are not loaded."""
 FROZEN_PARTS = ("unet", "vae")
 """Parts that the training of a text encoder leaves as they are."""
 LIBRARIES = ("diffusers", "transformers")
@@ -222,15 +224,19 @@ def _check_index(folder: Path) -> dict[str, Any]:
             f"{folder}: a checkpoint of the class {found}; expected {PIPELINE_CLASS}, which Stable Diffusion 1.x and "
             "2.x have"
         )
+    named = {part: entry for part, entry in index.items() if isinstance(entry, list) and part not in OMITTED_PARTS}
+    for part, entry in named.items():  # diffusers imports the modules of optional parts too
+        library = str(entry[0]) if entry else ""
+        if entry == [None, None] or library in LIBRARIES or library.startswith("producers.text_to_image."):
+            continue
+        raise InvalidInputError(
+            f"{file}: {part} is of the module `{library}`, which opening the checkpoint would run; expected "
+            f"{' or '.join(LIBRARIES)}"
+        )
     for part in PARTS:
-        library, class_name = (index.get(part) or (None, None))[:2]
-        if library is None or class_name is None:
-            raise InvalidInputError(f"{file}: names no {part}; expected one of {', '.join(LIBRARIES)}")
-        if library not in LIBRARIES and not str(library).startswith("producers.text_to_image."):
-            raise InvalidInputError(
-                f"{file}: {part} is of the module `{library}`, which opening the checkpoint would run; expected "
-                f"{' or '.join(LIBRARIES)}"
-            )
+        entry = named.get(part, [])
+        if [type(name) for name in entry] != [str, str]:
+            raise InvalidInputError(f"{file}: names no {part}; expected a class of {' or '.join(LIBRARIES)}")
         if not (folder / part).is_dir():
             raise NotFoundError(f"{folder / part}: the folder is missing; copy the checkpoint again")
     return index

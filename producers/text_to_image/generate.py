@@ -3,10 +3,11 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from PIL import Image
 
-from feature_repo.errors import InvalidInputError, VitrineError
+from feature_repo.errors import CorruptDataError, InvalidInputError, VitrineError
 from producers.text_to_image.sentences import check_sentences, encode_sentences
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def generate_images(
 
     Raises:
         InvalidInputError: an argument is out of its bounds.
+        CorruptDataError: a picture has numbers that are not finite.
         GenerationStoppedError: `should_stop` returned True.
     """
     height, width = (default_side(pipeline) if side is None else side for side in (height, width))
@@ -85,8 +87,13 @@ def generate_images(
             guidance_scale=guidance,
             generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
             callback_on_step_end=end_step,
+            output_type="np",
         )
-    images: list[Image.Image] = result.images
+    if not np.isfinite(result.images).all():
+        raise CorruptDataError(
+            "the model's pictures are not finite numbers; its weights are damaged, or the guidance is too large"
+        )
+    images: list[Image.Image] = pipeline.image_processor.numpy_to_pil(result.images)
     return images
 
 

@@ -20,7 +20,7 @@ from producers.studio.metrics import StudioMetrics
 from producers.studio.picture_model import StableDiffusionModel
 from producers.studio.picture_queue import CUT, STOPPED, JobProgress, PictureModel, PictureQueue
 from producers.studio.picture_request import PictureRequest, parse_json
-from producers.studio.picture_store import FOLDER, PictureStore
+from producers.studio.picture_store import FOLDER, PictureStore, forget_pictures
 from tests.producers.catalogue.shop import open_deployment
 from tests.producers.text_to_image.tiny_pipeline import save_tiny_pipeline
 
@@ -274,3 +274,59 @@ def test_a_bad_request_gets_one_line(case: str) -> None:
     with pytest.raises(InvalidInputError, match=message) as refused:
         parse_json(request.encode(), PictureLimits())
     assert "\n" not in str(refused.value)
+
+
+def block(file: Path) -> None:
+    """Put a folder with content where a file is to be written, so that it cannot be, by any user."""
+    file.unlink(missing_ok=True)
+    (file / "content").mkdir(parents=True)
+
+
+@pytest.mark.parametrize("name", ["0.png", "job.json"])
+def test_a_job_whose_files_cannot_be_written_ends_and_the_next_one_is_generated(
+    tmp_path: Path, model: StableDiffusionModel, name: str
+) -> None:
+    slowed = SlowedModel(model)
+    with opened(tmp_path, slowed) as queue:
+        blocked, good = (queue.submit(ask(seed=seed)).job.id for seed in (1, 2))
+        wait_for(queue, blocked, "running")
+        block(tmp_path / FOLDER / blocked / name)
+        slowed.steps.release(10)
+        wait_for(queue, good, "done")
+        ended = queue.find(blocked).job
+        assert (ended.state, ended.message) == (
+            ("failed", "its files cannot be written: Is a directory") if name == "0.png" else ("done", "")
+        )
+        assert queue.is_running
+
+
+def test_a_job_that_cannot_be_kept_is_not_in_the_queue(tmp_path: Path, model: StableDiffusionModel) -> None:
+    with opened(tmp_path, model) as queue:
+        (tmp_path / FOLDER).parent.mkdir()
+        (tmp_path / FOLDER).write_text("no folder")
+        with pytest.raises(OSError):
+            queue.submit(ask())
+        (tmp_path / FOLDER).unlink()
+        assert queue.list_jobs() == []
+        wait_for(queue, queue.submit(ask()).job.id, "done")
+
+
+def test_a_job_that_cannot_be_deleted_stays_in_the_list(tmp_path: Path, model: StableDiffusionModel) -> None:
+    with opened(tmp_path / "local", model) as queue:
+        job = queue.submit(ask(product_id="p1")).job.id
+        wait_for(queue, job, "done")
+        (tmp_path / "local" / FOLDER / job).rename(tmp_path / "moved")
+        (tmp_path / "local" / FOLDER / job).symlink_to(tmp_path / "moved")  # nobody can delete it as a folder
+        with pytest.raises(OSError):
+            queue.delete(job)
+        assert [one.job.id for one in queue.list_jobs()] == [job]
+        with pytest.raises(OSError):  # `produce forget` must not say that it is gone
+            forget_pictures(tmp_path / "local", ["p1"])
+
+
+def test_the_models_own_side_counts_against_the_bound(tmp_path: Path, model: StableDiffusionModel) -> None:
+    limits = PictureLimits(max_side=8)
+    with opened(tmp_path, model, limits=limits) as queue:
+        with pytest.raises(InvalidInputError, match="height: 16 pixels; at most 8"):
+            queue.submit(ask())
+        assert queue.submit(ask(height=8, width=8)).job.height == 8

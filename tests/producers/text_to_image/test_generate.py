@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from feature_repo.errors import ConflictError, InvalidInputError
+from feature_repo.errors import ConflictError, CorruptDataError, InvalidInputError
 from producers.evaluation.image_folder import read_image_folder
 from producers.text_to_image.checkpoint import open_pipeline
 from producers.text_to_image.generate import GenerationStoppedError, generate_images
-from producers.text_to_image.picture_folder import GenerationSettings, generate_folder, read_sentences
+from producers.text_to_image.picture_folder import GenerationSettings, SentenceRow, generate_folder, read_sentences
 from tests.producers.text_to_image.tiny_pipeline import SENTENCES, save_tiny_pipeline
 
 
@@ -45,6 +45,16 @@ def test_guidance_1_is_the_prediction_of_the_sentence_alone_and_more_guidance_an
 
 def test_height_and_width_are_as_asked(pipeline: Any) -> None:
     assert generate_images(pipeline, ["hat"], seeds=[1], steps=1, height=8, width=24)[0].size == (24, 8)
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "unet", "vae"])
+def test_pictures_that_are_no_numbers_are_an_error_and_not_black(tmp_path: Path, part: str) -> None:
+    damaged = open_pipeline(save_tiny_pipeline(tmp_path / "damaged"))
+    for weight in getattr(damaged, part).parameters():
+        weight.fill_(float("nan"))
+    with pytest.raises(CorruptDataError, match="not finite"):
+        generate_folder(damaged, [SentenceRow("a hat")], tmp_path / "pictures", GenerationSettings(steps=2))
+    assert not (tmp_path / "pictures").exists()
 
 
 def test_progress_is_reported_after_each_step_and_a_stop_is_heeded(pipeline: Any) -> None:
