@@ -6,7 +6,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -16,7 +17,7 @@ from typing import Annotated, TypeVar
 
 import typer
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TaskID, TextColumn, TimeElapsedColumn
 
 from feature_repo import config
 from feature_repo.errors import UsageError, VitrineError
@@ -265,6 +266,23 @@ def make_progress_bar() -> Progress:
         TimeElapsedColumn(),
         console=console,
     )
+
+
+@contextmanager
+def show_stages() -> Iterator[Callable[[str, int, int], None]]:
+    """Yield a function that shows the progress of work in stages, one bar a stage.
+
+    Its arguments are the name of a stage, the number of steps done and their total.
+    """
+    with make_progress_bar() as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def show(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage, total=total)
+            bar.update(tasks[stage], completed=done, total=total)
+
+        yield show
 
 
 def track_progress(items: Iterable[Item], description: str, total: int | None = None) -> Iterator[Item]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from feature_repo.errors import InvalidInputError
+from feature_repo.errors import ConflictError, InvalidInputError
 
 
 @contextmanager
@@ -37,6 +37,16 @@ def replace_atomically(target: Path, *, suffix: str = "unfinished") -> Iterator[
     except BaseException:
         _remove(unfinished)
         raise
+
+
+def require_new_folder(folder: Path) -> None:
+    """Check that a folder can be created, before long work begins. One that exists must be empty.
+
+    Raises:
+        ConflictError: there is a file of this name, or a folder with content.
+    """
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise ConflictError(f"{folder} exists already; name a new folder, or remove it")
 
 
 def prepare_output_files(*files: Path | None) -> None:

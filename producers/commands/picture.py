@@ -1,7 +1,5 @@
 """`produce picture`: pictures from sentences."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -108,7 +106,7 @@ def pretrain(
         TrainingSettings(autoencoder_steps, batch=32, learning_rate=4e-3, weight_decay=0.0, **shared),
         TrainingSettings(steps, batch=batch, learning_rate=learning_rate, ema_decay=0.998, **shared),
     )
-    with _show_stages() as progress:
+    with console.show_stages() as progress:
         summary = train_from_random_weights(data, output, recipe, start=start, progress=progress)
     typer.echo(f"{output}: {summary}")
 
@@ -151,21 +149,7 @@ def train(
         seed=seed,
         save_every=save_every,
     )
-    with _show_stages() as progress:
+    with console.show_stages() as progress:
         summary = train_text_encoder(model, data, output, settings, caption_dropout=caption_dropout, progress=progress)
     if is_first_process():
         typer.echo(f"{output}: {summary}")
-
-
-@contextmanager
-def _show_stages() -> Iterator[Callable[[str, int, int], None]]:
-    """Yield a function of stage, steps done and total, which shows one progress bar a stage."""
-    with console.make_progress_bar() as bar:
-        tasks: dict[str, Any] = {}
-
-        def show(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bar.add_task(stage, total=total)
-            bar.update(tasks[stage], completed=done, total=total)
-
-        yield show

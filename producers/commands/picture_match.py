@@ -1,7 +1,7 @@
 """`produce picture match`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -44,14 +44,9 @@ def match(
         seed=seed,
         save_every=save_every,
     )
-    with console.make_progress_bar() as bar:
-        tasks: dict[str, Any] = {}
-
-        def show(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bar.add_task(stage, total=total)
-            bar.update(tasks[stage], completed=done)
-
-        summary = match_checkpoint(model, original, data, output, settings, original_key=original_text, progress=show)
+    with console.show_stages() as progress:
+        summary = match_checkpoint(
+            model, original, data, output, settings, original_key=original_text, progress=progress
+        )
     if is_first_process():
         typer.echo(f"{output}: {summary}")

@@ -24,10 +24,9 @@ from producers.evaluation.image_folder import METADATA, read_image_folder
 from producers.text_to_image.checkpoint import compute_model_version, hash_frozen_parts, open_pipeline, save_pipeline
 from producers.text_to_image.match import MatchingBatch, MatchingModel, require_same_unet
 from producers.text_to_image.pairs import LatentPairs, PicturePairs
-from producers.text_to_image.pretrain import prepare_output
 from producers.text_to_image.sentences import TokenizedSentences, describe_cut, enable_gradients, tokenize_sentences
 from producers.text_to_image.train import identify_training, prepare_latents
-from producers.text_to_image.training_loop import TrainingResult, TrainingSettings, run_training
+from producers.text_to_image.training_loop import TrainingResult, TrainingSettings, prepare_state_folder, run_training
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
@@ -61,14 +60,13 @@ class MatchSummary:
     """A line about each language of which sentences were cut."""
 
     def __str__(self) -> str:
-        """Return one line, and one more for each reason."""
+        """Return one line, and one more for each kind of loss of data."""
         result = self.training
         resumed = f" ({result.resumed_at:,} of them before it was resumed)" if result.resumed_at else ""
         skipped = f", {result.skipped:,} skipped for a loss that is no number" if result.skipped else ""
         line = f"{self.pictures:,} pictures, {result.steps:,} steps{resumed}{skipped}, relative error {result.loss:.4f}"
-        return "\n".join(
-            [line, *(f"  {count:,} pictures left out: {reason}" for reason, count in self.refused.items())]
-        )
+        lines = [line, *(f"  {count:,} pictures left out: {reason}" for reason, count in self.refused.items())]
+        return "\n".join([*lines, *(f"  {one}" for one in self.cut)])
 
 
 def read_parallel_pairs(folder: Path, original_key: str = ORIGINAL_TEXT) -> tuple[PicturePairs, dict[Path, str]]:
@@ -124,7 +122,7 @@ def match_checkpoint(
         InvalidInputError: the UNets differ, no line has both sentences, no picture is usable, or the loss was not
             finite in ten steps in a row.
     """
-    state, device = prepare_output(output), select_device()
+    state, device = prepare_state_folder(output), select_device()
     pictures, originals = read_parallel_pairs(data, original_key)
     teacher, learner = open_pipeline(original, device=device), open_pipeline(model, device=device)
     require_same_unet(teacher, learner, str(original))

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from feature_repo.errors import ConflictError, InvalidInputError, NotFoundError
-from feature_repo.files.atomic_write import replace_atomically
+from feature_repo.errors import InvalidInputError, NotFoundError
+from feature_repo.files.atomic_write import replace_atomically, require_new_folder
 from feature_repo.files.json_lines import Malformed, read_lines, read_objects, refuse_line, require_well_formed
 from producers.text_to_image.checkpoint import compute_model_version
 from producers.text_to_image.generate import default_side, generate_images
@@ -102,8 +102,7 @@ def generate_folder(
         ConflictError: the folder has content.
         InvalidInputError: a sentence or a setting is out of its bounds.
     """
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        raise ConflictError(f"{folder} exists already; name a new folder, or remove it")
+    require_new_folder(folder)
     rows = list(_list_pictures(pipeline, sentences, settings))
     with replace_atomically(folder) as unfinished:
         unfinished.mkdir()

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from feature_repo.errors import ConflictError
 from feature_repo.files.atomic_write import replace_atomically
 from producers.encoders.training.process_group import open_process_group, select_device
 from producers.text_to_image.autoencoder import train_autoencoder
@@ -27,7 +26,8 @@ from producers.text_to_image.denoising import DenoisingModel, make_batch
 from producers.text_to_image.generate import default_side
 from producers.text_to_image.initial_model import ModelSizes, build_pipeline
 from producers.text_to_image.pairs import PicturePairs, decode_pictures, encode_latents, make_latent_pairs, read_pairs
-from producers.text_to_image.training_loop import TrainingResult, TrainingSettings, run_training
+from producers.text_to_image.sentences import describe_cut
+from producers.text_to_image.training_loop import TrainingResult, TrainingSettings, prepare_state_folder, run_training
 
 CAPTION_DROPOUT = 0.1
 """Share of the sentences that are replaced by the empty one."""
@@ -53,16 +53,17 @@ class PretrainingSummary:
     pictures: int
     refused: Counter[str]
     """Pictures that could not be used, by reason."""
+    cut: str | None
+    """A line about sentences that were cut."""
     denoising: TrainingResult
 
     def __str__(self) -> str:
-        """Return one line, and one more for each reason."""
+        """Return one line, and one more for each kind of loss of data."""
         result = self.denoising
         skipped = f", {result.skipped:,} skipped" if result.skipped else ""
         line = f"{self.pictures:,} pictures, {result.steps:,} steps{skipped}, loss {result.loss:.4f}"
-        return "\n".join(
-            [line, *(f"  {count:,} pictures left out: {reason}" for reason, count in self.refused.items())]
-        )
+        lines = [line, *(f"  {count:,} pictures left out: {reason}" for reason, count in self.refused.items())]
+        return "\n".join(lines + ([f"  {self.cut}"] if self.cut else []))
 
 
 def pretrain(
@@ -86,7 +87,7 @@ def pretrain(
         ConflictError: `output` has content, or OUTPUT.training is of another training.
         InvalidInputError: no picture can be used, or the loss is no number for ten steps in a row.
     """
-    state = prepare_output(output)
+    state = prepare_state_folder(output)
     device = select_device()
     pipeline = open_pipeline(start, device=device) if start else None
     side = default_side(pipeline) if pipeline else recipe.sizes.side
@@ -145,7 +146,7 @@ def pretrain(
             pipeline.vae.to(memory_format=torch.contiguous_format)
             save_pipeline(pipeline, output)
             shutil.rmtree(state)
-    return PretrainingSummary(len(usable), refused, result)
+    return PretrainingSummary(len(usable), refused, describe_cut(pairs.texts, latents.tokens), result)
 
 
 def _load_pictures(
@@ -163,17 +164,6 @@ def _load_pictures(
         refused.update(reasons)
         progress("read pictures", int(usable.sum()) + refused.total(), len(usable))
     return pairs.keep_usable(usable), pixels, refused
-
-
-def prepare_output(output: Path) -> Path:
-    """Check that a checkpoint can be written to `output`, and return the folder of the training's state beside it.
-
-    Raises:
-        ConflictError: `output` has content.
-    """
-    if output.is_file() or (output.is_dir() and any(output.iterdir())):
-        raise ConflictError(f"{output} exists already; name a new folder, or remove it")
-    return output.with_name(f"{output.name}.training")
 
 
 def _identify(pixels: NDArray[np.uint8], texts: object, settings: object) -> str:

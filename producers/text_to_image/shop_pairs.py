@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from feature_repo.errors import ConflictError, NotFoundError, UsageError
-from feature_repo.files.atomic_write import replace_atomically
+from feature_repo.errors import NotFoundError, UsageError
+from feature_repo.files.atomic_write import replace_atomically, require_new_folder
 from producers.datasets.shop.vocabulary import CATEGORIES, COLOURS, LANGUAGES, PATTERNS, Category, Level
 
 ATTRIBUTES = ("category", "colour", "pattern")
@@ -104,8 +104,7 @@ def write_shop_pairs(
     """
     if language not in LANGUAGES:
         raise UsageError(f"--language is `{language}`; expected {' or '.join(LANGUAGES)}")
-    if output.is_file() or (output.is_dir() and any(output.iterdir())):
-        raise ConflictError(f"{output} exists already; name a new folder, or remove it")
+    require_new_folder(output)
     truth = shop / "truth" / "products.parquet"
     if not truth.is_file():
         raise NotFoundError(f"{truth}: there is no such file; expected the folder of `produce shop`")

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from feature_repo.errors import ConflictError, InvalidInputError
-from feature_repo.files.atomic_write import replace_atomically
+from feature_repo.errors import InvalidInputError
+from feature_repo.files.atomic_write import replace_atomically, require_new_folder
 from producers.encoders import checkpoint_files
 from producers.text_to_image.checkpoint import INDEX_FILE, open_pipeline
 from producers.text_to_image.projected_text_encoder import ProjectedTextEncoder, ProjectedTextEncoderConfig
@@ -69,8 +69,7 @@ def swap_text_encoder(
         NotFoundError: there is no such checkpoint.
         CorruptDataError: a checkpoint cannot be read.
     """
-    if output.is_file() or (output.is_dir() and any(output.iterdir())):
-        raise ConflictError(f"{output} exists already; name a new folder, or remove it")
+    require_new_folder(output)
     pipeline = open_pipeline(model)
     attended, old_class = int(pipeline.unet.config.cross_attention_dim), type(pipeline.text_encoder).__name__
     tower = open_text_tower(text_encoder)

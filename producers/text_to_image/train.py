@@ -32,9 +32,8 @@ from producers.text_to_image.pairs import (
     make_latent_pairs,
     read_pairs,
 )
-from producers.text_to_image.pretrain import prepare_output
 from producers.text_to_image.sentences import describe_cut, enable_gradients
-from producers.text_to_image.training_loop import TrainingResult, TrainingSettings, run_training
+from producers.text_to_image.training_loop import TrainingResult, TrainingSettings, prepare_state_folder, run_training
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
@@ -92,7 +91,7 @@ def train_text_encoder(
         InvalidInputError: no picture can be used, or the loss is no number for ten steps in a row.
         CorruptDataError: UNet or VAE changed, which they never should; nothing is saved then.
     """
-    state, device = prepare_output(output), select_device()
+    state, device = prepare_state_folder(output), select_device()
     pipeline = open_pipeline(model, device=device)
     before = hash_frozen_parts(pipeline)
     pairs = read_pairs(data)

@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from feature_repo.errors import InvalidInputError, UsageError
+from feature_repo.files.atomic_write import require_new_folder
 from producers.encoders.training.pairs import BatchOrder
 from producers.encoders.training.process_group import ProcessGroup
 from producers.encoders.training.training_state import read_state, write_state
@@ -82,6 +83,16 @@ class TrainingResult:
     """Steps without a finite loss or gradient, which changed nothing."""
     loss: float
     """Mean loss of the last tenth of the steps, skipped ones left out."""
+
+
+def prepare_state_folder(output: Path) -> Path:
+    """Check that a checkpoint can be written to `output`; return the folder beside it that keeps the training's state.
+
+    Raises:
+        ConflictError: `output` has content.
+    """
+    require_new_folder(output)
+    return output.with_name(f"{output.name}.training")
 
 
 def run_training(

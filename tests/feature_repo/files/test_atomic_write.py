@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from feature_repo.files.atomic_write import replace_atomically
+from feature_repo.errors import ConflictError
+from feature_repo.files.atomic_write import replace_atomically, require_new_folder
 
 
 def test_a_file_appears_when_the_block_ends_and_replaces_the_old_one(tmp_path: Path) -> None:
@@ -40,3 +41,12 @@ def test_what_a_killed_process_left_is_removed_by_the_next_one(tmp_path: Path) -
         unfinished.mkdir()
         (unfinished / "whole").touch()
     assert [file.name for file in (tmp_path / "export").iterdir()] == ["whole"]
+
+
+def test_a_new_folder_may_be_missing_or_empty_and_nothing_else(tmp_path: Path) -> None:
+    require_new_folder(tmp_path / "missing")
+    require_new_folder(tmp_path)
+    (tmp_path / "file").touch()
+    for taken in (tmp_path, tmp_path / "file"):
+        with pytest.raises(ConflictError, match="exists already; name a new folder"):
+            require_new_folder(taken)

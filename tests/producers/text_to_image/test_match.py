@@ -204,6 +204,7 @@ def test_says_which_sentences_are_cut(folders: tuple[Path, Path], data: Path, tm
     assert "1 of 4 sentences" in summary.cut[0]
     assert "红红红" in summary.cut[0]
     assert "red shoes" in summary.cut[1]
+    assert str(summary).splitlines()[1:] == [f"  {line}" for line in summary.cut]
 
 
 def test_counts_pictures_that_cannot_be_used(folders: tuple[Path, Path], data: Path, tmp_path: Path) -> None:

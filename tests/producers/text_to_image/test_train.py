@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -183,3 +184,10 @@ def test_a_model_from_random_weights_is_saved_and_continues_after_an_interruptio
     hashes = [hash_frozen_parts(open_pipeline(tmp_path / name)) for name in ("resumed", "further")]
     assert hashes[0]["vae"] == hashes[1]["vae"]
     assert hashes[0]["unet"] != hashes[1]["unet"]
+
+
+def test_a_training_from_random_weights_says_which_sentences_are_cut(data: Path, tmp_path: Path) -> None:
+    settings = TrainingSettings(steps=1, batch=4)
+    summary = pretrain(data, tmp_path / "out", PretrainingRecipe(replace(SIZES, text_length=3), settings, settings))
+    assert summary.cut is not None
+    assert "the 3 tokens that the text encoder reads" in str(summary)
