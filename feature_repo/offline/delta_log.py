@@ -16,7 +16,7 @@ from feature_repo.offline import delta
 from feature_repo.offline.storage import open_storage, translate_errors
 
 RETENTION_PROPERTY = "delta.logRetentionDuration"
-"""A table property. Who sets it decides how long the log of a table is kept."""
+"""A table property: how long the log of the table is kept. If it is set, it takes precedence over LOG_RETENTION."""
 LOG_RETENTION = timedelta(hours=26)
 """How long the log is kept: until the next run of a daily step, which asks for the files that its last run saw."""
 
@@ -26,8 +26,8 @@ _ENTRY = re.compile(r"(\d{20})\.(.+)")
 def shorten_log(path: Location, keep: timedelta) -> int:
     """Write a checkpoint, from which on a reader reads the log, and remove older entries of the log.
 
-    Transaction versions and markers stay. A table whose `delta.logRetentionDuration` is set keeps its log as long as
-    that says.
+    Transaction versions and markers stay. A table whose `delta.logRetentionDuration` is set keeps its log for that
+    time.
 
     Args:
         path: the table's location.

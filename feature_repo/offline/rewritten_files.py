@@ -1,7 +1,7 @@
 """Files that Delta wrote again without new rows: a compaction, or a deletion, moves rows to files of other names.
 
-Whoever remembers what was done with a file, as the materialization log does, finds here from which files the rows of
-an unknown file come. Read from the JSON files of the table's log, newest first, until each unknown file is explained.
+The materialization log records which files are online. For a file that it does not have, this module finds the files
+that held its rows before. It reads the JSON files of the table's log, newest first, until each file is explained.
 """
 
 import json

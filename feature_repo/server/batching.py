@@ -1,4 +1,4 @@
-"""The work of several requests done together, because a model computes ten pictures faster than ten times one."""
+"""The work of several requests done in one batch: a model computes ten pictures at once faster than one by one."""
 
 import queue
 import threading
@@ -14,7 +14,7 @@ Answer = TypeVar("Answer")
 class Batcher(Generic[Item, Answer]):
     """Collects items for a short time and answers them in one thread, which runs until `close`.
 
-    How many requests wait is bounded by its callers: each waits for its own.
+    It does not bound its queue: its callers limit how many requests wait.
 
     Args:
         compute: returns the answers to items, in their order; called by one thread only.

@@ -1,7 +1,7 @@
 """Answers page requests: a session for each browser, work in threads of its own, error pages.
 
-Page requests are counted and logged like the requests of programs, under the protocol `page`, but a pool of their own
-with a queue of its own does the work. So many slow pages make each other wait, not the programs.
+Page requests are counted and logged like the requests of programs, under the protocol `page`. A pool of threads with
+its own queue does their work, so slow pages delay other pages and not the requests of programs.
 """
 
 import asyncio

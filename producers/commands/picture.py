@@ -86,7 +86,7 @@ def pretrain(
     autoencoder_steps: Annotated[int, typer.Option(min=1, help="Steps of the VAE.")] = 2000,
     steps: Annotated[int, typer.Option(min=1, help="Steps of UNet and text encoder together.")] = 12_000,
     batch: Annotated[int, typer.Option(min=1, help="Pictures of a step of UNet and text encoder.")] = 16,
-    learning_rate: Annotated[float, typer.Option(min=1e-8, max=1.0, help="The highest, of UNet and text.")] = 1e-3,
+    learning_rate: Annotated[float, typer.Option(min=1e-8, max=1.0, help="Peak, of UNet and text encoder.")] = 1e-3,
     precision: Annotated[str, typer.Option(help="float32 or bfloat16: of the computation.")] = "bfloat16",
     save_every: Annotated[int, typer.Option(min=1, help="Steps after which the state is saved.")] = 200,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the weights, the order and the noise.")] = 0,
@@ -119,7 +119,7 @@ def train(
     steps: Annotated[int, typer.Option(min=1, help="Steps of the training.")] = 1000,
     batch: Annotated[int, typer.Option(min=1, help="Sentences of a step, over all processes.")] = 16,
     accumulate: Annotated[int, typer.Option(min=1, help="Compute a process's part of a step in so many parts.")] = 1,
-    learning_rate: Annotated[float, typer.Option(min=1e-8, max=1.0, help="The highest.")] = 1e-4,
+    learning_rate: Annotated[float, typer.Option(min=1e-8, max=1.0, help="Peak learning rate.")] = 1e-4,
     ema_decay: Annotated[
         float, typer.Option("--ema", min=0.0, max=0.99999, help="Decay of the mean weights, which are saved.")
     ] = 0.999,

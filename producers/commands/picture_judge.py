@@ -34,8 +34,8 @@ def judge(
 ) -> None:
     """Measure whether generated pictures show what their sentences ask for.
 
-    A classifier is trained on the real pictures; its own accuracy on held-out ones, and the level of chance, stand
-    beside each share. Further: retrieval of the sentence, a Fréchet distance on the encoder's vectors, diversity.
+    A classifier is trained on the real pictures. Beside each share the report has the classifier's accuracy on held-out
+    pictures and the level of chance. It also has retrieval of the sentence, a Fréchet distance, and diversity.
     """
     from producers.evaluation.encoding import open_text_image_encoder
     from producers.text_to_image.judging.judge import judge_pictures, prepare_real_pictures

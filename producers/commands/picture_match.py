@@ -19,17 +19,17 @@ def match(
         str, typer.Option(help="Key of the sentences in the original's language; the new ones are `text`.")
     ] = "original_text",
     steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 3000,
-    batch: Annotated[int, typer.Option(min=1, help="Sentences in a step, over all processes.")] = 32,
-    accumulate: Annotated[int, typer.Option(min=1, help="Compute a step in this many parts.")] = 1,
-    learning_rate: Annotated[float, typer.Option(min=1e-8, max=1.0, help="The peak learning rate.")] = 1e-4,
-    precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
-    seed: Annotated[int, typer.Option(min=0, help="Random seed of the order and the noise.")] = 0,
-    save_every: Annotated[int, typer.Option(min=1, help="Save the state of the training every so many steps.")] = 500,
+    batch: Annotated[int, typer.Option(min=1, help="Sentences of a step, over all processes.")] = 32,
+    accumulate: Annotated[int, typer.Option(min=1, help="Compute a process's part of a step in so many parts.")] = 1,
+    learning_rate: Annotated[float, typer.Option(min=1e-8, max=1.0, help="Peak learning rate.")] = 1e-4,
+    precision: Annotated[str, typer.Option(help="float32 or bfloat16: of the computation.")] = "float32",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the order and the noise.")] = 0,
+    save_every: Annotated[int, typer.Option(min=1, help="Steps after which the state is saved.")] = 500,
 ) -> None:
-    """Train a new text encoder so that the UNet's cross-attention answers it as it answers the original one.
+    """Train a new text encoder so that the UNet's cross-attention gives the same outputs as with the original.
 
-    Only the text encoder and its projection change. A killed run goes on when it is started again. Then
-    `produce picture train` trains it further on the shop's own pictures.
+    Only the text encoder and its projection change. If the training is interrupted, the same command continues from the
+    last saved state. Then `produce picture train` trains it further on the shop's own pictures.
     """
     from producers.encoders.training.process_group import is_first_process
     from producers.text_to_image.match_training import match_checkpoint

@@ -9,11 +9,12 @@ import typer
 def swap(
     model: Annotated[Path, typer.Option(help="Checkpoint of Stable Diffusion 1.x or 2.x: a folder of diffusers.")],
     text_encoder: Annotated[
-        str, typer.Option(help="Encoder whose text tower takes over: a Chinese-CLIP checkpoint, or one of ours.")
+        str, typer.Option(help="Encoder whose text tower replaces it: Chinese-CLIP, or one of `produce encoder`.")
     ],
     output: Annotated[Path, typer.Option("--output", "--out", help="New folder for the checkpoint.")],
     project: Annotated[
-        bool, typer.Option("--project/--no-project", help="Where widths differ, add a linear projection, or refuse.")
+        bool,
+        typer.Option("--project/--no-project", help="If widths differ, add a linear projection, or fail."),
     ] = True,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the projection's first weights.")] = 0,
 ) -> None:

@@ -15,7 +15,8 @@
     picture_request.py  a request for pictures of a sentence
     picture_queue.py    jobs that wait, the one in work, and those that have ended
     picture_store.py    jobs and pictures as files
-    picture_model.py    a text-to-image checkpoint
+    picture_model.py    what the queue asks of a text-to-image model
+    stable_diffusion.py a text-to-image checkpoint
     picture_routes.py   /v1/pictures
     picture_page.py     the page on which pictures are generated
 

@@ -97,18 +97,18 @@ def create_router(tracker: RequestTracker, captions: CaptionService) -> APIRoute
         with ExitStack() as stack:
             context = stack.enter_context(tracker.track(PROTOCOL, request.headers.get("x-request-id")))
             context.service = "captions"
-            asked = await _read_request(request, captions)
+            caption_request = await _read_request(request, captions)
             stack.enter_context(captions.reserve())
             if EVENTS not in accept and LINES not in accept:
-                answer = await captions.answer(asked)
+                answer = await captions.answer(caption_request)
                 context.rows = len(answer.lines)
                 return JSONResponse(
                     describe_answer(answer, captions.encoder_version), headers={"x-request-id": context.id}
                 )
-            kept = stack.pop_all()
+            reservation = stack.pop_all()
         events: asyncio.Queue[tuple[str, dict[str, Any]] | None] = asyncio.Queue()
         # A task of its own: it gives the place back also if the response is never begun.
-        task = asyncio.create_task(_answer_with_events(captions, asked, kept, events))
+        task = asyncio.create_task(_answer_with_events(captions, caption_request, reservation, events))
         media_type = EVENTS if EVENTS in accept else LINES
         headers = {"x-request-id": context.id, "cache-control": "no-store"}
         return StreamingResponse(_send(task, events, media_type == LINES), media_type=media_type, headers=headers)
@@ -139,14 +139,14 @@ async def _read_request(request: Request, captions: CaptionService) -> CaptionRe
 
 async def _answer_with_events(
     captions: CaptionService,
-    asked: CaptionRequest,
-    kept: ExitStack,
+    caption_request: CaptionRequest,
+    reservation: ExitStack,
     events: "asyncio.Queue[tuple[str, dict[str, Any]] | None]",
 ) -> None:
     try:
-        with kept:
+        with reservation:
             events.put_nowait(("queued", {"place": captions.count_in_progress()}))
-            answer = await captions.answer(asked, lambda event: events.put_nowait((event, {})))
+            answer = await captions.answer(caption_request, lambda event: events.put_nowait((event, {})))
             events.put_nowait(("done", describe_answer(answer, captions.encoder_version)))
     except RequestError as error:
         events.put_nowait(("error", {"error": error.code.name, "message": error.message}))

@@ -1,34 +1,23 @@
-"""A text-to-image checkpoint for the queue of the studio."""
+"""What the queue of the studio asks of a text-to-image model; stable_diffusion.py is one."""
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
-from producers.encoders.training.process_group import select_device
-from producers.text_to_image.checkpoint import compute_model_version, open_pipeline
-from producers.text_to_image.generate import GenerationStoppedError, default_side, generate_images, size_multiple
-from producers.text_to_image.sentences import tokenize_sentences
+from typing import Any, Protocol
 
 
-class StableDiffusionModel:
-    """Generates pictures by a checkpoint, on the first GPU if there is one. One thread may use it at a time.
+class PictureModel(Protocol):
+    """A text-to-image model."""
 
-    Args:
-        folder: a folder in the form of diffusers.
-
-    Raises:
-        VitrineError: as `open_pipeline`.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._pipeline = open_pipeline(folder, device=select_device())
-        self.name = compute_model_version(self._pipeline)
-        self.height = self.width = default_side(self._pipeline)
-        self.side_unit = size_multiple(self._pipeline)
+    name: str
+    """Name of the checkpoint."""
+    height: int
+    """Height in pixels of the pictures that it was trained for."""
+    width: int
+    """Width in pixels of the pictures that it was trained for."""
+    side_unit: int
+    """Heights and widths must be multiples of this, in pixels."""
 
     def is_cut(self, sentence: str) -> bool:
-        """Return whether the end of a sentence is cut, because the tokenizer's length ends before it."""
-        return bool(tokenize_sentences(self._pipeline.tokenizer, [sentence]).cut)
+        """Return whether the model reads the beginning of a sentence only."""
 
     def generate(
         self,
@@ -42,19 +31,15 @@ class StableDiffusionModel:
         on_step: Callable[[int], None],
         should_stop: Callable[[], bool],
     ) -> Any:
-        """Return a PIL image; None if it was stopped. See `PictureModel.generate`."""
-        try:
-            (image,) = generate_images(
-                self._pipeline,
-                [sentence],
-                seeds=[seed],
-                steps=steps,
-                guidance=guidance,
-                height=height,
-                width=width,
-                on_step=lambda done, total: on_step(done),
-                should_stop=should_stop,
-            )
-        except GenerationStoppedError:
-            return None
-        return image
+        """Return a PIL image; None if it was stopped.
+
+        Args:
+            sentence: what it shall show.
+            seed: of the noise.
+            steps: of the sampler.
+            guidance: classifier-free guidance scale.
+            height: in pixels.
+            width: in pixels.
+            on_step: called with the number of finished steps after each one.
+            should_stop: asked after each step; True ends the generation.
+        """

@@ -1,7 +1,7 @@
 """The page on which pictures are generated from sentences.
 
 GET  /pictures               the form, the queue and the history
-POST /pictures               fields of a request (picture_request.py): lets a job wait
+POST /pictures               fields of a request (picture_request.py): queues a job
 GET  /pictures/jobs          the queue and the history alone, for the script of the page
 GET  /pictures/ID/0.png      a picture
 POST /pictures/ID/cancel     cancels a job
@@ -36,7 +36,7 @@ def create_router(service: PageService, queue: PictureQueue, serve_url: str | No
 
     def describe_jobs() -> dict[str, Any]:
         jobs = queue.list_jobs()
-        return {"jobs": jobs, "is_moving": any(one.job.state not in ENDED for one in jobs), "serve_url": serve_url}
+        return {"jobs": jobs, "has_open_jobs": any(one.job.state not in ENDED for one in jobs), "serve_url": serve_url}
 
     def show(page_request: PageRequest, fields: dict[str, str], *, error: str | None = None) -> Response:
         model, limits = queue.model, queue.limits

@@ -9,60 +9,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, Protocol
 
 from feature_repo.arrow.text import normalize_id
 from feature_repo.errors import InvalidInputError, NotFoundError, VitrineError
 from feature_repo.server.errors import ErrorCode, RequestError
 from feature_repo.serving_limits import PictureLimits
 from producers.studio.metrics import StudioMetrics
+from producers.studio.picture_model import PictureModel
 from producers.studio.picture_request import PictureRequest
 from producers.studio.picture_store import ENDED, PictureJob, PictureStore
 
 _log = logging.getLogger(__name__)
 CUT = "the model reads the beginning of the sentence only, because it is longer than the model's text encoder takes"
 STOPPED = "the studio was stopped while it was generated; start it again with the same seed"
-
-
-class PictureModel(Protocol):
-    """A text-to-image model; picture_model.py opens one."""
-
-    name: str
-    """Name of the checkpoint."""
-    height: int
-    """Height in pixels of the pictures that it was trained for."""
-    width: int
-    """Width in pixels of the pictures that it was trained for."""
-    side_unit: int
-    """Heights and widths must be multiples of this, in pixels."""
-
-    def is_cut(self, sentence: str) -> bool:
-        """Return whether the model reads the beginning of a sentence only."""
-
-    def generate(
-        self,
-        sentence: str,
-        *,
-        seed: int,
-        steps: int,
-        guidance: float,
-        height: int,
-        width: int,
-        on_step: Callable[[int], None],
-        should_stop: Callable[[], bool],
-    ) -> Any:
-        """Return a PIL image; None if it was stopped.
-
-        Args:
-            sentence: what it shall show.
-            seed: of the noise.
-            steps: of the sampler.
-            guidance: classifier-free guidance scale.
-            height: in pixels.
-            width: in pixels.
-            on_step: called with the number of finished steps after each one.
-            should_stop: asked after each step; True ends the generation.
-        """
 
 
 @dataclass(frozen=True)
@@ -81,8 +40,8 @@ class JobProgress:
 class PictureQueue:
     """Jobs that wait, the one in work, and those that have ended. Safe to share between threads.
 
-    Jobs that waited when a former process ended go on waiting. One that was in work is said to be interrupted; its
-    finished pictures stay. A state that cannot be written, because the disk is full, is kept in memory and logged.
+    Jobs that waited when a former process ended go on waiting. The job that was in work becomes `interrupted` and keeps
+    its finished pictures. A state that cannot be written, because the disk is full, is kept in memory and logged.
 
     Args:
         store: keeps the jobs.
@@ -123,13 +82,13 @@ class PictureQueue:
         return self._thread.is_alive()
 
     def submit(self, request: PictureRequest) -> JobProgress:
-        """Let a job wait for its turn.
+        """Queue a job.
 
         Raises:
             InvalidInputError: height or width is not one that the model can generate, or is the model's own and exceeds
                 the limits.
             OSError: the job cannot be written.
-            RequestError: RESOURCE_EXHAUSTED with status 503 if as many wait as may, UNAVAILABLE during shutdown.
+            RequestError: RESOURCE_EXHAUSTED with status 503 if the queue is full, UNAVAILABLE during shutdown.
         """
         with self._changed:
             if self._is_closed:

@@ -60,7 +60,7 @@ def create_router(tracker: RequestTracker, queue: PictureQueue) -> APIRouter:
 
     @router.post(PATH, status_code=202, openapi_extra=body)
     async def generate_pictures(request: Request) -> Response:
-        """Let pictures of a sentence be generated."""
+        """Queue a job that generates pictures of a sentence."""
         data = await read_body(request, BODY_SECONDS)
         return await run_in_threadpool(respond, request, lambda: submit(data))  # it writes a file
 

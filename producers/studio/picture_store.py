@@ -20,7 +20,7 @@ from feature_repo.errors import NotFoundError
 from feature_repo.files.atomic_write import replace_atomically
 
 FOLDER = Path("studio") / "pictures"
-"""Below the folder of what stays on this machine."""
+"""Below the deployment's folder for what stays on this machine."""
 STATES = ("queued", "running", "done", "failed", "cancelled", "interrupted")
 ENDED = frozenset(STATES[2:])
 """States that a job does not leave."""
@@ -64,7 +64,7 @@ class PictureStore:
     """Reads and writes the jobs of a folder. Safe to share between threads that write different jobs.
 
     Args:
-        local: the folder of the deployment of what stays on this machine.
+        local: the deployment's folder for what stays on this machine.
     """
 
     def __init__(self, local: Path) -> None:
@@ -142,7 +142,7 @@ def forget_pictures(local: Path, products: Collection[str], *, dry_run: bool = F
     A studio that runs stops the job that it works on, and shows the others no more.
 
     Args:
-        local: the folder of the deployment of what stays on this machine.
+        local: the deployment's folder for what stays on this machine.
         products: product ids.
         dry_run: only count.
     """

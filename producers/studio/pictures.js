@@ -4,7 +4,7 @@
   const jobs = document.getElementById("jobs");
   const trouble = document.getElementById("trouble");
   let shown = jobs.innerHTML;
-  const isMoving = () => jobs.querySelector("[data-moving]") !== null;
+  const hasOpenJobs = () => jobs.querySelector("[data-open]") !== null;
   async function update() {
     let wait = 700;
     try {
@@ -22,7 +22,7 @@
       trouble.hidden = false;
       wait = 5000;
     }
-    if (isMoving() || !trouble.hidden) setTimeout(update, wait);
+    if (hasOpenJobs() || !trouble.hidden) setTimeout(update, wait);
   }
-  if (isMoving()) setTimeout(update, 700);
+  if (hasOpenJobs()) setTimeout(update, 700);
 })();

@@ -100,7 +100,7 @@ def serve_studio(options: StudioOptions, on_ready: Callable[[str], None]) -> Non
         stack.callback(captions.close)
         queue = None
         if options.picture_model is not None:
-            from producers.studio.picture_model import StableDiffusionModel  # needs the extra `picture`
+            from producers.studio.stable_diffusion import StableDiffusionModel  # needs the extra `picture`
 
             queue = PictureQueue(
                 PictureStore(options.deployment.local),

@@ -18,9 +18,9 @@ from producers.text_to_image.pairs import ENCODED_AT_ONCE, encode_latents, scale
 from producers.text_to_image.training_loop import TrainingResult, TrainingSettings, run_training
 
 WHOLE_SHARE = 0.25
-"""Share of the steps that see whole pictures, a quarter as many: their normalization sees all of a picture."""
+"""Share of the steps on whole pictures, a quarter as many: so the normalization also learns from whole pictures."""
 KL_WEIGHT = 1e-4
-"""Of the mean divergence of a latent number from the standard normal, in nats."""
+"""Weight of the mean divergence of a latent number from the standard normal, in nats."""
 
 
 class AutoencoderLoss(nn.Module):
@@ -34,8 +34,8 @@ class AutoencoderLoss(nn.Module):
     def forward(self, pixels: torch.Tensor, seed: int) -> torch.Tensor:
         """Return the loss of pixels [n, 3, height, width], -1 to 1; the noise of the latents follows from the seed.
 
-        Errors count by value and square; those of edges count too, because patterns are edges, and those of means of
-        4 x 4 pixels, because colours are learnt late otherwise.
+        The loss adds up squared and absolute errors of pixels, errors of edges (patterns are edges), errors of means of
+        4 x 4 pixels (colours are learnt late otherwise), and the divergence of the latents.
         """
         latents = self.vae.encode(pixels).latent_dist
         noise = torch.randn(latents.mean.shape, generator=torch.Generator("cpu").manual_seed(seed))

@@ -40,7 +40,7 @@ LIBRARIES = ("diffusers", "transformers")
 imports the modules that it names, so no others are accepted."""
 PREDICTION_TYPES = ("epsilon", "v_prediction")
 MAX_TOKENS = 512
-"""Largest length that is believed of a tokenizer. transformers gives 1e30 if a checkpoint does not state it."""
+"""Largest length that is accepted from a tokenizer. transformers gives 1e30 if a checkpoint does not state it."""
 
 
 def open_pipeline(

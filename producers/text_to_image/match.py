@@ -1,4 +1,4 @@
-"""The loss by which a new text encoder learns to match the original one: what the UNet's cross-attention makes of both.
+"""The loss by which a new text encoder learns to match the original one, on the outputs of the UNet's cross-attention.
 
     || attention(q, original states) - attention(q, new states) ||^2 / || attention(q, original states) ||^2
 

@@ -1,7 +1,7 @@
 """The loop of every training here: accumulated steps, mean weights, skipped steps, and a state that resumes exactly.
 
-Random numbers of a step follow from the seed and the number of the step, so they are not saved. Exponential means of
-the weights (EMA) are what the trained model is saved with.
+Random numbers of a step follow from the seed and the number of the step, so they are not saved. The trained model is
+saved with the exponential moving averages (EMA) of its weights.
 """
 
 import math
@@ -43,7 +43,7 @@ class TrainingSettings:
     accumulate: int = 1
     """Micro-batches of a process in a step."""
     learning_rate: float = 1e-3
-    """The highest; it rises linearly first and then falls as a cosine."""
+    """Peak, after a linear warm-up; then it falls as a cosine."""
     weight_decay: float = 0.01
     ema_decay: float = 0.999
     """Largest share of the former mean weights in the new ones; smaller in the first steps."""
@@ -107,7 +107,7 @@ def run_training(
     identity: str,
     progress: Callable[[int, int, float], None] = lambda done, total, loss: None,
 ) -> TrainingResult:
-    """Train the weights of `model` that require a gradient, in place; it ends with their exponential means.
+    """Train the weights of `model` that require a gradient, in place; in the end they are their EMA.
 
     Args:
         model: on `device`.

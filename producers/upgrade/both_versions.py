@@ -22,9 +22,9 @@ class OtherVersion:
     version: str
     """`name@fingerprint`."""
     encoder: str | None
-    """Its checkpoint: directory or hub name; None if `produce upgrade start` was not told."""
+    """Its checkpoint: directory or hub name; None if `produce upgrade start` did not name it."""
     since: datetime | None
-    """Only products that came since then get rows now, because the backfill writes those of the others; None: all."""
+    """Only products created since then get rows now; the backfill writes those of the others. None: all."""
 
     def select(self) -> pc.Expression | None:
         """Return the filter of the catalogue rows that get rows now; None for all."""

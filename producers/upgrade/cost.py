@@ -20,9 +20,9 @@ RUNS_READ = 10_000
 RUNS_PER_RATE = 5
 """Latest runs of a step from which its rate is computed, as their median."""
 MIN_ROWS_SHARE = 0.1
-"""Most of the time of a run with fewer rows than this share of those of the largest run is its start."""
+"""A run with fewer rows than this share of those of the largest run spends most of its time on its start."""
 REUSING_SHARE = 0.01
-"""A run of the embeddings that encodes fewer contents than this share of its rows tells what a row costs."""
+"""Runs of the embeddings that encode fewer contents than this share of their rows measure the cost of a row."""
 ENCODING = "encoding"
 """Name of the seconds per content that is passed to the encoder, beside those of a row."""
 ROW_COUNTS = {
@@ -47,7 +47,7 @@ class StepRate:
     """What the runs of a step took, as a line: `start_seconds + row_seconds * rows`."""
 
     start_seconds: float
-    """0 if no run was small enough to tell it."""
+    """0 if no run was small enough to measure it."""
     row_seconds: float
 
     def estimate(self, rows: int) -> float:
@@ -118,8 +118,8 @@ def estimate(
 def read_rates(runs: list[RunRecord]) -> Mapping[str, StepRate]:
     """Return the rate of each step, and that of encoded contents: medians of the latest runs.
 
-    What a row of vectors costs is known from runs that encoded next to nothing, such as one on kept outputs of towers.
-    What is left of the other runs is the cost of their contents. Runs that did not end well are left out.
+    The cost of a row of vectors comes from runs that encoded almost nothing, such as those on kept outputs of towers.
+    The rest of the time of the other runs is the cost of their contents. Runs that failed are left out.
 
     Args:
         runs: records of the run log, newest first.

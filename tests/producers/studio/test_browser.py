@@ -10,7 +10,7 @@ from PIL import Image
 
 from feature_repo.auth import ServerAccess
 from producers.captions.edit_log import EditLog
-from producers.studio.picture_model import StableDiffusionModel
+from producers.studio.stable_diffusion import StableDiffusionModel
 from tests.producers.studio.world import HOSTILE, RunningStudio, StudioWorld, make_options, serving_studio
 from tests.producers.text_to_image.tiny_pipeline import save_tiny_pipeline
 

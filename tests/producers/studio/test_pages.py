@@ -12,7 +12,7 @@ from PIL import Image
 
 from feature_repo.auth import ServerAccess
 from producers.captions.edit_log import EditLog, export_edits
-from producers.studio.picture_model import StableDiffusionModel
+from producers.studio.stable_diffusion import StableDiffusionModel
 from tests.producers.studio.world import (
     HOSTILE,
     RunningStudio,

@@ -17,10 +17,11 @@ from feature_repo.server.errors import RequestError
 from feature_repo.serving_limits import PictureLimits
 from producers import maintenance
 from producers.studio.metrics import StudioMetrics
-from producers.studio.picture_model import StableDiffusionModel
-from producers.studio.picture_queue import CUT, STOPPED, JobProgress, PictureModel, PictureQueue
+from producers.studio.picture_model import PictureModel
+from producers.studio.picture_queue import CUT, STOPPED, JobProgress, PictureQueue
 from producers.studio.picture_request import PictureRequest, parse_json
 from producers.studio.picture_store import FOLDER, PictureStore, forget_pictures
+from producers.studio.stable_diffusion import StableDiffusionModel
 from tests.producers.catalogue.shop import open_deployment
 from tests.producers.text_to_image.tiny_pipeline import save_tiny_pipeline
 

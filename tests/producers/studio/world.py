@@ -25,7 +25,8 @@ from producers.encoders.train import train
 from producers.encoders.training.recipe import Recipe
 from producers.studio.application import create_studio_app
 from producers.studio.metrics import StudioMetrics
-from producers.studio.picture_queue import PictureModel, PictureQueue
+from producers.studio.picture_model import PictureModel
+from producers.studio.picture_queue import PictureQueue
 from producers.studio.picture_store import PictureStore
 from producers.studio.run import StudioOptions, open_captions
 from tests.deployments import configure, run_in_process
