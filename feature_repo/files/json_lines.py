@@ -60,10 +60,21 @@ def read_objects(file: Path, malformed: Malformed) -> Iterator[tuple[int, str, d
         except (ValueError, RecursionError):
             malformed.append(refuse_line(file, number, "not JSON", line))
             continue
-        if isinstance(row, dict):
-            yield number, line, row
-        else:
+        if not isinstance(row, dict):
             malformed.append(refuse_line(file, number, "not a JSON object", line))
+        elif "\\u" in line and _has_surrogate(row):
+            malformed.append(refuse_line(file, number, "half of a surrogate pair, which is no character", line))
+        else:
+            yield number, line, row
+
+
+def _has_surrogate(row: dict[str, Any]) -> bool:
+    """Return whether the escape of half a pair stands alone: JSON allows it, and UTF-8 cannot hold it."""
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def refuse_line(file: Path, number: int, reason: str, line: str) -> MalformedLine:

@@ -14,6 +14,7 @@ from fastapi import Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from feature_repo.auth import ServerAccess, is_loopback
 from feature_repo.server.errors import ErrorCode, RequestError
@@ -82,7 +83,7 @@ class PageService:
         self.pages = pages
         self.limits = limits
         self._tracker = tracker
-        self._needs_token = access.token is not None
+        self._access = access
         self._sessions = SessionSigner(access)
         self._clock = clock
         self._pool = WorkerPool(limits.workers, limits.queue_size, tracker.metrics.in_work, name="page")
@@ -125,7 +126,7 @@ class PageService:
         form_token = self._sessions.make_form_token(session)
         page_request = PageRequest(request.url.path, form_token, dict(request.cookies), self.pages, now)
         try:
-            self._require_own_name(request)
+            require_own_name(request, self._access)
             response = await respond(page_request)
         except RequestError as error:
             response = _render_error(request, page_request, error)
@@ -146,6 +147,8 @@ class PageService:
             raise RequestError(ErrorCode.DEADLINE_EXCEEDED, "the form did not arrive in time", status=408) from None
         except HTTPException as refused:
             raise RequestError(ErrorCode.INVALID_ARGUMENT, f"this is not a form: {refused.detail}") from None
+        except ClientDisconnect:
+            raise RequestError(ErrorCode.CANCELLED, "the browser disconnected before the form arrived") from None
         session = request.cookies.get(COOKIE) or ""
         is_own = self._sessions.is_valid(session, self._clock()) and self._sessions.is_form_token(
             str(form.get(FORM_TOKEN, "")), session
@@ -156,15 +159,16 @@ class PageService:
             raise RequestError(ErrorCode.INVALID_ARGUMENT, message, status=403)
         return form
 
-    def _require_own_name(self, request: Request) -> None:
-        """Raise RequestError if a service without a token is called under a name of another host.
 
-        The name may be that of another site that has been pointed to this machine, whose scripts could then read the
-        pages (DNS rebinding).
-        """
-        if not self._needs_token and not is_loopback(request.url.hostname or ""):
-            message = "a service without a token is called 127.0.0.1 or localhost; start it with --token-file"
-            raise RequestError(ErrorCode.INVALID_ARGUMENT, message)
+def require_own_name(request: Request, access: ServerAccess) -> None:
+    """Raise RequestError if a service without a token is called under a name of another host.
+
+    The name may be that of another site that has been pointed to this machine, whose scripts could then read and post
+    (DNS rebinding).
+    """
+    if access.token is None and not is_loopback(request.url.hostname or ""):
+        message = "a service without a token is called 127.0.0.1 or localhost; start it with --token-file"
+        raise RequestError(ErrorCode.INVALID_ARGUMENT, message)
 
 
 def wants_json(request: Request) -> bool:

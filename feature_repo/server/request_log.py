@@ -118,8 +118,9 @@ class RequestTracker:
             The request's context.
 
         Raises:
-            RequestError: for every Exception of the body. An OSError is logged in one line and the caller gets
-                UNAVAILABLE; an unexpected one is logged with its traceback and the caller gets INTERNAL. Others, such as a cancelled task's, are raised as they are and counted as CANCELLED.
+            RequestError: for every Exception of the body. An OSError is logged in one line, and the caller gets
+                UNAVAILABLE; an unexpected one is logged with its traceback, and the caller gets INTERNAL. Others, such
+                as a cancelled task's, are raised as they are and counted as CANCELLED.
         """
         is_valid = request_id is not None and _REQUEST_ID.fullmatch(request_id)
         context = RequestContext(protocol, request_id if request_id and is_valid else uuid.uuid4().hex)

@@ -5,16 +5,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.responses import RedirectResponse
 
 from feature_repo.auth import ServerAccess
 from feature_repo.server.application import ServerDescription, create_server_app
 from feature_repo.server.errors import ErrorCode, RequestError
-from feature_repo.server.page_service import PageService
+from feature_repo.server.page_service import PageService, require_own_name
 from feature_repo.server.request_log import RequestTracker
 from feature_repo.serving_limits import PageLimits
 from feature_repo.web.pages import Pages
+from feature_repo.web.sessions import is_from_other_site
 from producers.captions.edit_log import EditLog
 from producers.studio import caption_page, caption_routes, picture_page, picture_routes
 from producers.studio.caption_service import CaptionService
@@ -61,9 +62,10 @@ def create_studio_app(
     limits = PageLimits(max_upload_bytes=captions.limits.max_picture_bytes + DEFAULT_BODY_BYTES)
     pages = Pages([Path(__file__).parent], _list_navigation(queue, serve_url), has_sign_in=access.token is not None)
     service = PageService(tracker, access, pages, limits, clock)
+    api = APIRouter(dependencies=[Depends(_refuse_other_sites(access))])
+    api.include_router(caption_routes.create_router(tracker, captions))
     routers: list[APIRouter] = [
         _start_page(),
-        caption_routes.create_router(tracker, captions),
         caption_page.create_router(service, captions, edits, serve_url),
     ]
     body_limits = {
@@ -71,9 +73,11 @@ def create_studio_app(
         caption_page.PATH: limits.max_upload_bytes,
     }
     if queue is not None:
-        routers.append(picture_routes.create_router(tracker, queue))
+        api.include_router(picture_routes.create_router(tracker, queue))
         routers.append(picture_page.create_router(service, queue, serve_url))
         body_limits[picture_routes.PATH] = queue.limits.max_request_bytes
+
+    routers.append(api)
 
     async def check_ready() -> None:
         if not captions.is_running or (queue is not None and not queue.is_running):
@@ -91,6 +95,21 @@ def create_studio_app(
         has_start_page=False,
     )
     return StudioApplication(app, service)
+
+
+def _refuse_other_sites(access: ServerAccess) -> Callable[[Request], None]:
+    """Return a check of requests to the routes of programs, which start and delete jobs.
+
+    Without a token, a page of any site could make the browser of someone on this machine send them.
+    """
+
+    def check(request: Request) -> None:
+        require_own_name(request, access)
+        if access.token is None and is_from_other_site(request.headers.get("sec-fetch-site")):
+            message = "a page of another site made the browser send it; start the studio with --token-file"
+            raise RequestError(ErrorCode.INVALID_ARGUMENT, message, status=403)
+
+    return check
 
 
 def _list_navigation(queue: PictureQueue | None, serve_url: str | None) -> Sequence[tuple[str, str]]:

@@ -18,6 +18,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.requests import ClientDisconnect
 
 from feature_repo.errors import InvalidInputError
 from feature_repo.server.application import describe_errors, read_body
@@ -129,6 +130,8 @@ async def _read_request(request: Request, captions: CaptionService) -> CaptionRe
         raise RequestError(ErrorCode.DEADLINE_EXCEEDED, "the form did not arrive in time", status=408) from None
     except RequestError:
         raise
+    except ClientDisconnect:
+        raise RequestError(ErrorCode.CANCELLED, "the caller disconnected before the form arrived") from None
     except Exception as error:  # of the parser of multipart bodies
         raise InvalidInputError(f"the body is not a form: {getattr(error, 'detail', type(error).__name__)}") from None
     try:

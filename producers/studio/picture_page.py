@@ -61,7 +61,7 @@ def create_router(service: PageService, queue: PictureQueue, serve_url: str | No
             return show(page_request, fields, error=str(error))
         return _go_back()
 
-    def send_picture(job_id: str, number: int) -> Response:
+    def send_picture(job_id: str, number: str) -> Response:
         content = queue.store.read_picture(job_id, number)
         headers = {"cache-control": "private, max-age=86400", "x-content-type-options": "nosniff"}
         return Response(content, media_type="image/png", headers=headers)
@@ -89,8 +89,8 @@ def create_router(service: PageService, queue: PictureQueue, serve_url: str | No
     async def get_jobs(request: Request) -> Response:
         return await service.answer(request, lambda page_request: page_request.render("jobs.html", **describe_jobs()))
 
-    @router.get(PATH + "/{job_id}/{number:int}.png")
-    async def get_picture(request: Request, job_id: str, number: int) -> Response:
+    @router.get(PATH + "/{job_id}/{number}.png")
+    async def get_picture(request: Request, job_id: str, number: str) -> Response:
         return await service.answer(request, lambda page_request: send_picture(job_id, number))
 
     @router.post(PATH + "/{job_id}/cancel")

@@ -86,7 +86,7 @@ class PictureQueue:
 
         Raises:
             InvalidInputError: height or width is not one that the model can generate, or is the model's own and exceeds
-                the limits.
+                the limits; or the product id is blank.
             OSError: the job cannot be written.
             RequestError: RESOURCE_EXHAUSTED with status 503 if the queue is full, UNAVAILABLE during shutdown.
         """
@@ -104,10 +104,13 @@ class PictureQueue:
                     raise InvalidInputError(f"{name}: {side} pixels; at most {self.limits.max_side} are allowed")
                 if side % self.model.side_unit:
                     raise InvalidInputError(f"{name}: {side} pixels; expected a multiple of {self.model.side_unit}")
+            product_id = None if request.product_id is None else normalize_id(request.product_id)
+            if product_id == "":
+                raise InvalidInputError("product_id: it has no visible character; leave it out, or name a product")
             job = PictureJob(
                 id=secrets.token_hex(8),
                 sentence=request.sentence.strip(),
-                product_id=None if request.product_id is None else normalize_id(request.product_id),
+                product_id=product_id,
                 seed=request.seed,
                 count=request.count,
                 steps=request.steps,

@@ -74,8 +74,8 @@ def create_router(tracker: RequestTracker, queue: PictureQueue) -> APIRouter:
         """Return a job: its state, place, steps and pictures."""
         return respond(request, lambda: JSONResponse(describe_job(queue.find(job_id))))
 
-    @router.get(PATH + "/{job_id}/{number:int}", openapi_extra={"responses": errors})
-    def read_picture(request: Request, job_id: str, number: int) -> Response:
+    @router.get(PATH + "/{job_id}/{number}", openapi_extra={"responses": errors})
+    def read_picture(request: Request, job_id: str, number: str) -> Response:
         """Return a generated picture as PNG."""
         return respond(request, lambda: Response(queue.store.read_picture(job_id, number), media_type="image/png"))
 

@@ -25,11 +25,10 @@ STATES = ("queued", "running", "done", "failed", "cancelled", "interrupted")
 ENDED = frozenset(STATES[2:])
 """States that a job does not leave."""
 JOB_FILE = "job.json"
-MAX_PICTURES = 1_000
-"""More than a job can have."""
 DELETE_ATTEMPTS = 3
 DELETE_WAIT_SECONDS = 0.1
 _ID = re.compile(r"[0-9a-f]{16}")
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,3}")
 _TIMES = ("created_at", "ended_at")
 _log = logging.getLogger(__name__)
 
@@ -108,13 +107,13 @@ class PictureStore:
             unfinished.write_bytes(content)
         return True
 
-    def read_picture(self, job_id: str, number: int) -> bytes:
-        """Return the encoded picture `number`, from 0, of a job.
+    def read_picture(self, job_id: str, number: int | str) -> bytes:
+        """Return the encoded picture `number`, from 0, of a job; as a text if it comes from the caller of a route.
 
         Raises:
             NotFoundError: there is no such job, or it has no such picture.
         """
-        if self.exists(job_id) and number < MAX_PICTURES:
+        if self.exists(job_id) and _NUMBER.fullmatch(str(number)):
             try:
                 return (self._folder / job_id / f"{number}.png").read_bytes()
             except FileNotFoundError:

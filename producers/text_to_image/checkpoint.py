@@ -23,7 +23,7 @@ import torch
 from feature_repo.errors import CorruptDataError, InvalidInputError, NotFoundError
 from feature_repo.extras import require
 from feature_repo.files.atomic_write import replace_atomically
-from producers.encoders.checkpoint_files import explain_errors, read_model
+from producers.encoders.checkpoint_files import VOCABULARIES, explain_errors, read_model
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
@@ -84,6 +84,7 @@ def open_pipeline(
             feature_extractor=None,
             requires_safety_checker=False,
         )
+    _check_tokenizer(pipeline, folder / "tokenizer")
     for part in FROZEN_PARTS:
         if missing := [name for name, weight in getattr(pipeline, part).state_dict().items() if weight.is_meta]:
             raise CorruptDataError(
@@ -105,14 +106,18 @@ def check_pipeline(pipeline: "StableDiffusionPipeline", name: str) -> None:
         name: what an error calls it, such as its folder.
 
     Raises:
-        InvalidInputError: the UNet predicts something else than noise or velocity, or the width of the text states is
-            not that of its cross-attention.
+        InvalidInputError: the UNet predicts something else than noise or velocity, does not state the side of its
+            latents, or the width of the text states is not that of its cross-attention.
     """
     prediction = pipeline.scheduler.config.get("prediction_type", "epsilon")
     if prediction not in PREDICTION_TYPES:
         raise InvalidInputError(
             f"{name}: the UNet predicts `{prediction}`; expected {' or '.join(PREDICTION_TYPES)}, as Stable Diffusion "
             "1.x and 2.x do"
+        )
+    if not isinstance(side := pipeline.unet.config.sample_size, int) or side < 1:
+        raise InvalidInputError(
+            f"{name}: the UNet's `sample_size` is {side}; expected the side of its latents, which are square"
         )
     expected, width = pipeline.unet.config.cross_attention_dim, measure_text_width(pipeline)
     if width != expected:
@@ -204,6 +209,22 @@ def _silence_diffusers() -> Iterator[None]:
         diffusers_logging.set_verbosity(verbosity)
         for library in shown:
             library.enable_progress_bar()
+
+
+def _check_tokenizer(pipeline: "StableDiffusionPipeline", folder: Path) -> None:
+    """Check that a tokenizer has a vocabulary, and that the text encoder has an embedding for each of its tokens.
+
+    transformers creates an empty tokenizer if the files of some classes are missing.
+    """
+    if not any((folder / name).is_file() for name in VOCABULARIES):
+        raise CorruptDataError(f"{folder}: the vocabulary is missing; expected one of {', '.join(VOCABULARIES)}")
+    embeddings = [module for module in pipeline.text_encoder.modules() if isinstance(module, torch.nn.Embedding)]
+    size = max(module.num_embeddings for module in embeddings)  # those of positions are fewer
+    if len(pipeline.tokenizer) > size:
+        raise CorruptDataError(
+            f"{folder}: the tokenizer has {len(pipeline.tokenizer):,} tokens and the text encoder {size:,}; copy the "
+            "checkpoint again"
+        )
 
 
 def _check_index(folder: Path) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def check_sentences(sentences: Sequence[str]) -> None:
     """Check sentences that a user gave.
 
     Raises:
-        InvalidInputError: there is none, one is empty or blank, or one has more than MAX_CHARACTERS.
+        InvalidInputError: there is none, one is empty or blank, has more than MAX_CHARACTERS or is not UTF-8.
     """
     if not sentences:
         raise InvalidInputError("no sentence was given; expected at least one")
@@ -47,6 +47,8 @@ def check_sentences(sentences: Sequence[str]) -> None:
             raise InvalidInputError(
                 f"sentence {number} has {len(sentence):,} characters; expected at most {MAX_CHARACTERS:,}"
             )
+        if any("\ud800" <= character <= "\udfff" for character in sentence):  # bytes of an argument, or of JSON
+            raise InvalidInputError(f"sentence {number} is not UTF-8; expected text")
 
 
 def tokenize_sentences(tokenizer: Any, sentences: Sequence[str]) -> TokenizedSentences:

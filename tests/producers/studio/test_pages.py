@@ -1,6 +1,7 @@
 """The studio's pages over HTTP: lines edited and kept, pictures generated, and nothing done for other sites."""
 
 import re
+import socket
 import time
 from collections.abc import Iterator
 from html import unescape
@@ -177,6 +178,41 @@ def test_the_api_generates_pictures_too(painting: RunningStudio) -> None:
             refused = client.post("/v1/pictures", content=body)
             assert (refused.status_code, "\n" in refused.json()["message"]) == (status, False)
         assert "vitrine_studio_pictures_total" in client.get("/metrics").text
+
+
+@pytest.mark.parametrize(
+    "headers", [{"sec-fetch-site": "cross-site"}, {"sec-fetch-site": "same-site"}, {"host": "other.example"}]
+)
+def test_without_a_token_pages_of_other_sites_reach_no_route_of_programs(
+    painting: RunningStudio, headers: dict[str, str]
+) -> None:
+    with httpx.Client(base_url=painting.url, timeout=30) as client:
+        job = client.post("/v1/pictures", json={"sentence": "a hat", "steps": 1}).json()
+        before = client.get("/v1/pictures").json()
+        plain = headers | {"content-type": "text/plain"}  # which browsers send to other sites without asking them
+        refused = [
+            client.post("/v1/pictures", content='{"sentence": "a hat"}', headers=plain),
+            client.post("/v1/captions", content='{"product_id": "p000"}', headers=plain),
+            client.delete(f"/v1/pictures/{job['id']}", headers=headers),
+            client.get("/v1/pictures", headers=headers),
+        ]
+        assert {one.status_code for one in refused} <= {400, 403}
+        assert all("--token-file" in one.json()["message"] for one in refused)
+        assert [one["id"] for one in client.get("/v1/pictures").json()] == [one["id"] for one in before]
+
+
+def test_a_browser_that_goes_away_while_it_sends_a_form_leaves_one_line(
+    painting: RunningStudio, caplog: pytest.LogCaptureFixture
+) -> None:
+    host, port = painting.url.removeprefix("http://").split(":")
+    for path in ("/captions", "/v1/captions"):
+        with socket.create_connection((host, int(port))) as connection:
+            head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n"
+            connection.sendall(f"{head}content-type: multipart/form-data; boundary=x\r\n\r\n--x".encode())
+            time.sleep(0.2)
+    time.sleep(0.5)
+    assert httpx.get(f"{painting.url}/readyz").status_code == 200
+    assert [record for record in caplog.records if record.exc_info] == []
 
 
 def test_a_studio_without_a_picture_model_has_no_pictures(studio: RunningStudio) -> None:

@@ -305,7 +305,7 @@ def test_a_job_that_cannot_be_kept_is_not_in_the_queue(tmp_path: Path, model: St
     with opened(tmp_path, model) as queue:
         (tmp_path / FOLDER).parent.mkdir()
         (tmp_path / FOLDER).write_text("no folder")
-        with pytest.raises(OSError):
+        with pytest.raises(FileExistsError):
             queue.submit(ask())
         (tmp_path / FOLDER).unlink()
         assert queue.list_jobs() == []
@@ -318,10 +318,10 @@ def test_a_job_that_cannot_be_deleted_stays_in_the_list(tmp_path: Path, model: S
         wait_for(queue, job, "done")
         (tmp_path / "local" / FOLDER / job).rename(tmp_path / "moved")
         (tmp_path / "local" / FOLDER / job).symlink_to(tmp_path / "moved")  # nobody can delete it as a folder
-        with pytest.raises(OSError):
+        with pytest.raises(OSError, match="symbolic link"):
             queue.delete(job)
         assert [one.job.id for one in queue.list_jobs()] == [job]
-        with pytest.raises(OSError):  # `produce forget` must not say that it is gone
+        with pytest.raises(OSError, match="symbolic link"):  # `produce forget` must not say that it is gone
             forget_pictures(tmp_path / "local", ["p1"])
 
 
@@ -331,3 +331,20 @@ def test_the_models_own_side_counts_against_the_bound(tmp_path: Path, model: Sta
         with pytest.raises(InvalidInputError, match="height: 16 pixels; at most 8"):
             queue.submit(ask())
         assert queue.submit(ask(height=8, width=8)).job.height == 8
+
+
+def test_a_blank_product_id_is_refused_because_forget_could_not_name_it(
+    tmp_path: Path, model: StableDiffusionModel
+) -> None:
+    with opened(tmp_path, model) as queue, pytest.raises(InvalidInputError, match="product_id: it has no visible"):
+        queue.submit(ask(product_id=" \u200b"))
+
+
+@pytest.mark.parametrize("number", ["-1", "00", "1", "9" * 300, "9" * 5_000, "0/../0", ""])
+def test_a_number_of_no_picture_is_not_found(tmp_path: Path, model: StableDiffusionModel, number: str) -> None:
+    with opened(tmp_path, model) as queue:
+        job = queue.submit(ask()).job.id
+        wait_for(queue, job, "done")
+        assert queue.store.read_picture(job, "0") == queue.store.read_picture(job, 0)
+        with pytest.raises(NotFoundError):
+            queue.store.read_picture(job, number)

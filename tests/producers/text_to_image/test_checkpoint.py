@@ -72,6 +72,7 @@ def test_models_that_predict_noise_or_velocity_open(folder: Path, prediction: st
         ("model_index.json", {"text_encoder": ["transformers", "NoSuchModel"]}, VitrineError, "NoSuchModel"),
         ("model_index.json", {"image_encoder": ["antigravity", "fly"]}, InvalidInputError, "module `antigravity`"),
         ("scheduler/scheduler_config.json", {"prediction_type": "sample"}, InvalidInputError, "predicts `sample`"),
+        ("unet/config.json", {"sample_size": None}, InvalidInputError, "`sample_size` is None"),
         ("unet/config.json", {"cross_attention_dim": 24}, VitrineError, "24|cannot be read"),
     ],
 )
@@ -156,3 +157,23 @@ def test_text_states_are_those_of_the_pipeline(folder: Path) -> None:
 def test_sentences_that_are_empty_or_far_too_long_are_refused(sentences: list[str], message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         check_sentences(sentences)
+
+
+def test_a_tokenizer_without_a_vocabulary_is_refused(folder: Path) -> None:
+    for file in (folder / "tokenizer").iterdir():
+        file.unlink()
+    with pytest.raises(CorruptDataError, match="tokenizer: the vocabulary is missing"):
+        open_pipeline(folder)
+
+
+def test_a_tokenizer_of_more_tokens_than_the_text_encoder_has_is_refused(folder: Path) -> None:
+    tokenizer = open_pipeline(folder).tokenizer
+    tokenizer.add_tokens([f"<{number}>" for number in range(1_000)])
+    tokenizer.save_pretrained(folder / "tokenizer")
+    with pytest.raises(CorruptDataError, match="tokens and the text encoder 520"):
+        open_pipeline(folder)
+
+
+def test_a_sentence_that_is_not_utf_8_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match="sentence 2 is not UTF-8"):
+        check_sentences(["a hat", "a \udcff"])
