@@ -42,7 +42,7 @@ class PretrainingRecipe:
         default_factory=lambda: TrainingSettings(steps=2000, batch=32, learning_rate=4e-3, weight_decay=0.0)
     )
     denoising: TrainingSettings = field(
-        default_factory=lambda: TrainingSettings(steps=12_000, batch=16, learning_rate=1e-3, ema_decay=0.998)
+        default_factory=lambda: TrainingSettings(steps=3600, batch=64, learning_rate=1e-3, ema_decay=0.998)
     )
 
 
@@ -87,6 +87,8 @@ def pretrain(
         ConflictError: `output` has content, or OUTPUT.training is of another training.
         InvalidInputError: no picture can be used, or the loss is no number for ten steps in a row.
     """
+    from diffusers.models.attention_processor import AttnProcessor
+
     state = prepare_state_folder(output)
     device = select_device()
     pipeline = open_pipeline(start, device=device) if start else None
@@ -120,6 +122,8 @@ def pretrain(
         pipeline.vae.requires_grad_(False)
         pipeline.unet.requires_grad_(True).train().to(memory_format=torch.channels_last)
         pipeline.text_encoder.requires_grad_(True).train()
+        if device.type == "cpu":  # fused attention is slower there for so few positions, above all backwards
+            pipeline.unet.set_attn_processor(AttnProcessor())
         model = DenoisingModel(pipeline).to(device)
         result = run_training(
             model,

@@ -5,7 +5,7 @@
 Makes a shop of the demo's size; trains a text-to-image model on English sentences from random weights; swaps its text
 encoder for that of the shop's encoder, which reads Chinese; trains that to match, then by the denoising loss; and
 judges the pictures of held-out combinations of category, colour and pattern. A second run in the folder goes on with
-what is there. About an hour of one core. --record writes the figures to TEXT_TO_IMAGE.md.
+what is there. About 80 minutes of one core. --record writes the figures to TEXT_TO_IMAGE.md.
 """
 
 import argparse
