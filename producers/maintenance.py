@@ -109,8 +109,8 @@ def vacuum(settings: Settings, *, now: datetime, grace: timedelta, dry_run: bool
         settings: the deployment.
         now: rows that were corrected before `now` minus the retention are dropped. With a time zone.
         grace: files that became unreferenced less than this long ago are kept, for readers that opened the table
-            before. Rounded up to whole hours. With zero the tables' logs are shortened too; else they are kept for
-            LOG_RETENTION, because a step reads only what was added since the version that its last run saw.
+            before. Rounded up to whole hours. With 0 the tables' logs are shortened to their newest entries. Otherwise
+            they keep LOG_RETENTION, because a step reads only what was added since the version that its last run saw.
         dry_run: only count. Files that the run itself would replace are not counted; a grace of 0 removes them too.
 
     Yields:

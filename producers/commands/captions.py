@@ -58,8 +58,8 @@ def captions(
 ) -> None:
     """Write a selling line for every image that this captioner has not captioned yet.
 
-    A line states only attributes whose value the tags hold for at least --min-probability sure. A product for which
-    nothing is sure gets a row with the reason. Unusable images go to the quarantine table with the reason.
+    A line states only values of tags whose probability is at least --min-probability. A product without any such value
+    gets a row with the reason. Unusable images go to the quarantine table with the reason.
     """
     if export_edits is not None:
         from producers.captions import edit_log

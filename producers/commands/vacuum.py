@@ -16,7 +16,7 @@ def vacuum(
             min=0,
             max=87_600,
             help="Keep files that became unreferenced within these hours: readers may still have them open. 0 also "
-            "removes the logs of the tables but for their newest entries, which are else kept for 26 hours.",
+            "shortens the tables' logs to their newest entries; otherwise the last 26 hours of a log stay.",
         ),
     ] = 1,
     dry_run: Annotated[
