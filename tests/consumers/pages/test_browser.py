@@ -1,6 +1,5 @@
 """The pages in a real browser: nothing that a title says is run, a phone needs no sideways scrolling, keys judge."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,27 +9,20 @@ from PIL import Image
 
 from consumers.pages.cards import make_url
 from feature_repo.auth import ServerAccess
+from tests.browsers import needs_chromium, open_browser, watch
 from tests.consumers.pages.test_labels_page import read_answers
 from tests.consumers.pages.world import ODD_ID, PageWorld, serving_pages
 from tests.servers import free_port
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 TOKEN = "a-token-of-many-letters"
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium: Debian's package chromium has it"),
-]
+pytestmark = [pytest.mark.slow, needs_chromium]
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+    with open_browser() as chromium:
         yield chromium
-        chromium.close()
 
 
 @pytest.mark.parametrize("width", [390, 1280])
@@ -41,12 +33,7 @@ def test_hostile_titles_run_nothing_and_nothing_sticks_out(
     world.store_sample("browser", 6)
     context = browser.new_context(viewport={"width": width, "height": 844}, color_scheme=scheme)
     tab = context.new_page()
-    requested: list[str] = []
-    problems: list[str] = []
-    tab.on("request", lambda request: requested.append(request.url))
-    tab.on("console", lambda message: problems.append(message.text))
-    tab.on("pageerror", lambda error: problems.append(str(error)))
-    tab.on("dialog", lambda dialog: problems.append(dialog.message))
+    requested, problems = watch(tab)
     tab.goto(f"{url}/labels")
     tab.locator("form.sample", has_text="browser").get_by_label("Your name").fill("Ann <b>")
     tab.locator("form.sample", has_text="browser").get_by_role("button").click()

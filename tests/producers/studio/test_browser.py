@@ -1,6 +1,5 @@
 """The studio's pages in a real browser: nothing from outside, nothing run, a phone needs no sideways scrolling."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,26 +10,19 @@ from PIL import Image
 from feature_repo.auth import ServerAccess
 from producers.captions.edit_log import EditLog
 from producers.studio.stable_diffusion import StableDiffusionModel
+from tests.browsers import needs_chromium, open_browser, watch
 from tests.producers.studio.world import HOSTILE, RunningStudio, StudioWorld, make_options, serving_studio
 from tests.producers.text_to_image.tiny_pipeline import save_tiny_pipeline
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 TOKEN = "a-token-of-many-letters"
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium: Debian's package chromium has it"),
-]
+pytestmark = [pytest.mark.slow, needs_chromium]
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+    with open_browser() as chromium:
         yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="module")
@@ -42,17 +34,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> StableDiffusionModel:
 def painting(world: StudioWorld, model: StableDiffusionModel) -> Iterator[RunningStudio]:
     with serving_studio(make_options(world), model) as running:
         yield running
-
-
-def watch(tab: Any) -> tuple[list[str], list[str]]:
-    """Return the lists of what the page asks for and complains of."""
-    requested: list[str] = []
-    problems: list[str] = []
-    tab.on("request", lambda request: requested.append(request.url))
-    tab.on("console", lambda message: problems.append(message.text))
-    tab.on("pageerror", lambda error: problems.append(str(error)))
-    tab.on("dialog", lambda dialog: problems.append(dialog.message))
-    return requested, problems
 
 
 def check_layout(tab: Any) -> None:
