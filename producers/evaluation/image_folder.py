@@ -45,6 +45,8 @@ def read_image_folder(folder: Path) -> list[FolderPicture]:
         texts = [] if texts is None else [texts] if isinstance(texts, str) else texts
         if not isinstance(name, str) or not name:
             reason = "no file_name"
+        elif "\0" in name:
+            reason = "file_name has a NUL character"
         elif PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
             reason = f"file_name {name} is outside of the folder"
         elif name in pictures:

@@ -63,7 +63,8 @@ def open_pipeline(
         NotFoundError: the folder, or a part in it, does not exist.
         InvalidInputError: the checkpoint is of another class, predicts something else than noise or velocity, or the
             width of the text states is not that of the UNet's cross-attention.
-        CorruptDataError: a part cannot be read or lacks weights. Weights must be safetensors: pickles are not read.
+        CorruptDataError: a part cannot be read, lacks weights, or has some that are not finite. Weights must be
+            safetensors: pickles are not read.
     """
     require("picture", "diffusers", "accelerate")
     library, class_name = _check_index(folder)["text_encoder"]
@@ -85,11 +86,15 @@ def open_pipeline(
             requires_safety_checker=False,
         )
     _check_tokenizer(pipeline, folder / "tokenizer")
-    for part in FROZEN_PARTS:
+    for part in FROZEN_PARTS:  # read_model has checked the text encoder
         if missing := [name for name, weight in getattr(pipeline, part).state_dict().items() if weight.is_meta]:
             raise CorruptDataError(
                 f"{folder / part}: {len(missing)} weights are missing, such as {missing[0]}; copy the checkpoint again"
             )
+    for part in ("text_encoder", *FROZEN_PARTS):
+        for name, weight in getattr(pipeline, part).named_parameters():
+            if not weight.isfinite().all():
+                raise CorruptDataError(f"{folder / part}: {name} has values that are not finite; its training failed")
     set_max_length(pipeline)
     check_pipeline(pipeline, str(folder))
     for name in ("text_encoder", "unet", "vae"):

@@ -7,6 +7,7 @@ A tenth of the sentences is replaced by the empty one in both languages, because
 
 import hashlib
 import json
+import logging
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -31,6 +32,7 @@ from producers.text_to_image.training_loop import TrainingResult, TrainingSettin
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
+_log = logging.getLogger(__name__)
 DROPPED_SHARE = 0.1
 """Share of the sentences that are replaced by the empty one."""
 ORIGINAL_TEXT = "original_text"
@@ -83,17 +85,24 @@ def read_parallel_pairs(folder: Path, original_key: str = ORIGINAL_TEXT) -> tupl
         NotFoundError: there is no metadata.jsonl.
         InvalidInputError: a line is malformed, or none has both sentences.
     """
-    pictures = [picture for picture in read_image_folder(folder) if picture.texts and picture.other.get(original_key)]
+    found = read_image_folder(folder)
+    pictures = [picture for picture in found if picture.texts and picture.other.get(original_key)]
     if not pictures:
         raise InvalidInputError(
             f'{folder / METADATA}: no line has both sentences; expected "text" and "{original_key}" in each'
         )
-    if wrong := next((one for one in pictures if not isinstance(one.other[original_key], str)), None):
-        raise InvalidInputError(f"{folder / METADATA}: {original_key} of {wrong.file_name} is no text")
+    if wrong := next((one for one in pictures if not _is_sentence(one.other[original_key])), None):
+        raise InvalidInputError(f"{folder / METADATA}: {original_key} of {wrong.file_name} is no text, or blank")
+    if left_out := len(found) - len(pictures):
+        _log.warning("%s: %s of %s pictures lack one of the sentences and are left out", folder, left_out, len(found))
     pairs = PicturePairs(
         [picture.path for picture in pictures], [picture.texts[0] for picture in pictures], np.arange(len(pictures))
     )
     return pairs, {picture.path: picture.other[original_key] for picture in pictures}
+
+
+def _is_sentence(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
 
 
 def match_checkpoint(

@@ -1,5 +1,6 @@
 """Pictures and sentences as the training reads them: latents, computed once, and tokens."""
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from producers.text_to_image.sentences import TokenizedSentences, tokenize_sente
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
+_log = logging.getLogger(__name__)
 DECODED_AT_ONCE = 256
 """Pictures."""
 ENCODED_AT_ONCE = 32
@@ -85,9 +87,12 @@ def read_pairs(folder: Path) -> PicturePairs:
         NotFoundError: there is no metadata.jsonl.
         InvalidInputError: a line is malformed, or no picture has a sentence.
     """
-    pictures = [picture for picture in read_image_folder(folder) if picture.texts]
+    found = read_image_folder(folder)
+    pictures = [picture for picture in found if picture.texts]
     if not pictures:
         raise InvalidInputError(f"{folder}: no picture has a sentence; expected `text` in the lines of metadata.jsonl")
+    if left_out := len(found) - len(pictures):
+        _log.warning("%s: %s of %s pictures have no sentence and are left out", folder, left_out, len(found))
     return PicturePairs(
         [picture.path for picture in pictures],
         [text for picture in pictures for text in picture.texts],

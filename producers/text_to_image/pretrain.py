@@ -149,7 +149,7 @@ def pretrain(
             pipeline.unet.to(memory_format=torch.contiguous_format)
             pipeline.vae.to(memory_format=torch.contiguous_format)
             save_pipeline(pipeline, output)
-            shutil.rmtree(state)
+            shutil.rmtree(state, ignore_errors=not state.exists())  # a short training further saves no state
     return PretrainingSummary(len(usable), refused, describe_cut(pairs.texts, latents.tokens), result)
 
 

@@ -11,15 +11,16 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 
-from feature_repo.errors import NotFoundError, UsageError
+from feature_repo.errors import InvalidInputError, NotFoundError, UsageError
 from feature_repo.files.atomic_write import replace_atomically, require_new_folder
+from feature_repo.offline import input_files, validation
+from feature_repo.schema import PRODUCT_ID
 from producers.datasets.shop.vocabulary import CATEGORIES, COLOURS, LANGUAGES, PATTERNS, Category, Level
 
 ATTRIBUTES = ("category", "colour", "pattern")
@@ -100,6 +101,7 @@ def write_shop_pairs(
     Raises:
         ConflictError: `output` has content.
         NotFoundError: the shop has no ground truth.
+        InvalidInputError: the ground truth cannot be read, or has values that no generated shop has.
         UsageError: the language is another one.
     """
     if language not in LANGUAGES:
@@ -109,7 +111,11 @@ def write_shop_pairs(
     if not truth.is_file():
         raise NotFoundError(f"{truth}: there is no such file; expected the folder of `produce shop`")
     names = {category.path(language): category.name for category in CATEGORIES for language in LANGUAGES}
-    products = pq.read_table(truth).to_pylist()
+    columns = (PRODUCT_ID, "design_id", "image_quality", *ATTRIBUTES)
+    table = input_files.read_table(truth)
+    validation.require_columns(table, columns, truth)
+    products = table.select(columns).to_pylist()
+    _check_values(products, names, truth)
     parts: dict[str, list[dict[str, object]]] = {TRAIN: [], HELD_OUT: []}
     combinations: dict[str, set[tuple[str, ...]]] = {TRAIN: set(), HELD_OUT: set()}
     for number, product in enumerate(products):
@@ -145,6 +151,18 @@ def write_shop_pairs(
         {part: len(found) for part, found in combinations.items()},
         len(products) - usable,
     )
+
+
+def _check_values(products: Sequence[Mapping[str, str]], names: Mapping[str, str], truth: Path) -> None:
+    """Raise InvalidInputError for a product whose attributes have no words. `names` has the names of categories."""
+    known = {"category": set(names), "colour": {one.name for one in COLOURS}, "pattern": {one.name for one in PATTERNS}}
+    for product in products:
+        for name, values in known.items():
+            if product[name] not in values:
+                raise InvalidInputError(
+                    f"{truth}: {name} of {product[PRODUCT_ID]} is `{product[name]}`, which has no words; expected the "
+                    "folder of `produce shop`, of this version"
+                )
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from feature_repo.errors import InvalidInputError
+from feature_repo.errors import ConflictError, InvalidInputError
 from feature_repo.files.atomic_write import replace_atomically, require_new_folder
 from producers.encoders import checkpoint_files
 from producers.text_to_image.checkpoint import INDEX_FILE, open_pipeline
@@ -64,12 +64,14 @@ def swap_text_encoder(
         seed: of the projection's weights.
 
     Raises:
-        ConflictError: `output` has content.
+        ConflictError: `output` has content, or is in `model`.
         InvalidInputError: a checkpoint is of another class, or widths differ and `project` is False.
         NotFoundError: there is no such checkpoint.
         CorruptDataError: a checkpoint cannot be read.
     """
     require_new_folder(output)
+    if model.resolve() in output.resolve().parents:
+        raise ConflictError(f"{output} is in the checkpoint {model}, which stays as it is; name a folder elsewhere")
     pipeline = open_pipeline(model)
     attended, old_class = int(pipeline.unet.config.cross_attention_dim), type(pipeline.text_encoder).__name__
     tower = open_text_tower(text_encoder)

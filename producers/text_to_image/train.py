@@ -138,6 +138,14 @@ def identify_training(
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
+def _read_note(file: Path) -> object:
+    """Return what latents were computed from; None if there are none, or the file is damaged."""
+    try:
+        return json.loads(file.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
 def prepare_latents(
     pipeline: "StableDiffusionPipeline",
     pairs: PicturePairs,
@@ -154,7 +162,7 @@ def prepare_latents(
     refused: Counter[str] = Counter()
     state.mkdir(parents=True, exist_ok=True)
     wanted = {"identity": identity, "processes": group.count}
-    if not note.is_file() or json.loads(note.read_text()) != wanted:
+    if _read_note(note) != wanted:
         group.wait()
         side = default_side(pipeline)
         if group.is_first:

@@ -180,6 +180,7 @@ def test_an_export_measures_as_its_checkpoint(pictures: Path, encoder: Path, tmp
         ("{}", "no file_name"),
         ('{"file_name": "../x.png"}', "outside of the folder"),
         ('{"file_name": "/x.png"}', "outside of the folder"),
+        (r'{"file_name": "x\u0000.png"}', "file_name has a NUL"),
         ('{"file_name": "x.png", "text": " "}', "text is blank"),
         ('{"file_name": "x.png", "text": [1]}', "text is blank, or neither"),
         ('{"file_name": "a.png"}', "file_name a.png occurs twice"),

@@ -177,3 +177,15 @@ def test_a_tokenizer_of_more_tokens_than_the_text_encoder_has_is_refused(folder:
 def test_a_sentence_that_is_not_utf_8_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="sentence 2 is not UTF-8"):
         check_sentences(["a hat", "a \udcff"])
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "unet", "vae"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(folder: Path, part: str, value: float) -> None:
+    (file,) = (folder / part).glob("*.safetensors")
+    weights = load_file(file)
+    name = sorted(weights)[-1]
+    weights[name].view(-1)[0] = value
+    save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(CorruptDataError, match=rf"{part}: \S+ has values that are not finite"):
+        open_pipeline(folder)

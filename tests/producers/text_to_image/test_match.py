@@ -18,7 +18,7 @@ from producers.text_to_image.match_training import (
     match_checkpoint,
     read_parallel_pairs,
 )
-from producers.text_to_image.pairs import make_latent_pairs
+from producers.text_to_image.pairs import make_latent_pairs, read_pairs
 from producers.text_to_image.sentences import enable_gradients, encode_sentences, tokenize_sentences
 from producers.text_to_image.swap import swap_text_encoder
 from producers.text_to_image.training_loop import TrainingSettings
@@ -191,6 +191,23 @@ def test_refuses_data_without_sentences_in_both_languages(
         match_checkpoint(folders[1], folders[0], data, tmp_path / "out", SETTINGS, original_key="english")
     with pytest.raises(NotFoundError, match=r"metadata\.jsonl"):
         match_checkpoint(folders[1], folders[0], tmp_path, tmp_path / "out", SETTINGS)
+    for original in (" ", 7):
+        line = {"file_name": "0.png", "text": "x", "original_text": original}
+        (tmp_path / "metadata.jsonl").write_text(json.dumps(line))
+        with pytest.raises(InvalidInputError, match="is no text, or blank"):
+            match_checkpoint(folders[1], folders[0], tmp_path, tmp_path / "out", SETTINGS)
+
+
+def test_lines_that_lack_a_sentence_are_counted(
+    folders: tuple[Path, Path], data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for other in ({"text": "x"}, {"original_text": "y"}, {"text": "x", "original_text": "y"}):
+        with (tmp_path / "metadata.jsonl").open("a") as file:
+            file.write(json.dumps({"file_name": f"{len(other)}-{next(iter(other))}.png", **other}) + "\n")
+    assert len(read_parallel_pairs(tmp_path)[0].paths) == 1
+    assert "2 of 3 pictures lack one of the sentences" in caplog.text
+    assert len(read_pairs(tmp_path).paths) == 2
+    assert "1 of 3 pictures have no sentence" in caplog.text
 
 
 def test_says_which_sentences_are_cut(folders: tuple[Path, Path], data: Path, tmp_path: Path) -> None:

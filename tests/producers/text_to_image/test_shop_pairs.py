@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from feature_repo.errors import ConflictError, NotFoundError, UsageError
+from feature_repo.errors import ConflictError, InvalidInputError, NotFoundError, UsageError
 from producers.datasets.shop.vocabulary import CATEGORIES, COLOURS, PATTERNS
 from producers.datasets.shop.write import make_shop
 from producers.text_to_image.judging.pictures import read_attributed_pictures
@@ -98,3 +98,19 @@ def test_bad_arguments_are_refused(shop: Path, tmp_path: Path) -> None:
         write_shop_pairs(shop, shop)
     with pytest.raises(NotFoundError, match="expected the folder of `produce shop`"):
         write_shop_pairs(tmp_path, tmp_path / "pairs")
+
+
+def test_a_ground_truth_that_is_damaged_or_of_another_version_is_refused(shop: Path, tmp_path: Path) -> None:
+    truth = tmp_path / "shop" / "truth" / "products.parquet"
+    truth.parent.mkdir(parents=True)
+    table = pq.read_table(shop / "truth" / "products.parquet")
+    other = table.set_column(table.schema.get_field_index("colour"), "colour", [["mauve"] * len(table)])
+    cases = {"pattern": table.drop_columns(["pattern"]), "is `mauve`, which has no words": other}
+    for message, changed in cases.items():
+        pq.write_table(changed, truth)
+        with pytest.raises(InvalidInputError, match=message):
+            write_shop_pairs(tmp_path / "shop", tmp_path / "pairs")
+    truth.write_bytes(b"PAR1")
+    with pytest.raises(InvalidInputError, match=r"products\.parquet"):
+        write_shop_pairs(tmp_path / "shop", tmp_path / "pairs")
+    assert not (tmp_path / "pairs").exists()

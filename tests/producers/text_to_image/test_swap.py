@@ -179,3 +179,5 @@ def test_refuses_a_model_of_another_class_and_an_output_with_content(
         swap_text_encoder(chinese_clip, str(chinese_clip), tmp_path / "out")
     with pytest.raises(ConflictError, match="exists already"):
         swap_text_encoder(models[16], str(chinese_clip), models[32])
+    with pytest.raises(ConflictError, match="is in the checkpoint"):
+        swap_text_encoder(models[16], str(chinese_clip), models[16] / "unet" / "swapped")

@@ -97,6 +97,20 @@ def test_data_without_usable_pictures_and_outputs_with_content_are_refused(
         train_text_encoder(model, data, tmp_path / "out", SETTINGS)
 
 
+def test_latents_whose_note_is_damaged_are_computed_again(model: Path, data: Path, tmp_path: Path) -> None:
+    state = tmp_path / "out.training"
+    state.mkdir()
+    (state / "latents.json").write_bytes(b'{"identity": "\xff')
+    (state / "latents.npy").write_bytes(b"")
+    assert train_text_encoder(model, data, tmp_path / "out", SETTINGS).pictures == 12
+
+
+def test_a_short_further_training_ends_without_a_saved_state(model: Path, data: Path, tmp_path: Path) -> None:
+    one = TrainingSettings(steps=1, batch=4)
+    assert pretrain(data, tmp_path / "out", PretrainingRecipe(SIZES, one, one), start=model).pictures == 12
+    assert (tmp_path / "out" / "model_index.json").is_file()
+
+
 def run_command(
     model: Path, data: Path, output: Path, *launcher: str, options: Sequence[str] = ()
 ) -> subprocess.Popen[str]:
