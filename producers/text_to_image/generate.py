@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from feature_repo.errors import CorruptDataError, InvalidInputError, VitrineError
+from feature_repo.errors import CorruptDataError, InvalidInputError
 from producers.text_to_image.sentences import check_sentences, encode_sentences
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ DEFAULT_STEPS = 30
 DEFAULT_GUIDANCE = 4.0
 
 
-class GenerationStoppedError(VitrineError):
+class GenerationStoppedError(Exception):
     """The caller asked to stop before the pictures were complete."""
 
 

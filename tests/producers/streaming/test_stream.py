@@ -231,10 +231,10 @@ def test_a_product_that_raises_an_error_is_rejected_alone(shop: Shop, monkeypatc
 
     embed = product_rows.encode_chunk
 
-    def breaks(rows, *more):  # type: ignore[no-untyped-def]
+    def breaks(rows, *more, **named):  # type: ignore[no-untyped-def]
         if "p2" in rows["product_id"].to_pylist():
             raise ZeroDivisionError("on this product")
-        return embed(rows, *more)
+        return embed(rows, *more, **named)
 
     monkeypatch.setattr(product_rows, "encode_chunk", breaks)
     for number in range(4):

@@ -4,6 +4,7 @@ import base64
 import json
 import re
 import threading
+import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
@@ -231,8 +232,13 @@ def test_the_token_guards_every_route_but_health(world: StudioWorld) -> None:
         headers = {"authorization": f"Bearer {token}"}
         answered = httpx.post(f"{studio.url}/v1/captions", json={"product_id": "p000"}, headers=headers, timeout=30)
         assert answered.status_code == 200
-        metrics = httpx.get(f"{studio.url}/metrics", headers=headers).text
-        assert 'vitrine_serving_requests_total{code="OK",protocol="http"} 1.0' in metrics
+        counted = 'vitrine_serving_requests_total{code="OK",protocol="http"} 1.0'
+        for _ in range(100):  # a request is counted after its response was sent
+            metrics = httpx.get(f"{studio.url}/metrics", headers=headers).text
+            if counted in metrics:
+                break
+            time.sleep(0.05)
+        assert counted in metrics, [line for line in metrics.splitlines() if 'requests_total' in line]
         assert "vitrine_studio_captions_total" in metrics
 
 
