@@ -44,7 +44,7 @@ def main(
 ) -> None:
     """Print percentiles in milliseconds."""
     folder = folder.resolve()
-    settings = prepare(folder, products)
+    settings = prepare(folder, products, "zh")
     seconds: dict[str, list[float]] = {kind: [] for kind in KINDS}
     lines: dict[str, list[int]] = {kind: [] for kind in KINDS}
     pictures = read_pictures(settings, folder)
