@@ -15,6 +15,7 @@ import numpy as np
 from feature_repo.errors import InvalidInputError, NotFoundError
 from feature_repo.images.decoding import UnusableImageError, check_pixels, read_bytes
 from feature_repo.images.geometry import Geometry
+from feature_repo.location import BucketObject
 from feature_repo.server.batching import Batcher
 from feature_repo.server.errors import ErrorCode, RequestError
 from feature_repo.server.workers import WorkerPool
@@ -182,7 +183,7 @@ class CaptionService:
         seed = int.from_bytes(blake2b(picture, digest_size=7).digest())
         return CaptionJob(pixels, tagged, title, facts, given, brand, seed, options, on_start)
 
-    def _read_picture(self, picture: Path | bytes) -> bytes:
+    def _read_picture(self, picture: Path | BucketObject | bytes) -> bytes:
         try:
             return picture if isinstance(picture, bytes) else read_bytes(picture)
         except UnusableImageError as error:  # its detail is a path of this machine

@@ -13,6 +13,7 @@ from feature_repo import schema
 from feature_repo.arrow.text import normalize_id
 from feature_repo.config import Settings
 from feature_repo.errors import NotFoundError
+from feature_repo.location import BucketObject
 from feature_repo.offline import delta
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID, TAG_SEPARATOR, TAGS
 from producers.captions.facts import FURTHER, ProductFacts, read_facts
@@ -32,8 +33,8 @@ class StoredProduct:
     product_id: str
     title: str | None
     brand: str | None
-    picture: Path | bytes | None
-    """The path or the bytes of its picture; None without one."""
+    picture: Path | BucketObject | bytes | None
+    """The file, the object or the bytes of its picture; None without one."""
     facts: ProductFacts | None
     """What its tags say; None without tags."""
 
@@ -98,7 +99,7 @@ class ProductReader:
             raise NotFoundError(f"product_id: there is no product {product_id[:100]!r} in the catalogue")
         newest = rows.sort_by([(EVENT_TIMESTAMP, "ascending"), (CREATED_TIMESTAMP, "ascending")]).slice(len(rows) - 1)
         row = newest.to_pylist()[0]
-        path = None if row["image"] is None else Path(row["image"])
+        path = None if row["image"] is None else self._settings.find_picture(row["image"])
         return StoredProduct(
             product_id=product_id,
             title=row["title"],
