@@ -38,6 +38,7 @@ FILES = (
     "PHOTOGRAPHS.md",
     "CAPTIONS.md",
     "TUNING.md",
+    "STUDIO.md",
 )
 FILE_OF_COMMAND = {
     "python -m tests.benchmarks.increments": "INCREMENTS.md",
@@ -50,6 +51,7 @@ FILE_OF_COMMAND = {
     "python -m tests.benchmarks.selection": "SELECTION.md",
     "python -m tests.benchmarks.captions": "CAPTIONS.md",
     "python -m tests.benchmarks.tuning": "TUNING.md",
+    "python -m tests.benchmarks.studio": "STUDIO.md",
     "consume tags-report": "SHOPS.md",
 }
 NUMBER = re.compile(

@@ -108,7 +108,7 @@ class _Records(NamedTuple):
     longest: int
     """The largest number of bytes of one of them."""
     span_lines: bool
-    """Whether one of them has more than one line."""
+    """Whether one of them has more than one line, or a carriage return, which Arrow takes for a line end."""
     lines: NDArray[np.int64]
     """The first line in the file, from 1, of each that is not an empty line."""
 
@@ -144,7 +144,8 @@ def _select_records(text: CsvText) -> tuple[_Records, list[RejectedRow]]:
         start = text.starts[0] if len(text.starts) else len(text.data)
         return _Records(text.data[start:].data, longest, False, numbers), refused
     data = _join(text, is_good & ~is_consumed, rewritten)
-    return _Records(data, longest, len(rewritten) < is_consumed.sum(), numbers), refused
+    span_lines = len(rewritten) < is_consumed.sum() or any(b"\r" in record for record in rewritten.values())
+    return _Records(data, longest, span_lines, numbers), refused
 
 
 def _classify(text: CsvText) -> tuple[NDArray[np.bool_], ...]:
@@ -214,7 +215,8 @@ def _read_record(text: CsvText, line: int) -> tuple[list[str] | None, int]:
 
 def _write_record(fields: list[str], delimiter: str) -> bytes:
     stream = io.StringIO()
-    csv.writer(stream, delimiter=delimiter, lineterminator="\n").writerow(fields)
+    # Every field is quoted: Python 3.11 leaves one with a carriage return as it is, where Arrow would begin a new line.
+    csv.writer(stream, delimiter=delimiter, lineterminator="\n", quoting=csv.QUOTE_ALL).writerow(fields)
     return stream.getvalue().encode(errors="surrogateescape")
 
 

@@ -219,6 +219,23 @@ def test_every_line_of_any_text_is_read_or_refused(tmp_path_factory: pytest.Temp
     assert table.num_rows + len(refused) <= len(lines)
 
 
+@pytest.mark.parametrize(
+    ("line", "fields"),
+    [
+        ('"b\ra",,', ["b\ra", None, None]),
+        ('"\ra",,', ["\ra", None, None]),
+        ('a,"\r",b', ["a", "\r", "b"]),
+        ('"a\r\r",b,', ["a\r\r", "b", None]),
+    ],
+)
+def test_a_carriage_return_within_a_quoted_field_stays(tmp_path: Path, line: str, fields: list[str | None]) -> None:
+    file = tmp_path / "t.csv"
+    file.write_bytes(HEADER + f"{line}\nx,y,z\n".encode())
+    table, refused = csv_files.read_csv(file, DEFAULT_FORMAT, frozenset(["id", "title", "price"]))
+    assert refused == []
+    assert [list(row.values()) for row in table.to_pylist()] == [fields, ["x", "y", "z"]]
+
+
 def test_every_row_has_the_line_in_which_it_begins(tmp_path: Path) -> None:
     content = b"\n".join(
         [
