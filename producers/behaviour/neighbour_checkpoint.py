@@ -116,7 +116,7 @@ def mark_run(settings: Settings, encoder_version: str, inputs: int, intervals: i
         encoder_version: the encoder of the vectors.
         inputs: the digest of what the run has read.
         intervals: number of intervals.
-        versions: number of versions, all of which are up to date in the table.
+        versions: number of versions; the table has the current rows of all of them.
     """
     rows = _count_rows(settings, encoder_version)
     numbers = {"inputs": inputs, "intervals": intervals, "versions": versions, "rows": rows}
@@ -134,7 +134,7 @@ def write_checkpoint(
         nearest: the lists at the start of an interval.
         digest: of everything before it, from 0 to 2**63 - 1.
         start_us: the start of the interval, microseconds since 1970 UTC.
-        versions: number of versions before it, all of which are up to date in the table.
+        versions: number of versions before it; the table has the current rows of all of them.
     """
     folder = _find_folder(settings, encoder_version)
     arrays = {

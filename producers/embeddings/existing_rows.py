@@ -59,7 +59,7 @@ def find_existing(settings: Settings, rows: pa.Table, encoder_version: str, *, f
 def find_existing_keys(
     settings: Settings, keys: RowHashes, contents: RowHashes, encoder_version: str, where: pc.Expression
 ) -> tuple[Mask, Mask]:
-    """Do what `find_existing` does, for rows of which only digests are in memory.
+    """Do what `find_existing` does, for rows whose digests alone are in memory.
 
     Args:
         settings: the deployment.

@@ -59,7 +59,7 @@ class MatchSummary:
     refused: Counter[str]
     """Unusable pictures by reason, as far as this run met them."""
     cut: tuple[str, ...]
-    """A line about each language of which sentences were cut."""
+    """One line for each language that had sentences cut."""
 
     def __str__(self) -> str:
         """Return one line, and one more for each kind of loss of data."""

@@ -111,7 +111,7 @@ def run_training(
 
     Args:
         model: on `device`.
-        rows: number of training rows, of which each epoch visits every one once.
+        rows: number of training rows. Each epoch visits every row once.
         make_loss: computes the mean loss of some rows.
         settings: of the training.
         process_group: the processes that train together.

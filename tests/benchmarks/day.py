@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python -m tests.benchmarks.day 100000 1000000 [--record]
 
-The catalogue and its vectors exist before: random ones of 128 values, of which nearest products are spread over many
+The catalogue and its vectors exist before: random ones of 128 values, whose nearest products are spread over many
 cells. Half of the products have impressions, on three days. The first day derives everything. The second has the same
 tables. On the third, 10,000 products have another title and there is one more day of impressions, as many as a tenth of
 the products that have some. The day is one command; its CPU seconds and peak memory are those of all its processes.

@@ -36,7 +36,7 @@ MODELS = {
 }
 """Name in the table -> folder of the checkpoint, and the language of its sentences."""
 VARIED = 25
-"""Sentences of which several pictures are generated, for the diversity."""
+"""Number of sentences that get several pictures each, to measure diversity."""
 PICTURES_OF_VARIED = 4
 
 

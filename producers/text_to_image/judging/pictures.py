@@ -61,7 +61,7 @@ def read_attributed_pictures(folder: Path, text_key: str = "text") -> Attributed
 
     Args:
         folder: the folder.
-        text_key: key of the sentence in a line, such as that of a translation. A line without it has no sentence.
+        text_key: the key that holds the sentence in a line, such as a translation. A line without it has no sentence.
 
     Raises:
         NotFoundError: there is no metadata.jsonl.
