@@ -38,6 +38,7 @@
     content_hash.py      the hash that identifies an image or a title
     auth.py              access to a server: address, bearer token, TLS certificate
     serving_limits.py    request limits of a server
+    server_options.py    the options of every command that starts one
 
 Imports neither `producers` nor `consumers`.
 """

@@ -9,33 +9,35 @@ import typer
 from feature_repo import config
 from feature_repo.console import StoreOption
 from feature_repo.errors import UsageError
+from feature_repo.server_options import (
+    MAX_PORT,
+    AccessLogOption,
+    ConnectionsOption,
+    HostOption,
+    TlsCertificateOption,
+    TlsKeyOption,
+    TokenFileOption,
+    check_tls_files,
+)
 from feature_repo.serving_limits import ConnectionLimits, ServingLimits
 from feature_repo.table_options import with_table_options
 
 if TYPE_CHECKING:
     from feature_repo.table_format import TableFormat
 
-MAX_PORT = 65_535
-
 
 @with_table_options
 def serve(
-    host: Annotated[
-        str, typer.Option(help="Address to listen on. Without a token, only a loopback address.")
-    ] = "127.0.0.1",
+    host: HostOption = "127.0.0.1",
     flight_port: Annotated[
         int, typer.Option(min=-1, max=MAX_PORT, help="Port of Arrow Flight. 0: any free port. -1: no Flight.")
     ] = 8815,
     http_port: Annotated[
         int, typer.Option(min=-1, max=MAX_PORT, help="Port of HTTP. 0: any free port. -1: no HTTP.")
     ] = 8080,
-    token_file: Annotated[
-        Path | None, typer.Option(help="File with one line: the bearer token that callers must send.")
-    ] = None,
-    tls_certificate: Annotated[
-        Path | None, typer.Option(help="Serve TLS with the certificate chain in this PEM file.")
-    ] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="PEM file with the certificate's private key.")] = None,
+    token_file: TokenFileOption = None,
+    tls_certificate: TlsCertificateOption = None,
+    tls_key: TlsKeyOption = None,
     max_ids: Annotated[
         int, typer.Option(min=1, help="Largest number of candidates in one request.")
     ] = ServingLimits.max_product_ids,
@@ -50,12 +52,7 @@ def serve(
     streams: Annotated[
         int, typer.Option(min=1, help="Flight streams that may be open at the same time.")
     ] = ServingLimits.max_streams,
-    connections: Annotated[
-        int,
-        typer.Option(
-            min=1, help="HTTP connections that may be open at the same time; fewer if `ulimit -Hn` allows only those."
-        ),
-    ] = ConnectionLimits.max_connections,
+    connections: ConnectionsOption = ConnectionLimits.max_connections,
     processes: Annotated[
         int,
         typer.Option(
@@ -67,10 +64,7 @@ def serve(
     deadline: Annotated[
         float, typer.Option(min=0.001, help="Time limit of a request in seconds.")
     ] = ServingLimits.deadline_seconds,
-    access_log: Annotated[
-        str,
-        typer.Option(help="File for one line of JSON per request. - is standard output. An empty text writes no log."),
-    ] = "-",
+    access_log: AccessLogOption = "-",
     refresh: Annotated[
         float,
         typer.Option(min=0.0, help="Seconds until a change of views, services or the encoder in production is seen."),
@@ -122,8 +116,7 @@ def serve(
     """
     if flight_port < 0 and http_port < 0:
         raise UsageError("--flight-port and --http-port are both -1; give a port to at least one of them")
-    if (tls_certificate is None) != (tls_key is None):
-        raise UsageError("give --tls-certificate and --tls-key together")
+    check_tls_files(tls_certificate, tls_key)
     if watch is None and (objectives or impressions or lift_report):
         raise UsageError("--objectives, --impressions and --lift-report need --watch, for example --watch 5m")
     if not pages and calibration:

@@ -27,6 +27,7 @@ from feature_repo.online.open_store import open_configured_table
 from feature_repo.server.metrics import SHARED_FOLDER_VARIABLE
 from feature_repo.server.request_log import AccessLog, open_access_log
 from feature_repo.server.shutdown import graceful_shutdown
+from feature_repo.server_options import describe_address
 from feature_repo.serving_limits import ConnectionLimits, ServingLimits
 from feature_repo.table_format import TableFormat
 
@@ -194,7 +195,7 @@ def _open_pairs(options: ServeOptions, towers: Path, metrics: Metrics) -> "PairE
 
 def print_addresses(addresses: list[dict[str, str]]) -> None:
     """Print the addresses of all processes, each protocol to address, in one line on standard error."""
-    texts = [f"{protocol} at {address}" for process in addresses for protocol, address in process.items()]
+    texts = [describe_address(protocol, address) for process in addresses for protocol, address in process.items()]
     print_notice("serving " + ", ".join(texts))
 
 

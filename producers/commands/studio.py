@@ -9,9 +9,19 @@ import typer
 from feature_repo import config, schema
 from feature_repo.console import StoreOption, print_notice
 from feature_repo.errors import UsageError
+from feature_repo.server_options import (
+    MAX_PORT,
+    AccessLogOption,
+    ConnectionsOption,
+    HostOption,
+    TlsCertificateOption,
+    TlsKeyOption,
+    TokenFileOption,
+    check_tls_files,
+    describe_address,
+)
 from feature_repo.serving_limits import CaptionLimits, ConnectionLimits, PictureLimits
 
-MAX_PORT = 65_535
 MIN_PROBABILITY = 0.9
 """No line states what is less probable."""
 
@@ -44,20 +54,12 @@ def studio(
     serve_url: Annotated[
         str | None, typer.Option(help="Address of `consume serve --pages`, to which pages link: https://HOST:PORT.")
     ] = None,
-    host: Annotated[
-        str, typer.Option(help="Address to listen on. Without a token, only a loopback address.")
-    ] = "127.0.0.1",
+    host: HostOption = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=MAX_PORT, help="Port of HTTP. 0: any free port.")] = 8081,
-    token_file: Annotated[
-        Path | None, typer.Option(help="File with one line: the bearer token that callers must send.")
-    ] = None,
-    tls_certificate: Annotated[
-        Path | None, typer.Option(help="Serve TLS with the certificate chain in this PEM file.")
-    ] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="PEM file with the certificate's private key.")] = None,
-    connections: Annotated[
-        int, typer.Option(min=1, help="HTTP connections that may be open at the same time.")
-    ] = ConnectionLimits.max_connections,
+    token_file: TokenFileOption = None,
+    tls_certificate: TlsCertificateOption = None,
+    tls_key: TlsKeyOption = None,
+    connections: ConnectionsOption = ConnectionLimits.max_connections,
     queue_size: Annotated[
         int, typer.Option(min=1, help="Requests for captions in progress or waiting. Further ones get 503.")
     ] = CaptionLimits.queue_size,
@@ -80,10 +82,7 @@ def studio(
     keep_days: Annotated[
         float, typer.Option(min=0.0, help="Days for which they are kept.")
     ] = PictureLimits.max_age_days,
-    access_log: Annotated[
-        str,
-        typer.Option(help="File for one line of JSON per request. - is standard output. An empty text writes no log."),
-    ] = "-",
+    access_log: AccessLogOption = "-",
     store: StoreOption = None,
 ) -> None:
     """Serve caption lines and generated pictures to merchants, over HTTP and as pages (docs/how-to/studio.md).
@@ -91,8 +90,7 @@ def studio(
     Merchants edit lines on a page; `produce captions --export-edits` writes the edits to a file to learn from. With
     --picture-model, pictures are generated from sentences, one job after the other.
     """
-    if (tls_certificate is None) != (tls_key is None):
-        raise UsageError("give --tls-certificate and --tls-key together")
+    check_tls_files(tls_certificate, tls_key)
     if language not in schema.CAPTION_LANGUAGES:
         raise UsageError(f"--language is `{language}`; expected {' or '.join(schema.CAPTION_LANGUAGES)}")
     if tags_encoder is not None and labels is None:
@@ -129,7 +127,7 @@ def studio(
         access_log=access_log,
         serve_url=None if serve_url is None else _check_url(serve_url),
     )
-    serve_studio(options, lambda address: print_notice(f"serving http at {address}"))
+    serve_studio(options, lambda address: print_notice(f"serving {describe_address('http', address)}"))
 
 
 def _check_url(url: str) -> str:
