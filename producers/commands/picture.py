@@ -9,6 +9,18 @@ from feature_repo import console
 from feature_repo.errors import UsageError
 from producers.commands.picture_judge import judge
 from producers.commands.picture_match import match
+from producers.commands.picture_options import (
+    AccumulateOption,
+    BatchOption,
+    LearningRateOption,
+    ModelOption,
+    NewCheckpointOption,
+    PicturesOption,
+    PrecisionOption,
+    SaveEveryOption,
+    SeedOption,
+    StepsOption,
+)
 from producers.commands.picture_swap import swap
 
 app = typer.Typer(no_args_is_help=True)
@@ -19,7 +31,7 @@ app.command()(judge)
 
 @app.command()
 def generate(
-    model: Annotated[Path, typer.Option(help="Checkpoint: a folder in the form of diffusers.")],
+    model: ModelOption,
     output: Annotated[Path, typer.Option("--output", "--out", help="New folder for the pictures and metadata.jsonl.")],
     texts: Annotated[list[str] | None, typer.Argument(metavar="SENTENCE...", help="What the pictures show.")] = None,
     sentences: Annotated[
@@ -77,8 +89,8 @@ def pairs(
 
 @app.command()
 def pretrain(
-    data: Annotated[Path, typer.Option(help="Folder of pictures whose metadata.jsonl has their sentences.")],
-    output: Annotated[Path, typer.Option("--output", "--out", help="New folder for the checkpoint.")],
+    data: PicturesOption,
+    output: NewCheckpointOption,
     start: Annotated[
         Path | None, typer.Option("--from", help="Train UNet and text encoder of this checkpoint further instead.")
     ] = None,
@@ -87,9 +99,9 @@ def pretrain(
     steps: Annotated[int, typer.Option(min=1, help="Steps of UNet and text encoder together.")] = 3600,
     batch: Annotated[int, typer.Option(min=1, help="Pictures of a step of UNet and text encoder.")] = 64,
     learning_rate: Annotated[float, typer.Option(min=1e-8, max=1.0, help="Peak, of UNet and text encoder.")] = 1e-3,
-    precision: Annotated[str, typer.Option(help="float32 or bfloat16: of the computation.")] = "bfloat16",
-    save_every: Annotated[int, typer.Option(min=1, help="Steps after which the state is saved.")] = 200,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the weights, the order and the noise.")] = 0,
+    precision: PrecisionOption = "bfloat16",
+    save_every: SaveEveryOption = 200,
+    seed: SeedOption = 0,
 ) -> None:
     """Train a small model of Stable Diffusion's classes from random weights: VAE, UNet and text encoder.
 
@@ -113,22 +125,22 @@ def pretrain(
 
 @app.command()
 def train(
-    model: Annotated[Path, typer.Option(help="Checkpoint: a folder in the form of diffusers.")],
-    data: Annotated[Path, typer.Option(help="Folder of pictures whose metadata.jsonl has their sentences.")],
-    output: Annotated[Path, typer.Option("--output", "--out", help="New folder for the checkpoint.")],
-    steps: Annotated[int, typer.Option(min=1, help="Steps of the training.")] = 1000,
-    batch: Annotated[int, typer.Option(min=1, help="Sentences of a step, over all processes.")] = 16,
-    accumulate: Annotated[int, typer.Option(min=1, help="Compute a process's part of a step in so many parts.")] = 1,
-    learning_rate: Annotated[float, typer.Option(min=1e-8, max=1.0, help="Peak learning rate.")] = 1e-4,
+    model: ModelOption,
+    data: PicturesOption,
+    output: NewCheckpointOption,
+    steps: StepsOption = 1000,
+    batch: BatchOption = 16,
+    accumulate: AccumulateOption = 1,
+    learning_rate: LearningRateOption = 1e-4,
     ema_decay: Annotated[
         float, typer.Option("--ema", min=0.0, max=0.99999, help="Decay of the mean weights, which are saved.")
     ] = 0.999,
     caption_dropout: Annotated[
         float, typer.Option(min=0.0, max=0.9, help="Share of the sentences replaced by the empty one, for guidance.")
     ] = 0.1,
-    precision: Annotated[str, typer.Option(help="float32 or bfloat16: of the computation.")] = "bfloat16",
-    save_every: Annotated[int, typer.Option(min=1, help="Steps after which the state is saved.")] = 200,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the order and the noise.")] = 0,
+    precision: PrecisionOption = "bfloat16",
+    save_every: SaveEveryOption = 200,
+    seed: SeedOption = 0,
 ) -> None:
     """Train the text encoder of a checkpoint on pictures with sentences; UNet and VAE stay as they are.
 

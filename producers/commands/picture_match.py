@@ -6,6 +6,16 @@ from typing import Annotated
 import typer
 
 from feature_repo import console
+from producers.commands.picture_options import (
+    AccumulateOption,
+    BatchOption,
+    LearningRateOption,
+    NewCheckpointOption,
+    PrecisionOption,
+    SaveEveryOption,
+    SeedOption,
+    StepsOption,
+)
 
 
 def match(
@@ -14,17 +24,17 @@ def match(
     data: Annotated[
         Path, typer.Option(help="Folder of pictures; its metadata.jsonl has sentences in both languages in each line.")
     ],
-    output: Annotated[Path, typer.Option("--output", "--out", help="New folder for the trained checkpoint.")],
+    output: NewCheckpointOption,
     original_text: Annotated[
         str, typer.Option(help="Key of the sentences in the original's language; the new ones are `text`.")
     ] = "original_text",
-    steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 3000,
-    batch: Annotated[int, typer.Option(min=1, help="Sentences of a step, over all processes.")] = 32,
-    accumulate: Annotated[int, typer.Option(min=1, help="Compute a process's part of a step in so many parts.")] = 1,
-    learning_rate: Annotated[float, typer.Option(min=1e-8, max=1.0, help="Peak learning rate.")] = 1e-4,
-    precision: Annotated[str, typer.Option(help="float32 or bfloat16: of the computation.")] = "float32",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the order and the noise.")] = 0,
-    save_every: Annotated[int, typer.Option(min=1, help="Steps after which the state is saved.")] = 500,
+    steps: StepsOption = 3000,
+    batch: BatchOption = 32,
+    accumulate: AccumulateOption = 1,
+    learning_rate: LearningRateOption = 1e-4,
+    precision: PrecisionOption = "float32",
+    seed: SeedOption = 0,
+    save_every: SaveEveryOption = 500,
 ) -> None:
     """Train a new text encoder so that the UNet's cross-attention gives the same outputs as with the original.
 
