@@ -1,11 +1,12 @@
 """Runs `produce studio` with its checked options: opens models and store, and serves until the shutdown."""
 
 import gc
-from collections.abc import Callable
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TextIO
 
 from feature_repo.auth import ServerAccess
 from feature_repo.config import Settings
@@ -24,6 +25,7 @@ from producers.studio.application import create_studio_app
 from producers.studio.caption_service import CaptionService
 from producers.studio.caption_writer import CaptionWriter
 from producers.studio.metrics import StudioMetrics
+from producers.studio.picture_model import PictureModel
 from producers.studio.picture_queue import PictureQueue
 from producers.studio.picture_store import PictureStore
 from producers.studio.picture_tagger import open_tagger
@@ -79,6 +81,61 @@ def open_captions(options: StudioOptions, metrics: StudioMetrics) -> CaptionServ
     )
 
 
+@dataclass(frozen=True)
+class OpenStudio:
+    """A studio whose threads run; it answers while its server runs."""
+
+    server: HttpServer
+    queue: PictureQueue | None
+    metrics: StudioMetrics
+
+
+@contextmanager
+def open_studio(
+    options: StudioOptions, model: PictureModel | None, log: TextIO | None, on_ready: Callable[[str], None]
+) -> Iterator[OpenStudio]:
+    """Open a studio until the end of the block, by which its server must have ended.
+
+    Args:
+        options: the options.
+        model: generates pictures; None: there are no routes for them.
+        log: gets a line for each request; None writes no log.
+        on_ready: called once with the address, when requests are answered.
+
+    Raises:
+        VitrineError: as `open_captions`.
+    """
+    metrics = StudioMetrics()
+    with ExitStack() as stack:
+        captions = open_captions(options, metrics)
+        stack.callback(captions.close)
+        queue = None
+        if model is not None:
+            store = PictureStore(options.deployment.local)
+            queue = PictureQueue(store, model, limits=options.picture_limits, clock=_now, metrics=metrics)
+            stack.callback(queue.close)
+        studio = create_studio_app(
+            captions,
+            EditLog(options.deployment),
+            queue,
+            options.access,
+            RequestTracker(metrics, AccessLog(log)),
+            serve_url=options.serve_url,
+            clock=_now,
+        )
+        stack.callback(studio.pages.close)
+        scheme = "http" if options.access.certificate is None else "https"
+        server = HttpServer(
+            studio.app,
+            options.access,
+            options.port,
+            limits=options.connections.for_deadline(options.caption_limits.deadline_seconds),
+            metrics=metrics,
+            on_ready=lambda: on_ready(f"{scheme}://{options.access.host}:{server.port}"),
+        )
+        yield OpenStudio(server, queue, metrics)
+
+
 def serve_studio(options: StudioOptions, on_ready: Callable[[str], None]) -> None:
     """Serve until the shutdown.
 
@@ -91,48 +148,19 @@ def serve_studio(options: StudioOptions, on_ready: Callable[[str], None]) -> Non
         ConflictError: another studio of the deployment generates pictures.
     """
     descriptors.raise_descriptor_limit()
-    metrics = StudioMetrics()
     with graceful_shutdown() as shutdown, ExitStack() as stack:
-        stream = stack.enter_context(open_access_log(options.access_log))
-        makes_pictures = options.picture_model is not None
-        stack.enter_context(hold_lock(options.deployment, STEP) if makes_pictures else nullcontext())
-        captions = open_captions(options, metrics)
-        stack.callback(captions.close)
-        queue = None
+        log = stack.enter_context(open_access_log(options.access_log))
+        model = None
         if options.picture_model is not None:
             from producers.studio.stable_diffusion import StableDiffusionModel  # needs the extra `picture`
 
-            queue = PictureQueue(
-                PictureStore(options.deployment.local),
-                StableDiffusionModel(options.picture_model),
-                limits=options.picture_limits,
-                clock=_now,
-                metrics=metrics,
-            )
-            stack.callback(queue.close)
-        studio = create_studio_app(
-            captions,
-            EditLog(options.deployment),
-            queue,
-            options.access,
-            RequestTracker(metrics, AccessLog(stream)),
-            serve_url=options.serve_url,
-            clock=_now,
-        )
-        stack.callback(studio.pages.close)
+            stack.enter_context(hold_lock(options.deployment, STEP))
+            model = StableDiffusionModel(options.picture_model)
+        studio = stack.enter_context(open_studio(options, model, log, on_ready))
         gc.collect()
         gc.freeze()  # later collections skip the models; scanning them would delay requests
-        scheme = "http" if options.access.certificate is None else "https"
-        server = HttpServer(
-            studio.app,
-            options.access,
-            options.port,
-            limits=options.connections.for_deadline(options.caption_limits.deadline_seconds),
-            metrics=metrics,
-            on_ready=lambda: on_ready(f"{scheme}://{options.access.host}:{server.port}"),
-        )
-        shutdown.on_signal(server.stop)
-        server.run()
+        shutdown.on_signal(studio.server.stop)
+        studio.server.run()
 
 
 def _now() -> datetime:

@@ -5,8 +5,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import numpy as np
@@ -16,19 +16,14 @@ from PIL import Image
 
 from feature_repo.auth import ServerAccess
 from feature_repo.config import Settings
-from feature_repo.server.http_server import HttpServer
-from feature_repo.server.request_log import AccessLog, RequestTracker
 from feature_repo.serving_limits import CaptionLimits, ConnectionLimits, PictureLimits
-from producers.captions.edit_log import EditLog
 from producers.captions.prompts import CaptionOptions
 from producers.encoders.train import train
 from producers.encoders.training.recipe import Recipe
-from producers.studio.application import create_studio_app
 from producers.studio.metrics import StudioMetrics
 from producers.studio.picture_model import PictureModel
 from producers.studio.picture_queue import PictureQueue
-from producers.studio.picture_store import PictureStore
-from producers.studio.run import StudioOptions, open_captions
+from producers.studio.run import StudioOptions, open_studio
 from tests.deployments import configure, run_in_process
 
 COLOURS = {"red": ("红色", (220, 30, 30)), "green": ("绿色", (30, 180, 60)), "blue": ("蓝色", (40, 60, 220))}
@@ -144,39 +139,13 @@ class RunningStudio:
 
 @contextmanager
 def serving_studio(options: StudioOptions, model: PictureModel | None = None) -> Iterator[RunningStudio]:
-    """Serve a studio in this process until the end of the block.
-
-    It is assembled as `serve_studio` does, which handles signals and so needs a process of its own.
-    """
-    metrics, started = StudioMetrics(), threading.Event()
-
-    def now() -> datetime:
-        return datetime.now(UTC)
-
-    captions = open_captions(options, metrics)
-    store = PictureStore(options.deployment.local)
-    queue = model and PictureQueue(store, model, limits=options.picture_limits, clock=now, metrics=metrics)
-    studio = create_studio_app(
-        captions,
-        EditLog(options.deployment),
-        queue,
-        options.access,
-        RequestTracker(metrics, AccessLog(None)),
-        serve_url=options.serve_url,
-        clock=now,
-    )
-    server = HttpServer(
-        studio.app, options.access, 0, limits=options.connections, metrics=metrics, on_ready=started.set
-    )
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    assert started.wait(20)
-    try:
-        yield RunningStudio(f"http://127.0.0.1:{server.port}", metrics, queue)
-    finally:
-        server.stop()
-        thread.join()
-        studio.pages.close()
-        if queue:
-            queue.close()
-        captions.close()
+    """Serve a studio in this process until the end of the block."""
+    addresses: Queue[str] = Queue()
+    with open_studio(options, model, None, addresses.put) as studio:
+        thread = threading.Thread(target=studio.server.run, daemon=True)
+        thread.start()
+        try:
+            yield RunningStudio(addresses.get(timeout=20), studio.metrics, studio.queue)
+        finally:
+            studio.server.stop()
+            thread.join()
