@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset
 
 from feature_repo import schema
 from feature_repo.config import Settings
@@ -47,16 +48,17 @@ class ProductFacts:
     """The category by the tags, however probable; None if the tagger abstains."""
 
 
-def read_facts(settings: Settings, versions: pa.Table, min_probability: float) -> list[ProductFacts | None]:
-    """Return the facts of product versions, in their order; None for a version without tags.
+@dataclass(frozen=True)
+class TagTable:
+    """One version of the table `product_tags`, opened."""
 
-    The tags are those of the encoder version in production. Of several rows of a version the one created last counts.
-    A further tag whose probability is not stored, as before it was, is not sure.
+    dataset: pyarrow.dataset.Dataset
+    where: pyarrow.dataset.Expression | None
+    """The filter for the rows of the encoder version in production; None for all rows."""
 
-    Args:
-        settings: the deployment.
-        versions: n rows with product_id and event_timestamp.
-        min_probability: a value that is less probable is not sure, in [0, 1].
+
+def open_tags(settings: Settings) -> TagTable:
+    """Open the newest version of the tags of a deployment.
 
     Raises:
         NotFoundError: there is no table of tags.
@@ -64,14 +66,28 @@ def read_facts(settings: Settings, versions: pa.Table, min_probability: float) -
     path = settings.table(schema.TAGS_TABLE)
     if not delta.exists(path):
         raise NotFoundError("there is no table `product_tags`, which says what captions may state; run `produce tags`")
+    return TagTable(delta.open_dataset(path), production.rows_filter(path))
+
+
+def read_facts(tags: TagTable, versions: pa.Table, min_probability: float) -> list[ProductFacts | None]:
+    """Return the facts of product versions, in their order; None for a version without tags.
+
+    The tags are those of the encoder version in production. Of several rows of a version the one created last counts.
+    A further tag whose probability is not stored, as before it was, is not sure.
+
+    Args:
+        tags: the tags.
+        versions: n rows with product_id and event_timestamp.
+        min_probability: a value that is less probable is not sure, in [0, 1].
+    """
     chances = [f"{tag}_probability" for tag in TAGS]
-    further = [name for name in FURTHER if name in delta.open_dataset(path).schema.names]
+    further = [name for name in FURTHER if name in tags.dataset.schema.names]
     key = [PRODUCT_ID, EVENT_TIMESTAMP]
-    where = production.rows_filter(path)
+    where = tags.where
     if len(versions) <= FEW:
         of_products = pc.field(PRODUCT_ID).isin(pc.unique(versions[PRODUCT_ID]))
         where = of_products if where is None else where & of_products
-    rows = delta.read(path, [*key, CREATED_TIMESTAMP, *TAGS, *chances, *further], where=where)
+    rows = tags.dataset.to_table([*key, CREATED_TIMESTAMP, *TAGS, *chances, *further], filter=where)
     rows = rows.take(pa.array(find_latest(rows)))
     numbered = rows.select(key).append_column("row", pa.array(range(len(rows)), pa.int64()))
     wanted = versions.select(key).append_column("position", pa.array(range(len(versions)), pa.int64()))

@@ -21,7 +21,7 @@ from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_CAPT
 from feature_repo.vocabulary import Words
 from producers import input_digest
 from producers.captions.candidates import Caption, CaptionedProduct, write_captions
-from producers.captions.facts import ProductFacts, read_facts
+from producers.captions.facts import ProductFacts, open_tags, read_facts
 from producers.captions.prompts import CaptionOptions
 from producers.embeddings.existing_rows import find_latest
 from producers.encoders.captioner import Captioner, open_captioner
@@ -107,7 +107,7 @@ def caption_catalogue(
     dataset = delta.open_dataset(settings.table(schema.CATALOGUE_TABLE))
     versions = _read_versions(dataset)
     with_image = versions.filter(pc.field("has_image"))
-    facts = read_facts(settings, with_image, options.min_probability)
+    facts = read_facts(open_tags(settings), with_image, options.min_probability)
     captioner = open_captioner(encoder)
     version = compute_captioner_version(captioner.version, vocabulary, options)
     digests = input_digest.combine(
