@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from feature_repo import console, vocabulary
+from feature_repo import console
 from feature_repo.errors import UsageError
 from feature_repo.table_options import with_table_options
 from producers.commands.tower_options import check_locks, check_towers, describe_choice, find_outputs
@@ -187,6 +187,7 @@ def encoder(
     the training is interrupted, the same command continues from the last saved state.
     `torchrun --nproc-per-node N -m producers.cli encoder ...` trains on N processes or GPUs.
     """
+    from feature_repo import vocabulary
     from feature_repo.durations import parse_timestamp
     from producers.encoders import load
     from producers.encoders.training.process_group import is_first_process
