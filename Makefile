@@ -55,11 +55,16 @@ demo: check-demo .venv/installed  ## from a generated shop to a measured AUC lif
 	$(call step,consume freshness --now $(SHOP_ENDS)+00:00 --max-age 2d)
 	@awk '{ total += $$1 } END { printf "demo: %.0f seconds; report: demo/report.html\n", total }' demo/timings.txt
 
-test: .venv/installed  ## lint, types, the docs and every fast test
+test: .venv/installed  ## lint, types, the docs and every fast test, side by side
+	$(MAKE) --no-print-directory --jobs 2 check test-fast
+
+check: .venv/installed  ## lint, types and the docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mkdocs build --quiet
+
+test-fast: .venv/installed  ## every fast test
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-all: .venv/installed  ## the slow tests too
@@ -92,4 +97,4 @@ bench: .venv/installed  ## beside Feast's own stores and raw clients: tests/benc
 	python -W ignore -m tests.benchmarks.serving load --record
 	python -W ignore -m tests.benchmarks.streaming --record
 
-.PHONY: help install check-demo demo test test-all docs lock bench
+.PHONY: help install check-demo demo test check test-fast test-all docs lock bench
