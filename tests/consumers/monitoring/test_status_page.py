@@ -22,6 +22,7 @@ from consumers.monitoring import status_page
 from consumers.monitoring.watcher import ReadStates, WatchedCheck, Watcher
 from feature_repo.config import Settings
 from tests.consumers.monitoring.conftest import NOW, clock, failing
+from tests.deployments import run_main
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium: Debian's package chromium has it")
@@ -236,7 +237,6 @@ def test_the_server_shows_the_page_and_the_metrics_of_its_deployment(shop: Setti
 
 
 def test_objectives_without_watch_are_an_error(shop: Settings) -> None:
-    command = [sys.executable, "-m", "consumers.cli", "serve", "--store", str(shop.file), "--objectives", "any.toml"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_main("consume", "serve", "--store", str(shop.file), "--objectives", "any.toml")
     assert (done.returncode, done.stderr.strip().count("\n")) == (2, 0)
     assert "need --watch, for example --watch 5m" in done.stderr

@@ -2,8 +2,6 @@
 
 import json
 import math
-import subprocess
-import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta
 from feature_repo.schema import CHILD_GENDERS, TAG_PREDICTIONS, TAG_VARIANTS
+from tests.deployments import run_main
 from tests.producers.tags import world
 
 RIGHT = {"image and text": 8, "vectors alone": 7, "bag of words": 5, "text tower": 6, "image tower": 4}
@@ -112,8 +111,7 @@ def test_variants_with_different_products_are_refused(tmp_path: Path) -> None:
 
 def test_the_command_prints_the_tables_and_writes_the_json(store: Settings, tmp_path: Path) -> None:
     file = tmp_path / "out" / "tags.json"
-    command = [sys.executable, "-m", "consumers.cli", "tags-report", "--store", str(store.file), "--json", str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_main("consume", "tags-report", "--store", str(store.file), "--json", str(file))
     assert done.returncode == 0, done.stderr
     assert "child_gender: 10 products of 5 groups" in done.stdout
     assert json.loads(file.read_text())["tags"][0]["gain"]["value"] == pytest.approx(0.2)
@@ -121,8 +119,7 @@ def test_the_command_prints_the_tables_and_writes_the_json(store: Settings, tmp_
 
 def test_without_predictions_the_command_reports_one_line(tmp_path: Path) -> None:
     store = world.store(tmp_path)
-    command = [sys.executable, "-m", "consumers.cli", "tags-report", "--store", str(store.file)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_main("consume", "tags-report", "--store", str(store.file))
     assert done.returncode == 1
     assert "no table `tag_predictions`" in done.stderr
     assert done.stderr.strip().count("\n") == 0

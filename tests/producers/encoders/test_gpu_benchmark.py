@@ -16,7 +16,7 @@ def test_it_measures_all_figures_within_its_time_and_reports_what_limits_them(mo
         "gpu",
         "--tiny",
         "--minutes",
-        "0.2",
+        "0.05",
         "--images",
         "70",
         "--jpeg",

@@ -47,10 +47,10 @@ def write(store: Settings, offers: GeneratedOffers, rows: np.ndarray, day: int) 
         delta.append(store.table(table), pa.table(columns, schema=wanted))
 
 
-def set_active(store: Settings, product_id: str, active: bool, day: int) -> None:
-    time = START + day * DAY
-    row = {schema.PRODUCT_ID: product_id, "active": active, "event_timestamp": time, "created_timestamp": time}
-    delta.append(store.table(schema.ACTIVE_TABLE), pa.Table.from_pylist([row], schema=schema.PRODUCT_ACTIVE))
+def set_active(store: Settings, product_ids: list[str], active: bool, day: int) -> None:
+    state = {"active": active, "event_timestamp": START + day * DAY, "created_timestamp": START + day * DAY}
+    rows = [{schema.PRODUCT_ID: product_id, **state} for product_id in product_ids]
+    delta.append(store.table(schema.ACTIVE_TABLE), pa.Table.from_pylist(rows, schema=schema.PRODUCT_ACTIVE))
 
 
 def judge(offers: GeneratedOffers, file: Path, *, others: float = 0.3) -> Path:
@@ -145,7 +145,7 @@ def test_a_product_that_comes_joins_its_group_and_the_id_outlives_the_first_memb
     before = groups_of(store)
     members = max(partition(before), key=len)
     first, *others = sorted(members)
-    set_active(store, first, False, 1)
+    set_active(store, [first], False, 1)
     group(store, 1)
     assert [(row["product_id"], row["change"]) for row in journal_of(store, 1)] == [(first, "gone")]
     twin = offers.products.take([int(others[0][1:])]).set_column(0, "product_id", pa.array(["twin"]))
@@ -154,7 +154,7 @@ def test_a_product_that_comes_joins_its_group_and_the_id_outlives_the_first_memb
     after = groups_of(store)
     assert {after[one] for one in (*others, "twin")} == {before[first]}
     assert [(row["product_id"], row["change"]) for row in journal_of(store, 2)] == [("twin", "joined")]
-    set_active(store, first, True, 3)
+    set_active(store, [first], True, 3)
     group(store, 3)
     assert groups_of(store)[first] == before[first]
     assert [(row["product_id"], row["change"]) for row in journal_of(store, 3)] == [(first, "returned")]
@@ -217,8 +217,7 @@ def test_an_increment_over_a_graph_gives_the_groups_of_an_exact_one(
 
 def test_a_catalogue_whose_products_are_all_gone_has_no_groups(store: Settings) -> None:
     products = sorted(groups_of(store))
-    for product in products:
-        set_active(store, product, False, 1)
+    set_active(store, products, False, 1)
     summary = group(store, 1)
     assert (summary.products, summary.groups, summary.changes["gone"]) == (0, 0, len(products))
 

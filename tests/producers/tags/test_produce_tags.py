@@ -1,7 +1,5 @@
 """`produce tags` on generated vectors with known tags."""
 
-import subprocess
-import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from feature_repo.offline import delta, quarantine
 from feature_repo.schema import PRODUCT_TAGS, TAG_PREDICTIONS, TAG_SPLITS, TAG_VARIANTS, TAGS
 from producers.tags.labels import read_labels as read_labels
 from producers.tags.run import TaggingSummary, tag_products
+from tests.deployments import run_main
 from tests.producers.tags import world
 
 
@@ -359,14 +358,10 @@ def test_the_command_prints_a_summary_and_reports_a_user_error_in_one_line(tmp_p
     store = world.stocked(tmp_path)
     labels = world.write_labels(tmp_path / "labels.parquet", world.labels(list(range(120))))
 
-    def produce(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "producers.cli", "tags", "--store", str(store.file), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
-
-    good = produce("--labels", str(labels))
+    good = run_main("produce", "tags", "--store", str(store.file), "--labels", str(labels))
     assert good.returncode == 0, good.stderr
     assert "rows added to product_tags" in good.stdout
-    bad = produce("--labels", str(tmp_path / "nowhere.parquet"))
+    bad = run_main("produce", "tags", "--store", str(store.file), "--labels", str(tmp_path / "nowhere.parquet"))
     assert bad.returncode == 1
     assert bad.stderr.strip().count("\n") == 0
     assert "Traceback" not in bad.stderr

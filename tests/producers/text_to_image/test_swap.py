@@ -14,6 +14,7 @@ from producers.text_to_image.checkpoint import hash_frozen_parts, open_pipeline,
 from producers.text_to_image.generate import generate_images
 from producers.text_to_image.sentences import encode_sentences, tokenize_sentences
 from producers.text_to_image.swap import swap_text_encoder
+from tests.deployments import ROOT
 from tests.producers.encoders import checkpoints
 from tests.producers.text_to_image.tiny_pipeline import SIZES, save_tiny_pipeline
 
@@ -59,30 +60,26 @@ def test_all_but_the_text_encoder_stays_byte_for_byte(
     assert hash_frozen_parts(open_pipeline(swapped[width])) == hash_frozen_parts(open_pipeline(models[width]))
 
 
-def test_where_widths_agree_transformers_alone_opens_the_checkpoint(swapped: dict[int, Path]) -> None:
+def test_a_new_process_opens_checkpoints_without_our_code_where_widths_agree_and_else_with_it(
+    swapped: dict[int, Path],
+) -> None:
     index = json.loads((swapped[16] / "model_index.json").read_text())
     assert index["text_encoder"] == ["transformers", "ChineseCLIPTextModel"]
     probe = (
         "import sys; from diffusers import StableDiffusionPipeline as P; "
         "p = P.from_pretrained(sys.argv[1], safety_checker=None); p.set_progress_bar_config(disable=True); "
-        "print(p('红色', num_inference_steps=1).images[0].size, 'producers' in sys.modules)"
+        "print(p('红色', num_inference_steps=1).images[0].size, 'producers' in sys.modules); "
+        "sys.path.insert(0, sys.argv[3]); "
+        "from pathlib import Path; from producers.text_to_image.checkpoint import open_pipeline; "
+        "print(type(open_pipeline(Path(sys.argv[2])).text_encoder).__name__)"
     )
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
-        [sys.executable, "-c", probe, str(swapped[16])],
+        [sys.executable, "-c", probe, str(swapped[16]), str(swapped[32]), str(ROOT)],
         capture_output=True, text=True, cwd=swapped[16].parent, env=environment, check=False,
     )  # fmt: skip
-    assert done.stdout.strip() == "(16, 16) False", done.stderr
+    assert done.stdout.splitlines() == ["(16, 16) False", "ProjectedTextEncoder"], done.stderr
     assert "newly initialized" not in done.stderr
-
-
-def test_a_new_process_opens_a_checkpoint_with_a_projection(swapped: dict[int, Path]) -> None:
-    probe = (
-        "import sys; from pathlib import Path; from producers.text_to_image.checkpoint import open_pipeline; "
-        "print(type(open_pipeline(Path(sys.argv[1])).text_encoder).__name__)"
-    )
-    done = subprocess.run([sys.executable, "-c", probe, str(swapped[32])], capture_output=True, text=True, check=False)
-    assert done.stdout.strip() == "ProjectedTextEncoder", done.stderr
 
 
 def test_the_states_are_those_of_the_encoder(swapped: dict[int, Path], chinese_clip: Path) -> None:

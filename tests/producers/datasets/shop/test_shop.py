@@ -1,8 +1,6 @@
 """Properties of the generated shop, tested on small shops."""
 
 import hashlib
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +17,9 @@ from producers.datasets.shop.assortment import DAY, START, make_assortment
 from producers.datasets.shop.people import age_in_stages
 from producers.datasets.shop.product_images import draw_images
 from producers.datasets.shop.write import make_shop
+from tests.deployments import run_main
 
 SMALL = {"products": 600, "users": 80, "days": 24, "seed": 3, "language": "zh", "impressions_per_user": 500}
-ROOT = Path(__file__).parents[4]
 
 
 def hash_files(folder: Path) -> dict[str, str]:
@@ -275,12 +273,11 @@ def test_a_folder_with_other_files_is_not_changed(tmp_path: Path) -> None:
 
 
 def test_the_command_prints_the_sizes(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "producers.cli", "shop", "--products", "40", "--users", "5", "--days", "3"]
-    done = subprocess.run([*command, "--output", str(tmp_path)], capture_output=True, text=True, cwd=ROOT, check=True)
+    command = ["produce", "shop", "--products", "40", "--users", "5", "--days", "3", "--output", str(tmp_path)]
+    done = run_main(*command)
+    assert done.returncode == 0, done.stderr
     assert "40 products" in done.stdout
-    refused = subprocess.run(
-        [*command, "--output", str(tmp_path), "--seed", "-4"], capture_output=True, text=True, cwd=ROOT
-    )
+    refused = run_main(*command, "--seed", "-4")
     assert refused.returncode == 2
     assert refused.stderr.count("\n") == 1
     assert "Traceback" not in refused.stderr
