@@ -7,8 +7,6 @@ from pyarrow.fs import FileSystem, FileType, SubTreeFileSystem
 from feature_repo.errors import InvalidInputError, UnavailableError
 from feature_repo.location import OPTIONS, BucketObject, BucketPath
 
-REQUESTS = 16
-"""Requests to a bucket at the same time."""
 _OPENED = 1_024
 """Locations whose file systems a process keeps."""
 _DENIED = "ACCESS_DENIED"

@@ -12,6 +12,8 @@ from typing import Any, TypeAlias
 
 from feature_repo.errors import InvalidInputError
 
+REQUESTS = 16
+"""Requests to a bucket at the same time."""
 SCHEMES = ("s3", "gs", "az")
 """Schemes of the URLs: Amazon S3 and what speaks its protocol, Google Cloud Storage, Azure Blob Storage."""
 OPTIONS: Mapping[str, Mapping[str, str | None]] = {

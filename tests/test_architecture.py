@@ -74,7 +74,7 @@ HEAVY = {"feast", "torch", "transformers", "lightgbm", "sklearn", "ray"}
         ("consumers.cli", HEAVY | {"pandas", "deltalake"}),
         ("feature_repo.offline.delta", HEAVY),
         ("producers.maintenance", HEAVY),
-        ("producers.encoders.image_loader", HEAVY | {"pandas", "deltalake"}),  # what each decoding process imports
+        ("producers.encoders.image_loader", HEAVY | {"pyarrow"}),  # what each decoding process imports
     ],
 )
 def test_modules_that_must_start_fast_import_no_heavy_library(module: str, forbidden: set[str]) -> None:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from feature_repo.bucket import REQUESTS, open_filesystem, read_object_stat
+from feature_repo.bucket import open_filesystem, read_object_stat
 from feature_repo.content_hash import content_hash
 from feature_repo.errors import UnavailableError
 from feature_repo.images import image_store
-from feature_repo.location import BucketObject, BucketPath
+from feature_repo.location import REQUESTS, BucketObject, BucketPath
 
 CONTENTS = "by_content"
 """Folder of the objects, below the prefix of the pictures. The name of an object there states its hash, and is

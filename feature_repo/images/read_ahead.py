@@ -5,9 +5,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from feature_repo.bucket import REQUESTS
 from feature_repo.images.decoding import Source, UnusableImageError, read_bytes
-from feature_repo.location import BucketObject
+from feature_repo.location import REQUESTS, BucketObject
 
 Read = Path | bytes | UnusableImageError
 """A picture on disk, which is read when it is decoded, its bytes, or why it cannot be read."""

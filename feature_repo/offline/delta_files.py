@@ -11,9 +11,8 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaProtocolError
 from pyarrow.fs import FileType
 
-from feature_repo.bucket import REQUESTS
 from feature_repo.errors import CorruptDataError, InvalidInputError
-from feature_repo.location import Location
+from feature_repo.location import REQUESTS, Location
 from feature_repo.offline.storage import Storage, first_line, open_storage, translate_errors
 
 _CACHED_FILES = 65_536

@@ -10,8 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 from pyarrow.fs import FileInfo, FileSelector
 
-from feature_repo.bucket import REQUESTS
-from feature_repo.location import Location
+from feature_repo.location import REQUESTS, Location
 from feature_repo.offline import delta
 from feature_repo.offline.storage import open_storage, translate_errors
 

@@ -13,12 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from feature_repo.bucket import REQUESTS, read_object_stat
+from feature_repo.bucket import read_object_stat
 from feature_repo.content_hash import content_hash
 from feature_repo.images import decoding, image_store
 from feature_repo.images.decoding import UnusableImageError
 from feature_repo.images.picture_folders import read_stated_hash
-from feature_repo.location import BucketObject, BucketPath, find_object
+from feature_repo.location import REQUESTS, BucketObject, BucketPath, find_object
 from producers.catalogue import row_hash
 from producers.catalogue.row_hash import RowHashes
 

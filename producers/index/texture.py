@@ -14,10 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from feature_repo.bucket import REQUESTS
 from feature_repo.cores import count_cores
 from feature_repo.images.decoding import Source, UnusableImageError, open_image
-from feature_repo.location import BucketObject
+from feature_repo.location import REQUESTS, BucketObject
 
 Floats = NDArray[np.float32]
 

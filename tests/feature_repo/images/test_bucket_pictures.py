@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from feature_repo.bucket import REQUESTS, open_filesystem, read_object_stat
+from feature_repo.bucket import open_filesystem, read_object_stat
 from feature_repo.errors import UnavailableError
 from feature_repo.images import decoding, read_ahead
 from feature_repo.images.decoding import MISSING, TOO_LARGE, Source, UnusableImageError
-from feature_repo.location import BucketObject, BucketPath, find_object
+from feature_repo.location import REQUESTS, BucketObject, BucketPath, find_object
 from tests.servers import free_port
 
 
