@@ -4,6 +4,7 @@ import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -26,11 +27,36 @@ LONGEST = ("test_chain.py", "test_stored_deployment.py", "test_reliability.py", 
 """Files that take about a minute each. They come first, so that no worker is left with one at the end."""
 
 
+ONE_WORKER = (
+    "tests/consumers/monitoring/",
+    "tests/consumers/pages/",
+    "tests/consumers/pairs/",
+    "tests/consumers/search/",
+    "tests/feature_repo/distributed/",
+    "tests/producers/streaming/",
+    "tests/producers/studio/",
+)
+"""Folders whose tests share a cluster, a trained encoder or processes."""
+
+
 def pytest_collection_finish() -> None:
     """Collect garbage rarely, and never scan what was imported: this took a twentieth of the time of the tests."""
     gc.enable()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give each worker whole files, and whole folders whose files share what takes seconds to make."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class FolderScheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return next((folder for folder in ONE_WORKER if file.startswith(folder)), file)
+
+    return FolderScheduling(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

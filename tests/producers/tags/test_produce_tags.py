@@ -66,8 +66,8 @@ def test_most_tags_of_unlabelled_products_are_correct(tagged: tuple[Settings, Pa
 
 
 def test_a_label_below_the_threshold_is_null_and_its_probability_is_kept(tmp_path: Path) -> None:
-    store = world.stocked(tmp_path)
-    labels = world.write_labels(tmp_path / "labels.parquet", world.labels(list(range(120))))
+    store = world.stocked(tmp_path, designs=60)
+    labels = world.write_labels(tmp_path / "labels.parquet", world.labels(list(range(80))))
     run(store, labels, abstain=0.9)
     tags = read(store, "product_tags")
     for tag in TAGS:
@@ -114,10 +114,10 @@ def test_a_second_run_adds_nothing(tagged: tuple[Settings, Path, TaggingSummary]
 
 
 def test_new_product_versions_are_tagged_by_the_same_tagger_version(tmp_path: Path) -> None:
-    store = world.stocked(tmp_path)
-    labels = world.write_labels(tmp_path / "labels.parquet", world.labels(list(range(200))))
+    store = world.stocked(tmp_path, designs=60)
+    labels = world.write_labels(tmp_path / "labels.parquet", world.labels(list(range(80))))
     first = run(store, labels)
-    changed = world.catalogue(150, at=world.START + timedelta(days=9)).slice(0, 14)
+    changed = world.catalogue(60, at=world.START + timedelta(days=9)).slice(0, 14)
     delta.append(store.table("product_catalogue"), changed)
     delta.append(store.table("product_embedding"), world.embeddings(changed, seed=5))
     second = run(store, labels)
@@ -166,15 +166,15 @@ def test_corrections_take_effect_and_the_tags_of_the_first_encoder_are_kept_besi
 
 
 def test_other_labels_give_another_tagger_version(tmp_path: Path) -> None:
-    store = world.stocked(tmp_path)
-    first = run(store, world.write_labels(tmp_path / "a.parquet", world.labels(list(range(120)))))
-    second = run(store, world.write_labels(tmp_path / "b.parquet", world.labels(list(range(119)))))
+    store = world.stocked(tmp_path, designs=60)
+    first = run(store, world.write_labels(tmp_path / "a.parquet", world.labels(list(range(80)))))
+    second = run(store, world.write_labels(tmp_path / "b.parquet", world.labels(list(range(79)))))
     assert first.tagger_version != second.tagger_version
     assert second.rows == first.rows
 
 
 def test_invalid_labels_are_quarantined_and_the_others_are_used(tmp_path: Path) -> None:
-    store = world.stocked(tmp_path)
+    store = world.stocked(tmp_path, designs=60)
     bad: list[dict[str, str | None]] = [
         {"product_id": "ghost", "tag": "category", "value": "toys", "group": None},
         {"product_id": "p0000", "tag": "child_age", "value": "grown up", "group": None},
@@ -238,8 +238,8 @@ def test_a_further_tag_is_learned_and_stored_in_one_column(tmp_path: Path) -> No
 
 
 def test_a_tag_with_too_few_labels_is_null_and_reported(tmp_path: Path) -> None:
-    store = world.stocked(tmp_path)
-    rows = [row for row in world.labels(list(range(150))) if row["tag"] == "category"]
+    store = world.stocked(tmp_path, designs=60)
+    rows = [row for row in world.labels(list(range(80))) if row["tag"] == "category"]
     summary = run(store, world.write_labels(tmp_path / "labels.parquet", rows))
     assert summary.unlearned == ("child_age", "child_gender")
     tags = read(store, "product_tags")
@@ -258,16 +258,16 @@ def test_a_run_that_can_learn_no_tag_writes_nothing(tmp_path: Path) -> None:
 
 
 def test_an_ambiguous_encoder_version_is_refused_and_versions_are_never_mixed(tmp_path: Path) -> None:
-    store = world.stocked(tmp_path)
-    newer = world.catalogue(150).slice(0, 100)
+    store = world.stocked(tmp_path, designs=60)
+    newer = world.catalogue(60).slice(0, 50)
     created = world.START + timedelta(days=5)
     delta.append(store.table("product_embedding"), world.embeddings(newer, version="tiny-2", seed=8, created=created))
-    labels = world.write_labels(tmp_path / "labels.parquet", world.labels(list(range(200))))
+    labels = world.write_labels(tmp_path / "labels.parquet", world.labels(list(range(80))))
     with pytest.raises(VitrineError, match=r"tiny-2 covers \d+ products, tiny-1 covers \d+ .*--encoder-version"):
         run(store, labels)
     summary = run(store, labels, encoder_version="tiny-1")
     assert summary.encoder_version == "tiny-1"
-    rest = world.catalogue(150).slice(100)
+    rest = world.catalogue(60).slice(50)
     delta.append(store.table("product_embedding"), world.embeddings(rest, version="tiny-2", seed=8, created=created))
     assert run(store, labels).encoder_version == "tiny-2"
     with pytest.raises(VitrineError, match="no vectors of encoder version tiny-3; there are vectors of tiny-1, tiny-2"):
@@ -275,10 +275,10 @@ def test_an_ambiguous_encoder_version_is_refused_and_versions_are_never_mixed(tm
 
 
 def test_the_row_that_was_created_last_is_used(tmp_path: Path) -> None:
-    store = world.stocked(tmp_path)
-    again = world.embeddings(world.catalogue(150), seed=9, created=world.START + timedelta(days=3))
+    store = world.stocked(tmp_path, designs=60)
+    again = world.embeddings(world.catalogue(60), seed=9, created=world.START + timedelta(days=3))
     delta.append(store.table("product_embedding"), again)
-    labels = world.write_labels(tmp_path / "labels.parquet", world.labels(list(range(200))))
+    labels = world.write_labels(tmp_path / "labels.parquet", world.labels(list(range(80))))
     assert run(store, labels).rows == len(again)
 
 
@@ -355,8 +355,8 @@ def test_a_category_may_be_text_of_any_script_and_length(tmp_path: Path) -> None
 
 
 def test_the_command_prints_a_summary_and_reports_a_user_error_in_one_line(tmp_path: Path) -> None:
-    store = world.stocked(tmp_path)
-    labels = world.write_labels(tmp_path / "labels.parquet", world.labels(list(range(120))))
+    store = world.stocked(tmp_path, designs=60)
+    labels = world.write_labels(tmp_path / "labels.parquet", world.labels(list(range(80))))
 
     good = run_main("produce", "tags", "--store", str(store.file), "--labels", str(labels))
     assert good.returncode == 0, good.stderr
