@@ -34,6 +34,7 @@ from feature_repo.schema import (
     PRODUCT_ID_R,
     USER_ID,
 )
+from producers.catalogue.forget_packed import forget_packed
 from producers.embeddings.forget_contents import delete_contents, find_contents
 from producers.embeddings.shared_cache import count_forget_run
 from producers.studio.picture_store import FOLDER as STUDIO
@@ -75,6 +76,9 @@ class ForgetSummary:
     online: dict[str, int]
     """Number of deleted rows by name of the feature view; views without any are left out. Empty without an online
     store."""
+    pictures: int = 0
+    """Number of deleted pictures that `produce images` keeps and that only the products had; in a dry run those that
+    would be deleted."""
     contents: int = 0
     """Number of deleted vectors and tower outputs of images and titles that only the products had, in the caches of all
     encoders; 0 in a dry run."""
@@ -148,8 +152,8 @@ def forget(
 ) -> ForgetSummary:
     """Delete every row of some products and users, offline and online, of every encoder version.
 
-    Ids without rows are ignored. Vectors and tower outputs of images and titles that only these products had are
-    deleted from the caches.
+    Ids without rows are ignored. Pictures that only these products had are deleted from the LMDBs and the bucket of
+    `produce images`; vectors and tower outputs of images and titles that only they had are deleted from the caches.
 
     Without any ids nothing is deleted, and all counts are empty or 0.
 
@@ -169,7 +173,7 @@ def forget(
         NotFoundError: the folder of the offline tables does not exist.
         InvalidInputError: the online store is not one of this project's, or one of its options is invalid. Nothing is
             deleted then.
-        UnavailableError: the online store does not answer.
+        UnavailableError: the online store does not answer, or packed pictures cannot be deleted.
         ConflictError: other writers committed first too often; or an online view has rows whose ids are unknown,
             because their keys hold only a hash.
     """
@@ -177,7 +181,8 @@ def forget(
     products, users = ([*dict.fromkeys([*ids, *map(normalize_id, ids)])] for ids in (products, users))
     values = {name: list(products) for name in (PRODUCT_ID, PRODUCT_ID_L, PRODUCT_ID_R)}
     values |= {USER_ID: list(users), ROW_ID: [*products, *users]}
-    # The caches go first: their keys are found by the rows.
+    # Pictures and caches go first: their keys are found by the rows.
+    pictures = forget_packed(settings, products, dry_run=dry_run)
     contents = 0 if dry_run else delete_contents(settings, find_contents(settings, products))
     offline_rows: dict[str, int] = {}
     for path in _list_tables(settings):
@@ -203,7 +208,8 @@ def forget(
         for join_key, ids in ((PRODUCT_ID, products), (USER_ID, users)):
             for view, rows in online.delete_entities(join_key, ids).items():
                 online_rows[view] = online_rows.get(view, 0) + rows
-    return ForgetSummary(offline_rows, online_rows, contents, _count_users_with_clicks(settings, products, users))
+    users_with_clicks = _count_users_with_clicks(settings, products, users)
+    return ForgetSummary(offline_rows, online_rows, pictures, contents, users_with_clicks)
 
 
 def _forget_indexed(settings: Settings, products: Sequence[str], *, dry_run: bool) -> int:

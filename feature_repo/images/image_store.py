@@ -116,27 +116,59 @@ def write(folder: Path, images: Iterable[bytes]) -> list[str]:
         UnavailableError: the LMDB cannot be written.
         CorruptDataError: the LMDB is truncated.
     """
-    import lmdb
 
-    from feature_repo.files.lmdb_environment import open_exclusively
-
-    def work(environment: lmdb.Environment) -> None:
+    def work(environment: "lmdb.Environment") -> None:
         with environment.begin(write=True) as transaction, transaction.cursor() as cursor:
             cursor.putmulti(rows, overwrite=False)
 
     contents = list(images)
     keys = [content_hash(content).hex() for content in contents]
     rows = sorted(zip((key.encode() for key in keys), contents, strict=True))
+    _change(folder, work, new_bytes=sum(map(len, contents)))
+    return keys
+
+
+def delete(folder: Path, keys: Collection[str]) -> int:
+    """Delete images from the LMDB of a folder, in one commit; return how many there were.
+
+    Nobody finds the images any more. Their bytes stay in pages of the file that LMDB has not used again.
+
+    Args:
+        folder: the folder of the LMDB; without one nothing is deleted.
+        keys: keys that the LMDB lacks are ignored.
+
+    Raises:
+        UnavailableError: the LMDB cannot be written.
+        CorruptDataError: the LMDB is truncated.
+    """
+
+    def work(environment: "lmdb.Environment") -> int:
+        with environment.begin(write=True) as transaction:
+            return sum(transaction.delete(key.encode()) for key in keys)
+
+    return _change(folder, work) if (folder / "data.mdb").is_file() else 0
+
+
+def _change(folder: Path, work: Callable[["lmdb.Environment"], Result], *, new_bytes: int = 0) -> Result:
+    """Call `work` with the LMDB of a folder, open for writing, and return its result.
+
+    Raises:
+        UnavailableError: the LMDB cannot be written.
+        CorruptDataError: the LMDB is truncated.
+    """
+    import lmdb
+
+    from feature_repo.files.lmdb_environment import open_exclusively
+
     # LMDB stores pages of 4 KiB and a small image fills only a part of one: reserve four times the bytes.
     data = folder / "data.mdb"
     old_bytes = data.stat().st_size if data.exists() else 0
-    map_bytes = max(INITIAL_MAP_BYTES, old_bytes + 4 * sum(map(len, contents)))
+    map_bytes = max(INITIAL_MAP_BYTES, old_bytes + 4 * new_bytes)
     try:
         with open_exclusively(folder.resolve(), map_size=map_bytes, repair=_REPAIR) as environment:
-            environment.run(work)
+            return environment.run(work)
     except lmdb.Error as error:
         raise UnavailableError(f"LMDB at {folder}: {error}; check the folder and the disk's free space") from error
-    return keys
 
 
 def _use(folder: Path, work: Callable[["lmdb.Environment"], Result]) -> Result:

@@ -1,8 +1,9 @@
 """Where `produce images` keeps pictures, each under the hash of its content: an LMDB, or objects in a bucket."""
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -35,6 +36,14 @@ class PictureFolder(Protocol):
         """Return those of the keys that are kept. Pictures are not read."""
         ...
 
+    def delete(self, keys: Collection[str]) -> int:
+        """Delete pictures; return how many there were.
+
+        Raises:
+            UnavailableError: they cannot be deleted.
+        """
+        ...
+
     def name(self, key: str) -> str:
         """Return what the column `image` of a products table says of a picture."""
         ...
@@ -53,6 +62,10 @@ class LmdbFolder:
     def list_stored(self, keys: Collection[str]) -> set[str]:
         """As `image_store.list_stored`."""
         return image_store.list_stored(self.folder, keys)
+
+    def delete(self, keys: Collection[str]) -> int:
+        """As `image_store.delete`, in one commit."""
+        return image_store.delete(self.folder, keys)
 
     def name(self, key: str) -> str:
         """Return a URL that is relative to the folder beside the LMDB, in which the table lies."""
@@ -82,6 +95,13 @@ class BucketFolder:
             stats = pool.map(lambda key: read_object_stat(self._find(key)), keys)
             return {key for key, stat in zip(keys, stats, strict=True) if stat is not None}
 
+    def delete(self, keys: Collection[str]) -> int:
+        """Delete the objects that are there, REQUESTS at a time. A bucket that keeps old versions keeps theirs."""
+        stored = self.list_stored(keys)
+        with ThreadPoolExecutor(REQUESTS) as pool:
+            list(pool.map(self._delete, stored))
+        return len(stored)
+
     def name(self, key: str) -> str:
         """Return the URL of the object."""
         return str(self._find(key))
@@ -90,9 +110,17 @@ class BucketFolder:
         return BucketObject(self.prefix, f"{CONTENTS}/{key}")
 
     def _put(self, key: str, content: bytes) -> None:
+        with self._translate_errors(), open_filesystem(self.prefix).open_output_stream(self._find(key).key) as stream:
+            stream.write(content)
+
+    def _delete(self, key: str) -> None:
+        with self._translate_errors(), suppress(FileNotFoundError):  # another run of `produce forget` was first
+            open_filesystem(self.prefix).delete_file(self._find(key).key)
+
+    @contextmanager
+    def _translate_errors(self) -> Iterator[None]:
         try:
-            with open_filesystem(self.prefix).open_output_stream(self._find(key).key) as stream:
-                stream.write(content)
+            yield
         except OSError as error:
             line = str(error).partition("\n")[0]
             raise UnavailableError(

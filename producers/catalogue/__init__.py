@@ -13,4 +13,5 @@ row_hash.py         hashes of whole columns and rows
 image_bytes.py      bytes of images in the table, read again for the rows to write
 image_hashes.py     content hashes of images, reading as few images as possible
 pack.py             copies the images of a products table into an LMDB
+forget_packed.py    deletes the packed pictures of forgotten products
 """

@@ -32,6 +32,8 @@ def forget(
         typer.echo(f"{table}: {rows:,} rows deleted")
     for view, rows in summary.online.items():
         typer.echo(f"{view}, online: {rows:,} rows deleted")
+    if summary.pictures:
+        typer.echo(f"pictures of `produce images`: {summary.pictures:,} deleted")
     if summary.contents:
         typer.echo(f"caches of encoders: {summary.contents:,} vectors and tower outputs deleted")
     if summary.users_with_clicks:

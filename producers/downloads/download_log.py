@@ -61,6 +61,14 @@ class DownloadLog:
                 [(row.url, row.key, row.etag, row.last_modified, now.isoformat(), row.error) for row in rows],
             )
 
+    def forget(self, keys: Iterable[str]) -> int:
+        """Delete the rows of images, given by their keys, and overwrite their bytes; return how many there were."""
+        self._connection.execute("PRAGMA secure_delete = ON")
+        with self._connection:
+            return self._connection.execute(
+                "DELETE FROM downloads WHERE key IN (SELECT value FROM json_each(?))", (json.dumps(list(keys)),)
+            ).rowcount
+
 
 @contextmanager
 def open_log(folder: Path) -> Iterator[DownloadLog]:
