@@ -20,6 +20,7 @@
 
     age_scale.py         the stages of child ages: values with ranges of months
     config.py            the deployment's configuration: feature_store.yaml, read without Feast
+    bucket_url.py        the spellings of a bucket's URL, made one
     location.py          where tables are: a folder, or a prefix of a bucket
     bucket.py            open a prefix of a bucket, read single objects
     errors.py            error classes by cause

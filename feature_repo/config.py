@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from feature_repo.age_scale import DEFAULT_AGE_SCALE, SETTING, AgeScale, parse_age_scale
+from feature_repo.bucket_url import is_url
 from feature_repo.errors import InvalidInputError, NotFoundError, VitrineError
 from feature_repo.location import (
     BucketObject,
@@ -22,7 +23,6 @@ from feature_repo.location import (
     Location,
     find_local_folder,
     find_object,
-    is_url,
     parse_location,
 )
 

@@ -10,12 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from feature_repo.bucket_url import hide_login, is_url, parse_bucket_url
 from feature_repo.errors import InvalidInputError
 
 REQUESTS = 16
 """Requests to a bucket at the same time."""
-SCHEMES = ("s3", "gs", "az")
-"""Schemes of the URLs: Amazon S3 and what speaks its protocol, Google Cloud Storage, Azure Blob Storage."""
 OPTIONS: Mapping[str, Mapping[str, str | None]] = {
     "s3": {
         "AWS_ACCESS_KEY_ID": "access_key",
@@ -44,7 +43,7 @@ OPTIONS: Mapping[str, Mapping[str, str | None]] = {
 """Scheme -> accepted storage options, as deltalake names them -> the argument of pyarrow's file system, None if only
 deltalake has the option."""
 
-_URL = re.compile(r"(?P<scheme>[a-z0-9+.-]+)://(?P<rest>.*)", re.DOTALL)
+_ACCOUNT = "AZURE_STORAGE_ACCOUNT_NAME"
 _PLAIN = re.compile(r"[A-Za-z0-9._=+-]+(/[A-Za-z0-9._=+-]+)*")
 
 
@@ -59,7 +58,7 @@ class BucketPath:
 
     @property
     def scheme(self) -> str:
-        """One of SCHEMES."""
+        """One of the keys of OPTIONS."""
         return self.url.partition("://")[0]
 
     @property
@@ -103,16 +102,11 @@ Location: TypeAlias = Path | BucketPath
 """Where a table or a folder of tables is."""
 
 
-def is_url(text: str) -> bool:
-    """Return whether a text is a URL and not a path."""
-    return _URL.match(text) is not None
-
-
 def parse_location(text: str, folder: Location, options: Mapping[str, Any] | None = None) -> Location:
     """Return the location that a path or URL names. Nothing needs to exist there.
 
     Args:
-        text: a path, or the URL of a prefix in a bucket.
+        text: a path, or the URL of a prefix in a bucket in one of the spellings of `bucket_url`.
         folder: where a relative path starts, on disk or in a bucket.
         options: storage options of a URL, in upper or lower case. Credentials that they lack come from the environment
             and from the machine, as in deltalake and pyarrow. A path has none.
@@ -121,29 +115,44 @@ def parse_location(text: str, folder: Location, options: Mapping[str, Any] | Non
         An absolute path, or the prefix.
 
     Raises:
-        InvalidInputError: the URL has an unknown scheme, or characters that a prefix must not have; or an option is not
-            known, or not text, a number, true or false.
+        InvalidInputError: the URL has an unknown scheme or host, or characters that a prefix must not have; or an
+            option is not known, or not text, a number, true or false, or names another account than the URL.
     """
-    match = _URL.fullmatch(text)
-    if match is None:
+    if not is_url(text):
         if options:
             raise InvalidInputError(
                 f"storage_options belong to the URL of a bucket, and {text} is a folder; remove them"
             )
         location = folder / text if isinstance(folder, Path) or not Path(text).is_absolute() else Path(text)
         return location.resolve() if isinstance(location, Path) else location
-    scheme, key = match["scheme"], match["rest"].rstrip("/")
-    if scheme not in SCHEMES:
-        raise InvalidInputError(
-            f"{_hide_login(text)}: tables are kept in folders and in buckets of "
-            f"{', '.join(f'{known}://' for known in SCHEMES)}; change the URL, or mount the bucket as a folder"
-        )
+    scheme, key, account = parse_bucket_url(text)
+    key = key.rstrip("/")
     if not _PLAIN.fullmatch(key) or ".." in key.split("/"):
         raise InvalidInputError(
-            f"{_hide_login(text)}: expected {scheme}://BUCKET/PREFIX, of letters, digits and . _ = + - only; "
+            f"{hide_login(text)}: expected {scheme}://BUCKET/PREFIX, of letters, digits and . _ = + - only; "
             "credentials belong in storage_options"
         )
-    return BucketPath(f"{scheme}://{key}", _check_options(scheme, options or {}))
+    checked = _check_options(scheme, options or {})
+    if account is not None and checked.setdefault(_ACCOUNT, account) != account:
+        raise InvalidInputError(
+            f"{hide_login(text)} is in the account {account}, and storage_options has {_ACCOUNT} "
+            f"{checked[_ACCOUNT]}; correct one of them"
+        )
+    return BucketPath(f"{scheme}://{key}", checked)
+
+
+def find_object_url(text: str, prefix: BucketPath) -> str | None:
+    """Return the URL, as `BucketObject` writes it, of an object below a prefix that a URL names in any spelling.
+
+    None if it names no object below the prefix.
+    """
+    try:
+        scheme, key, account = parse_bucket_url(text)
+    except InvalidInputError:
+        return None
+    url = f"{scheme}://{key}"
+    is_below = url.startswith(f"{prefix.url}/") and account in (None, prefix.options.get(_ACCOUNT))
+    return url if is_below else None
 
 
 def find_object(text: str, prefix: BucketPath | None) -> Path | BucketObject:
@@ -194,8 +203,3 @@ def _check_options(scheme: str, options: Mapping[str, Any]) -> dict[str, str]:
             raise InvalidInputError(f"storage_options: `{name}` has no value; expected text, a number, true or false")
         checked[str(name).upper()] = str(value).lower() if isinstance(value, bool) else str(value)
     return checked
-
-
-def _hide_login(url: str) -> str:
-    """Return a URL without user name, password and query, for a message."""
-    return re.sub(r"//[^/]*@", "//", url.partition("?")[0])

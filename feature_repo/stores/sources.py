@@ -16,9 +16,10 @@ from feast.data_source import DataSource
 from feast.types import from_feast_to_pyarrow_type
 
 from feature_repo import location, schema
+from feature_repo.bucket_url import is_url
 from feature_repo.errors import InvalidInputError, NotFoundError
 from feature_repo.files.atomic_write import replace_atomically
-from feature_repo.location import Location, is_url, parse_location
+from feature_repo.location import Location, parse_location
 from feature_repo.offline import delta, production, retention
 from feature_repo.offline.training_set import ViewTable
 from feature_repo.stores.feast_compat import DUMMY_ENTITY_ID, parse_feature_ref

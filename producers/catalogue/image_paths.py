@@ -7,8 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from feature_repo.bucket_url import SCHEMES
 from feature_repo.images import image_store
-from feature_repo.location import BucketPath
+from feature_repo.location import BucketPath, find_object_url
 from feature_repo.offline import validation
 
 
@@ -39,6 +40,7 @@ def resolve_paths(paths: pa.ChunkedArray, file: Path, pictures: BucketPath | Non
     paths = pc.if_else(in_lmdb, pc.utf8_slice_codeunits(paths, len(image_store.URL_SCHEME)), paths)
     is_object = np.zeros(len(paths), bool)
     if pictures is not None:
+        paths = _respell_urls(paths, pictures)
         is_object = validation.to_mask(pc.starts_with(paths, f"{pictures.url}/"))
     is_url = validation.to_mask(pc.match_substring_regex(paths, r"^([A-Za-z][A-Za-z0-9+.-]*:)?//")) & ~is_object
     has_backslash = validation.to_mask(pc.match_substring(paths, "\\")) & ~is_url & ~is_in_lmdb
@@ -54,3 +56,17 @@ def resolve_paths(paths: pa.ChunkedArray, file: Path, pictures: BucketPath | Non
     absolute = pc.if_else(in_lmdb, prefixed, absolute)
     absolute = pc.if_else(pa.array(is_url | leaves_folder | has_backslash), None, absolute)
     return ResolvedPaths(absolute, is_url, leaves_folder, has_backslash)
+
+
+def _respell_urls(paths: pa.ChunkedArray, pictures: BucketPath) -> pa.ChunkedArray:
+    """Return paths in which the URLs of objects below a prefix have the spelling of `BucketObject`."""
+    is_bucket = pc.match_substring_regex(paths, f"^({'|'.join(SCHEMES)})://", ignore_case=True)
+    rows = np.flatnonzero(
+        validation.to_mask(is_bucket) & ~validation.to_mask(pc.starts_with(paths, f"{pictures.url}/"))
+    )
+    if not len(rows):
+        return paths
+    texts = paths.to_pylist()
+    for row in rows.tolist():
+        texts[row] = find_object_url(texts[row], pictures) or texts[row]
+    return pa.chunked_array([pa.array(texts, pa.string())])

@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import yaml
+from pyarrow.fs import AzureFileSystem
 
 from feature_repo import config
 from feature_repo.errors import InvalidInputError, UnavailableError
@@ -34,6 +35,33 @@ def test_a_path_or_url_is_resolved_against_a_folder_or_prefix(text: str, folder:
     assert parse_location(text, folder) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "expected", "account"),
+    [
+        ("s3a://shop/a", "s3://shop/a", None),
+        ("S3://shop/a", "s3://shop/a", None),
+        ("gcs://shop/a", "gs://shop/a", None),
+        ("gs://my.shop-1_a/a=1/", "gs://my.shop-1_a/a=1", None),
+        ("abfs://box/a", "az://box/a", None),
+        ("abfss://box/a/b/", "az://box/a/b", None),
+        ("azure://box", "az://box", None),
+        ("adl://box/a", "az://box/a", None),
+        ("abfss://box@acc1.dfs.core.windows.net/a/b", "az://box/a/b", "acc1"),
+        ("abfs://box@acc1.blob.core.windows.net", "az://box", "acc1"),
+        ("abfss://acc1.blob.core.windows.net/box/a", "az://box/a", "acc1"),
+    ],
+)
+def test_every_spelling_of_a_bucket_is_one_location(text: str, expected: str, account: str | None) -> None:
+    location = parse_location(text, FOLDER)
+    assert isinstance(location, BucketPath)
+    assert location.url == expected
+    assert location.options == ({} if account is None else {"AZURE_STORAGE_ACCOUNT_NAME": account})
+    if account is not None:
+        assert parse_location(text, FOLDER, dict(location.options)) == location
+        file_system = open_storage(location).filesystem.base_fs
+        assert isinstance(file_system, AzureFileSystem)
+
+
 def test_a_prefix_has_the_parts_of_a_path_and_never_shows_its_secrets() -> None:
     tables = parse_location("s3://shop/a", FOLDER, {"aws_secret_access_key": "hush", "AWS_ACCESS_KEY_ID": "me"})
     assert isinstance(tables, BucketPath)
@@ -49,6 +77,21 @@ def test_a_prefix_has_the_parts_of_a_path_and_never_shows_its_secrets() -> None:
     ("store", "message"),
     [
         ({"path": "hdfs://shop/a", "local_path": "l"}, "s3://, gs://, az://"),
+        ({"path": "https://a.blob.core.windows.net/c", "local_path": "l"}, "expected a folder, or a bucket as s3://"),
+        ({"path": "abfss://c@a.dfs.core.chinacloudapi.cn/t", "local_path": "l"}, "AZURE_STORAGE_ENDPOINT"),
+        ({"path": "abfss://c@a/t", "local_path": "l"}, "abfss://CONTAINER@ACCOUNT.dfs.core.windows.net/PREFIX"),
+        ({"path": "abfss://c:hush@a.dfs.core.windows.net/t", "local_path": "l"}, "credentials belong in"),
+        ({"path": "abfss://a.blob.core.windows.net", "local_path": "l"}, "expected az://BUCKET/PREFIX"),
+        ({"path": "gs://me@shop/a", "local_path": "l"}, "credentials belong in storage_options"),
+        ({"path": "gs://", "local_path": "l"}, "expected gs://BUCKET/PREFIX"),
+        (
+            {
+                "path": "abfss://c@first.dfs.core.windows.net/t",
+                "local_path": "l",
+                "storage_options": {"AZURE_STORAGE_ACCOUNT_NAME": "second"},
+            },
+            "is in the account first, and storage_options has AZURE_STORAGE_ACCOUNT_NAME second",
+        ),
         ({"path": "s3://me:hush@shop/a", "local_path": "l"}, "credentials belong in storage_options"),
         ({"path": "s3://shop/a?key=hush", "local_path": "l"}, "expected s3://BUCKET/PREFIX"),
         ({"path": "s3://shop/../a", "local_path": "l"}, "expected s3://BUCKET/PREFIX"),
