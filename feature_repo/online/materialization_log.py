@@ -261,6 +261,19 @@ class MaterializationLog:
         now = self._clock()
         self.state = self._update(lambda state: self._check_layout(state).with_files(files, window, now))
 
+    def add_rewritten(self, origins: Mapping[str, Collection[str]]) -> None:
+        """Record files that hold rows of other files only, as `MaterializationState.with_rewritten` describes.
+
+        Args:
+            origins: name of a file -> the files from which its rows come. If there is none, the store is not asked.
+
+        Raises:
+            ConflictError: the view was dropped or changed since the log was opened.
+            UnavailableError: the store does not answer.
+        """
+        if origins:
+            self.state = self._update(lambda state: self._check_layout(state).with_rewritten(origins))
+
     def finish(self, files: Sequence[str]) -> None:
         """Record that the run is complete. A rewrite is finished by it.
 

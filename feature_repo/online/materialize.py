@@ -23,7 +23,8 @@ from feature_repo.arrow import columns, take, timestamps
 from feature_repo.arrow.columns import Column
 from feature_repo.arrow.field import Field
 from feature_repo.errors import InvalidInputError
-from feature_repo.offline import key_ranges, versions
+from feature_repo.location import Location
+from feature_repo.offline import key_ranges, rewritten_files, versions
 from feature_repo.online import entity_keys
 from feature_repo.online.catalog import View
 from feature_repo.online.materialization_log import MaterializationLog, TimeWindow
@@ -57,6 +58,8 @@ class OfflineSource:
     """Name of the table's column with the created timestamp; None if it has none."""
     encoder_version: str | None = None
     """Only rows of this encoder version are written; None: all rows."""
+    path: Location | None = None
+    """Where the table is, if it is a Delta table, whose compactions and deletions are then followed; else None."""
 
     def rename_columns(self, rows: pa.Table) -> pa.Table:
         """Return rows of the table with the column names that `Packer` expects, and only those columns.
@@ -143,6 +146,7 @@ def materialize(
 ) -> None:
     """Write what the log does not have of the window. If it has all, only the end of the run is recorded.
 
+    Rows that a compaction or a deletion only moved to other files are not written again, if the table's log tells so.
     Online rows of entities that the table does not have (any more) stay.
 
     Args:
@@ -157,9 +161,12 @@ def materialize(
     Raises:
         InvalidInputError: a row cannot be packed.
         ConflictError: the view was dropped or changed meanwhile.
-        UnavailableError: the store does not answer. What the log has stays online.
+        UnavailableError: the store, or the bucket of the table, does not answer. What the log has stays online.
     """
     fragments = {identify_file(fragment): fragment for fragment in source.table.get_fragments()}
+    # Only if files of the log are gone were their rows moved: else the table's log need not be read.
+    if source.path is not None and not fragments.keys() >= log.state.files.keys():
+        log.add_rewritten(rewritten_files.find_origins(source.path, fragments, log.state.files))
     groups = _find_pending_groups(source, fragments, log, window, rows_per_entry or ROWS_PER_ENTRY)
     report_progress = start_progress(sum(group.row_count for group in groups))
     for group in groups:

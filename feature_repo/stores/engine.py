@@ -134,6 +134,7 @@ def materialize_view(
             table.event_timestamp,
             table.created_timestamp,
             table.encoder_version,
+            sources.resolve_path(config, source.path) if sources.is_delta(source) else None,
         ),
         MaterializationLog(online, stored, window if rewrites else None, clock=lambda: datetime.now(UTC)),
         window,

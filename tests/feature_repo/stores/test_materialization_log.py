@@ -1,7 +1,7 @@
 """The materialization log: what remains to be written after late rows, other windows, failures and compactions."""
 
 import tempfile
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,8 @@ class DictionaryRuns:
 
     def run(self, window: TimeWindow, *, rewrite: bool = False, failing_block: int | None = None) -> None:
         """Write a window; the store is gone at block number `failing_block`."""
-        table = delta.open_dataset(self.folder / "tables" / "looks")
+        path = self.folder / "tables" / "looks"
+        table = delta.open_dataset(path)
         names = {name: name for name in table.schema.names}
         blocks = 0
 
@@ -57,7 +58,7 @@ class DictionaryRuns:
 
         view = self.online.catalog.register_view(VIEW)
         materialize.materialize(
-            materialize.OfflineSource(table, names, ["product_id"], "event_timestamp", "created_timestamp"),
+            materialize.OfflineSource(table, names, ["product_id"], "event_timestamp", "created_timestamp", path=path),
             MaterializationLog(self.online, view, window if rewrite else None),
             window,
             write=materialize.make_writer(_packed, put),
@@ -132,6 +133,17 @@ class MaterializationMachine(RuleBasedStateMachine):
     def compact(self) -> None:
         retention.compact(self.runs.folder / "tables" / "looks")
 
+    @precondition(lambda self: self.rows)
+    @rule(hours=HOURS)
+    def drop_corrected(self, hours: int) -> None:
+        retention.drop_corrected(
+            self.runs.folder / "tables" / "looks",
+            keys=["product_id"],
+            event="event_timestamp",
+            created="created_timestamp",
+            before=at(hours),
+        )
+
     @rule()
     def lose_the_online_store(self) -> None:
         self.runs.online_rows.clear()
@@ -164,6 +176,43 @@ def test_a_run_resumes_behind_the_files_in_the_log_and_a_complete_run_leaves_non
     assert runs.rows_put == 1
     runs.run(TimeWindow(at(1), at(9)), rewrite=True)
     assert runs.rows_put == 82, "a rewrite writes the files again"
+
+
+def test_rows_that_were_only_moved_to_other_files_are_not_written_again(tmp_path: Path) -> None:
+    path, runs = tmp_path / "tables" / "looks", DictionaryRuns(tmp_path)
+    for day in range(3):
+        world.append_looks(tmp_path, [(product, day, day) for product in "ab"])
+    runs.run(TimeWindow(at(0), at(5)))
+    runs.rows_put = 0
+    retention.compact(path)
+    for _ in range(2):
+        runs.run(TimeWindow(at(0), at(6)))
+    assert runs.rows_put == 0, "a compaction"
+    retention.drop_corrected(
+        path, keys=["product_id"], event="event_timestamp", created="created_timestamp", before=at(9)
+    )
+    retention.forget(path, "product_id", ["b"])
+    retention.vacuum(path, grace=timedelta(hours=1))
+    runs.run(TimeWindow(at(0), at(7)))
+    assert runs.rows_put == 0, "deletions"
+    world.append_looks(tmp_path, [("a", 4, 4)])
+    retention.compact(path)
+    runs.run(TimeWindow(at(0), at(8)))
+    assert runs.rows_put == 1, "a file with a new row among others: the newest row of each product is written"
+    assert runs.online_rows == {"a": (4, 4), "b": (2, 2)}
+
+
+def test_moved_rows_are_written_again_if_the_log_of_the_table_was_shortened(tmp_path: Path) -> None:
+    path, runs = tmp_path / "tables" / "looks", DictionaryRuns(tmp_path)
+    for day in range(2):
+        world.append_looks(tmp_path, [("a", day, day)])
+    runs.run(TimeWindow(at(0), at(5)))
+    retention.compact(path)
+    retention.vacuum(path, grace=timedelta(0), keep_log=timedelta(0))
+    runs.rows_put = 0
+    runs.run(TimeWindow(at(0), at(6)))
+    assert runs.rows_put == 1
+    assert runs.online_rows == {"a": (1, 1)}
 
 
 def test_an_empty_table_and_an_empty_window_write_nothing(tmp_path: Path) -> None:
