@@ -15,6 +15,8 @@ from feature_repo.offline.storage import open_storage, translate_errors
 
 MERGE_CLAUSES = ("matchedPredicates", "notMatchedPredicates", "notMatchedBySourcePredicates")
 """Parameters of a merge in the log: what it did with rows of the table and of the source."""
+MAINTENANCE = ("SET TBLPROPERTIES", "VACUUM START", "VACUUM END")
+"""Operations in the log that change no row."""
 
 
 def find_origins(path: Location, files: Collection[str], known: Collection[str]) -> dict[str, frozenset[str]]:
@@ -57,6 +59,33 @@ def find_origins(path: Location, files: Collection[str], known: Collection[str])
     return {name: origins[name] for name in files if name in origins}
 
 
+def find_changed_version(path: Location) -> int | None:
+    """Return the newest version of a Delta table that brought rows or deleted rows that no other corrects.
+
+    Versions that `produce vacuum`, a compaction or new table properties made are passed over.
+
+    Args:
+        path: the table's location.
+
+    Returns:
+        The version; the newest one if the log no longer tells; None if there is no table.
+
+    Raises:
+        UnavailableError: the bucket does not answer.
+        CorruptDataError: the log cannot be read.
+    """
+    newest = version = delta.latest_version(path)
+    while version is not None and version >= 0:
+        actions = _read_commit(path, version)
+        if actions is None:
+            return newest
+        is_deletion = _find_operation(actions)[0] == "DELETE"
+        if is_deletion or not (_keeps_rows(actions) or _find_operation(actions)[0] in MAINTENANCE):
+            return version
+        version -= 1
+    return newest
+
+
 def _read_commit(path: Location, version: int) -> list[dict[str, Any]] | None:
     """Return the actions of a commit; None if the log does not have it any more."""
     storage = open_storage(path)
@@ -76,10 +105,15 @@ def _list_paths(actions: Iterable[dict[str, Any]], kind: str) -> set[str]:
 
 def _keeps_rows(actions: Iterable[dict[str, Any]]) -> bool:
     """Return whether every row of the files that a commit added was in the files that it removed."""
-    info: dict[str, Any] = next((action["commitInfo"] for action in actions if "commitInfo" in action), {})
-    operation, parameters = info.get("operation"), info.get("operationParameters") or {}
+    operation, parameters = _find_operation(actions)
     if operation != "MERGE":
         return operation in ("OPTIMIZE", "DELETE")
     clauses = {name: json.loads(parameters.get(name, "[]")) for name in MERGE_CLAUSES}
     matched = clauses.pop("matchedPredicates")
     return not any(clauses.values()) and all(clause["actionType"] == "delete" for clause in matched)
+
+
+def _find_operation(actions: Iterable[dict[str, Any]]) -> tuple[str | None, dict[str, Any]]:
+    """Return the operation of a commit, None if it does not say, and its parameters."""
+    info: dict[str, Any] = next((action["commitInfo"] for action in actions if "commitInfo" in action), {})
+    return info.get("operation"), info.get("operationParameters") or {}

@@ -7,7 +7,8 @@ The digest of what came before is stored twice: as a marker on the table, with t
 the interval than there were, a run begins at the first impression.
 
 Further markers say what the last run read and how many versions it left: a run of the same log and the same versions of
-the tables has nothing to do.
+the tables has nothing to do. If the table has fewer rows than after the last run because of a `produce vacuum`, which
+drops only rows that later ones replace, its versions are counted.
 """
 
 import shutil
@@ -17,20 +18,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset
 
 from feature_repo import schema
+from feature_repo.arrow import take
+from feature_repo.arrow.timestamps import datetime_to_ticks
 from feature_repo.config import Settings
 from feature_repo.errors import CorruptDataError
 from feature_repo.files.atomic_write import replace_atomically
 from feature_repo.index.rows import name_folder
-from feature_repo.offline import delta
+from feature_repo.offline import delta, retention
+from producers import input_digest
 from producers.behaviour.cells import VectorCells
 from producers.behaviour.nearest import NearestProducts
 
 FOLDER = "neighbour_lists"
 SERIES = "neighbour lists"
 """Name under which `delta.append_if_version` counts the commits of markers."""
+_NUMBERS = ("start_us", "versions", "rows", "kept_since_us")
+_ALWAYS_US = int(np.iinfo(np.int64).max)
 _BROKEN = (OSError, ValueError, KeyError, zipfile.BadZipFile)
 
 
@@ -45,6 +53,8 @@ class Checkpoint:
     """Number of versions before it."""
     rows: int
     """Number of rows before it, those that later ones replace included."""
+    kept_since_us: int
+    """Time before which replaced rows may have been dropped from them, microseconds since 1970 UTC; 0 for none."""
 
     def restore(self, nearest: NearestProducts) -> None:
         """Fill `nearest`, which has no products, with the lists.
@@ -84,12 +94,12 @@ def find_checkpoint(
     file = _find_folder(settings, encoder_version) / f"{digest:016x}.npz"
     try:
         with np.load(file, allow_pickle=False) as stored:
-            checkpoint = Checkpoint(file, *(int(stored[name]) for name in ("start_us", "versions", "rows")))
+            checkpoint = Checkpoint(file, *(int(stored[name]) for name in _NUMBERS))
     except _BROKEN:
         return None
     if compute_digest(checkpoint.start_us) != digest:
         return None
-    return checkpoint if _count_rows(settings, encoder_version, checkpoint.start_us) >= checkpoint.rows else None
+    return checkpoint if _has_versions(settings, encoder_version, checkpoint) else None
 
 
 def find_finished_run(settings: Settings, encoder_version: str, inputs: int) -> tuple[int, int] | None:
@@ -103,9 +113,10 @@ def find_finished_run(settings: Settings, encoder_version: str, inputs: int) -> 
     table = settings.table(schema.NEIGHBOURS_TABLE)
     if delta.txn_marker(table, f"inputs of {_name_marker(encoder_version)}") != inputs:
         return None
-    names = [f"{what} of {_name_marker(encoder_version)}" for what in ("intervals", "versions", "rows")]
-    intervals, versions, rows = (delta.txn_marker(table, name) or 0 for name in names)
-    return (intervals, versions) if _count_rows(settings, encoder_version) >= rows else None
+    names = [f"{what} of {_name_marker(encoder_version)}" for what in ("intervals", *_NUMBERS[1:])]
+    intervals, *numbers = (delta.txn_marker(table, name) or 0 for name in names)
+    all_rows = Checkpoint(_find_folder(settings, encoder_version), _ALWAYS_US, *numbers)
+    return (intervals, all_rows.versions) if _has_versions(settings, encoder_version, all_rows) else None
 
 
 def mark_run(settings: Settings, encoder_version: str, inputs: int, intervals: int, versions: int) -> None:
@@ -120,6 +131,7 @@ def mark_run(settings: Settings, encoder_version: str, inputs: int, intervals: i
     """
     rows = _count_rows(settings, encoder_version)
     numbers = {"inputs": inputs, "intervals": intervals, "versions": versions, "rows": rows}
+    numbers["kept_since_us"] = _read_kept_since_us(settings)
     _write_markers(settings, {f"{what} of {_name_marker(encoder_version)}": number for what, number in numbers.items()})
 
 
@@ -141,6 +153,7 @@ def write_checkpoint(
         "start_us": np.array(start_us),
         "versions": np.array(versions),
         "rows": np.array(_count_rows(settings, encoder_version, start_us)),
+        "kept_since_us": np.array(_read_kept_since_us(settings)),
         "neighbours": nearest.neighbours.astype(np.int32),
         "similarity": nearest.similarity,
         "has_history": nearest.has_history,
@@ -168,15 +181,44 @@ def remove_checkpoint(settings: Settings, encoder_version: str) -> None:
     shutil.rmtree(_find_folder(settings, encoder_version), ignore_errors=True)
 
 
-def _count_rows(settings: Settings, encoder_version: str, before_us: int | None = None) -> int:
+def _has_versions(settings: Settings, encoder_version: str, checkpoint: Checkpoint) -> bool:
+    """Return whether the table has all rows of a checkpoint, or lacks some by a vacuum and has its versions."""
+    if _count_rows(settings, encoder_version, checkpoint.start_us) >= checkpoint.rows:
+        return True
+    if _read_kept_since_us(settings) <= checkpoint.kept_since_us:  # no vacuum has dropped them
+        return False
+    rows = delta.open_dataset(settings.table(schema.NEIGHBOURS_TABLE))
+    where = _select_rows(encoder_version, checkpoint.start_us)
+    keys = [
+        input_digest.combine(
+            input_digest.hash_texts(batch[schema.PRODUCT_ID]),
+            input_digest.hash_numbers(batch[schema.EVENT_TIMESTAMP].cast(pa.int64()).to_numpy()),
+        )
+        for batch in take.scan(rows, [schema.PRODUCT_ID, schema.EVENT_TIMESTAMP], where).to_batches()
+    ]
+    return bool(keys) and len(np.unique(np.concatenate(keys))) >= checkpoint.versions
+
+
+def _read_kept_since_us(settings: Settings) -> int:
+    """Return the time before which a vacuum dropped replaced rows, microseconds since 1970 UTC; 0 for none."""
+    table = settings.table(schema.NEIGHBOURS_TABLE)
+    kept_since = retention.read_kept_since(table) if delta.exists(table) else None
+    return 0 if kept_since is None else datetime_to_ticks(kept_since, "us")
+
+
+def _count_rows(settings: Settings, encoder_version: str, before_us: int = _ALWAYS_US) -> int:
     """Return how many rows of an encoder version the table has before a time; 0 if there is no table."""
     table = settings.table(schema.NEIGHBOURS_TABLE)
     if not delta.exists(table):
         return 0
+    return delta.open_dataset(table).count_rows(filter=_select_rows(encoder_version, before_us))
+
+
+def _select_rows(encoder_version: str, before_us: int) -> pyarrow.dataset.Expression:
     where = pc.field(schema.ENCODER_VERSION) == encoder_version
-    if before_us is not None:
-        where = where & (pc.field(schema.EVENT_TIMESTAMP) < pc.scalar(before_us).cast(schema.TIMESTAMP))
-    return delta.open_dataset(table).count_rows(filter=where)
+    if before_us == _ALWAYS_US:
+        return where
+    return where & (pc.field(schema.EVENT_TIMESTAMP) < pc.scalar(before_us).cast(schema.TIMESTAMP))
 
 
 def _write_markers(settings: Settings, markers: dict[str, int]) -> None:

@@ -15,6 +15,7 @@ from feature_repo import schema
 from feature_repo.config import Settings
 from feature_repo.features.neighbours import PRIOR_STRENGTH
 from feature_repo.offline import delta
+from feature_repo.offline.rewritten_files import find_changed_version
 from feature_repo.schema import INPUT_DIGEST
 from producers import input_digest
 from producers.behaviour.impression_log import ImpressionLog
@@ -141,7 +142,8 @@ def hash_run(settings: Settings, log: ImpressionLog, interval_us: int, top_k: in
     """Return the digest of everything that a run reads, from 0 to 2**63 - 1, without reading a table.
 
     Args:
-        settings: the deployment. Of its tables the versions count, so another digest does not mean other rows.
+        settings: the deployment. Of its tables the versions count, without those of `produce vacuum` and compactions;
+            so another digest does not mean other rows.
         log: the impressions.
         interval_us: length of an interval.
         top_k: how many neighbours a version is computed from.
@@ -150,7 +152,7 @@ def hash_run(settings: Settings, log: ImpressionLog, interval_us: int, top_k: in
     for name in (schema.EMBEDDING_TABLE, schema.CATALOGUE_TABLE, schema.TAGS_TABLE):
         path = settings.table(name)
         table = delta.open_table(path) if delta.exists(path) else None
-        texts.append(f"{name} {table and table.metadata().id} {table and table.version()}")
+        texts.append(f"{name} {table and table.metadata().id} {table and find_changed_version(path)}")
     interval = input_digest.hash_numbers(np.array([interval_us]))
     numbers = (_hash_parameters(top_k), *interval, _hash_impressions(log, len(log)))
     return _combine_numbers(*numbers, *input_digest.hash_texts(pa.array(texts)))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from feature_repo.location import Location
 from feature_repo.offline import delta, delta_files, retention
-from feature_repo.offline.rewritten_files import find_origins
+from feature_repo.offline.rewritten_files import find_changed_version, find_origins
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 TIME = pa.timestamp("us", "UTC")
@@ -90,3 +90,19 @@ def test_a_merge_that_adds_rows_brings_new_ones(tmp_path: Path) -> None:
     merge = delta.open_table(path).merge(source, "t.product_id = s.product_id", source_alias="s", target_alias="t")
     merge.when_matched_delete().when_not_matched_insert_all().execute()
     assert find_origins(path, delta_files.list_files(delta.open_table(path)), first) == {}
+
+
+def test_maintenance_is_no_change_of_a_table_and_a_deletion_is(folder: Location) -> None:
+    path = folder / "table"
+    assert find_changed_version(path) is None
+    apply_steps(path, ["append"])
+    changed = delta.latest_version(path)
+    retention.compact(path)
+    retention.drop_corrected(
+        path, keys=["product_id"], event="event", created="created", before=BEGAN + timedelta(days=9)
+    )
+    retention.vacuum(path, grace=timedelta(hours=1))
+    assert delta.latest_version(path) != changed
+    assert find_changed_version(path) == changed
+    retention.forget(path, "product_id", ["a"])
+    assert find_changed_version(path) == delta.latest_version(path)

@@ -13,6 +13,7 @@ from feature_repo.config import Settings
 from feature_repo.errors import CorruptDataError
 from feature_repo.features.neighbours import NAMES
 from feature_repo.offline import delta
+from producers import maintenance
 from producers.behaviour import neighbours
 from producers.behaviour.nearest import NearestProducts
 from producers.behaviour.neighbour_checkpoint import FOLDER, find_checkpoint, write_checkpoint
@@ -54,7 +55,7 @@ def require_equal(settings: Settings, alone: Settings) -> None:
 
 
 def add_table_version(settings: Settings) -> None:
-    """Commit to the table of vectors without another row, as a compaction does."""
+    """Commit to the table of vectors without another row."""
     path = settings.table("product_embedding")
     delta.append(path, delta.open_dataset(path).head(0))
 
@@ -133,6 +134,34 @@ def test_rows_that_other_options_replaced_are_written_again(tmp_path: Path) -> N
     again = run(settings, log, now=NOW + timedelta(hours=2))
     assert again.added > 0
     assert run(settings, log, recompute=True, now=NOW + timedelta(hours=3)).added == rows
+
+
+def vacuum(settings: Settings) -> int:
+    """Clean all tables as `produce vacuum` does, without keeping replaced rows; return how many were dropped."""
+    settings.raw["offline_store"]["retention_days"] = 0
+    summaries = list(maintenance.vacuum(settings, now=NOW + timedelta(days=30), grace=timedelta(hours=1)))
+    return sum(summary.rows_dropped for summary in summaries)
+
+
+def test_a_vacuum_that_drops_replaced_rows_leaves_an_unchanged_day_unchanged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, updates: list[int]
+) -> None:
+    settings, log = world.deployment(tmp_path), make_log()
+    fill(settings, datetime.max.replace(tzinfo=UTC))
+    run(settings, end_at(log, START + 4 * DAY), top_k=2)
+    second = run(settings, log, now=NOW + timedelta(hours=1))
+    assert vacuum(settings) > 0
+    with monkeypatch.context() as patched:
+        patched.setattr(neighbours, "read_changes", lambda *_: pytest.fail("reads the products"))
+        assert run(settings, log).added == 0
+    updates.clear()
+    add_table_version(settings)
+    again = run(settings, log, now=NOW + timedelta(hours=2))
+    assert (again.added, again.already_stored) == (0, second.added + second.already_stored)
+    assert updates == [], "continues at the last interval"
+    table = settings.table("product_neighbours")
+    delta.overwrite(table, delta.read(table).slice(1))
+    assert run(settings, log, now=NOW + timedelta(hours=3)).added == 1
 
 
 def test_without_its_table_or_its_file_a_run_begins_at_the_first_impression(tmp_path: Path, updates: list[int]) -> None:
