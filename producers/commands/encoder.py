@@ -9,7 +9,7 @@ import typer
 from feature_repo import console
 from feature_repo.errors import UsageError
 from feature_repo.table_options import with_table_options
-from producers.commands.tower_options import check_locks, check_towers, describe_choice, find_outputs
+from producers.commands.tower_options import check_locks, check_towers, describe_choice, find_outputs, find_pictures
 from producers.commands.tuning_options import check_tuning, parse_pairs
 
 if TYPE_CHECKING:
@@ -220,7 +220,7 @@ def encoder(
         align=align_weight,
         save_every=save_every,
     )
-    now = datetime.now(UTC)
+    now, pictures = datetime.now(UTC), find_pictures()
     clicks, held_out_ids = None, None
     if align:
         clicks, before = read_clicks_before(
@@ -253,7 +253,7 @@ def encoder(
             bar.update(line, description=stage, completed=done, total=total)
 
         common: dict[str, Any] = {"seed": seed, "progress": progress, "held_out": held_out_ids, "name": name}
-        common["licence"] = licence
+        common |= {"licence": licence, "pictures": pictures}
         if task and checkpoint:
             tuned = tune_encoder(
                 data,
@@ -270,6 +270,7 @@ def encoder(
                 tag_labels=read_labels(tag_labels) if tag_labels else None,
                 name=name,
                 licence=licence,
+                pictures=pictures,
             )
             typer.echo(f"{output}: {tuned}")
             return
@@ -305,4 +306,4 @@ def encoder(
     typer.echo(f"{output}: {summary}")
     if held_out_ids is not None and designs is not None:
         truth = designs.parent if (designs.parent / vocabulary.FILE).is_file() else None
-        typer.echo(evaluate(load(str(output)), data, held_out_ids, truth))
+        typer.echo(evaluate(load(str(output)), data, held_out_ids, truth, pictures))

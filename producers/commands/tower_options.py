@@ -6,6 +6,7 @@ import typer
 
 from feature_repo import config
 from feature_repo.errors import NotFoundError, UsageError
+from feature_repo.location import BucketPath
 
 TRAINING_OPTIONS = (
     "pairs",
@@ -99,3 +100,11 @@ def find_outputs(output: Path) -> Path:
         return config.load().local / "towers"
     except NotFoundError:
         return output.parent / "tower-outputs"
+
+
+def find_pictures() -> BucketPath | None:
+    """Return the prefix of the bucket that has the deployment's pictures; None without one or without a deployment."""
+    try:
+        return config.load().pictures
+    except NotFoundError:
+        return None

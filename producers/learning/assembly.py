@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from feature_repo.location import BucketPath
 from feature_repo.schema import PRODUCT_ID
 from producers.embeddings.output_store import open_outputs
 from producers.encoders.assembled import towers
@@ -45,6 +46,7 @@ def assemble_encoder(
     image_layers: int = 0,
     text_layers: int = 0,
     licence: str | None = None,
+    pictures: BucketPath | None = None,
 ) -> AssemblySummary:
     """Train heads for two towers on the products of a shop folder that have a title and an image.
 
@@ -64,6 +66,7 @@ def assemble_encoder(
         image_layers: last layers of the image tower that are trained after the heads; 0 keeps the tower frozen.
         text_layers: the same of the text tower.
         licence: the encoder's licence. None takes those of the towers, as far as they state one.
+        pictures: as in `read_pairs`.
 
     Raises:
         NotFoundError: products.parquet or a tower does not exist.
@@ -72,7 +75,7 @@ def assemble_encoder(
         VitrineError: a tower cannot be read, or the checkpoint cannot be written.
     """
     check_output(out, name)
-    products, images, left_out = read_training_pairs(data, held_out)
+    products, images, left_out = read_training_pairs(data, held_out, pictures)
     with open_outputs(outputs) as store:
         summary = assemble(
             products.column("title").to_pylist(),

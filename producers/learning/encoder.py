@@ -16,10 +16,12 @@ from feature_repo.arrow import text
 from feature_repo.errors import InvalidInputError, UsageError
 from feature_repo.images import image_store
 from feature_repo.images.decoding import Source
+from feature_repo.location import BucketPath, find_object
 from feature_repo.offline import input_files, validation
 from feature_repo.offline.impressions import read_impressions
 from feature_repo.schema import CLICKED, EVENT_TIMESTAMP, PRODUCT_ID, PRODUCTS, TIMESTAMP, USER_ID
 from feature_repo.table_format import DEFAULT_FORMAT, TableFormat
+from producers.catalogue import image_paths
 from producers.encoders.checkpoint import NAME_FILE, TRAINING_PRODUCTS_FILE, check_name, read_training_products
 from producers.encoders.licence import read_licence, write_licence
 from producers.encoders.train import TrainingSummary, train
@@ -48,6 +50,7 @@ def train_encoder(
     designs: pa.Table | None = None,
     name: str | None = None,
     licence: str | None = None,
+    pictures: BucketPath | None = None,
 ) -> TrainingSummary | None:
     """Train on the products of a shop folder that have a title and an image.
 
@@ -72,6 +75,7 @@ def train_encoder(
         name: the encoder's name, the part of its version before `@`; it is written to NAME_FILE in `out`. None leaves
             the encoder with the name of its folder.
         licence: the encoder's licence, for LICENCE_FILE in `out`. None takes that of the checkpoint, if it states one.
+        pictures: as in `read_pairs`.
 
     Returns:
         A summary in the first process of a training, None in every other. Its `left_out` counts the products without a
@@ -87,7 +91,7 @@ def train_encoder(
         VitrineError: the checkpoint cannot be read or written, or its training made it worse.
     """
     check_output(out, name)
-    products, images, left_out = read_training_pairs(data, held_out)
+    products, images, left_out = read_training_pairs(data, held_out, pictures)
     summary = train(
         products.column("title").to_pylist(),
         images,
@@ -121,9 +125,11 @@ def check_output(out: Path, name: str | None) -> None:
         check_name(name)
 
 
-def read_training_pairs(data: Path, held_out: pa.Table | None) -> tuple[pa.Table, list[Source], int]:
+def read_training_pairs(
+    data: Path, held_out: pa.Table | None, pictures: BucketPath | None = None
+) -> tuple[pa.Table, list[Source], int]:
     """Return what `read_pairs` does, without the products of `held_out`; None holds out none."""
-    products, images, left_out = read_pairs(data)
+    products, images, left_out = read_pairs(data, pictures)
     if held_out is not None:
         is_kept = ~pc.is_in(products[PRODUCT_ID], value_set=held_out[PRODUCT_ID].combine_chunks()).to_numpy()
         products, images = products.filter(pa.array(is_kept)), list(compress(images, is_kept))
@@ -218,15 +224,17 @@ def read_clicks_before(
     return clicks, until
 
 
-def read_pairs(data: Path) -> tuple[pa.Table, list[Source], int]:
+def read_pairs(data: Path, pictures: BucketPath | None = None) -> tuple[pa.Table, list[Source], int]:
     """Read the products of a shop folder that have a title and an image.
 
     Args:
         data: folder with products.parquet; relative image paths start there.
+        pictures: a prefix in a bucket. Relative paths start there instead, and URLs below it are its objects, as in
+            `produce catalogue`. None: no image is in a bucket.
 
     Returns:
-        The products in the order of the file, with all of its columns; the path or bytes of each one's image, in the
-        same order; and how many products were left out. Ids and titles are normalised (feature_repo.arrow.text), as
+        The products in the order of the file, with all of its columns; path, object or bytes of each one's image, in
+        the same order; and how many products were left out. Ids and titles are normalised (feature_repo.arrow.text), as
         in the catalogue. The images are not opened. Text that is not UTF-8 counts as
         missing; an empty title does not. A repeated product id is kept each time.
 
@@ -246,6 +254,9 @@ def read_pairs(data: Path) -> tuple[pa.Table, list[Source], int]:
         image if isinstance(image, bytes) else image_store.resolve_path(image, data)
         for image in pairs.column("image").to_pylist()
     ]
+    if pictures is not None and not pa.types.is_binary(pairs["image"].type):
+        resolved = image_paths.resolve_paths(pairs["image"], file, pictures).absolute.to_pylist()
+        images = [find_object(path, pictures) if path else given for path, given in zip(resolved, images, strict=True)]
     return pairs, images, products.num_rows - pairs.num_rows
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from feature_repo import vocabulary
 from feature_repo.arrow.text import normalize_ids
 from feature_repo.errors import InvalidInputError
+from feature_repo.location import BucketPath
 from feature_repo.offline import input_files, validation
 from feature_repo.schema import PRODUCT_ID
 from producers.encoders.encoder import Encoder
@@ -123,7 +124,13 @@ def read_designs(file: Path) -> pa.Table:
     return designs.rename_columns([PRODUCT_ID, "design_id"]).sort_by(PRODUCT_ID)
 
 
-def evaluate(encoder: Encoder, data: Path, held_out: pa.Table, truth: Path | None = None) -> Evaluation:
+def evaluate(
+    encoder: Encoder,
+    data: Path,
+    held_out: pa.Table,
+    truth: Path | None = None,
+    pictures: BucketPath | None = None,
+) -> Evaluation:
     """Measure the text-to-image recall of an encoder on held-out products.
 
     Args:
@@ -132,13 +139,14 @@ def evaluate(encoder: Encoder, data: Path, held_out: pa.Table, truth: Path | Non
             one product the first is taken.
         held_out: from `hold_out` with the same `data`; products with an unusable image are left out.
         truth: folder with the truth of a generated shop, for the word oracle; None measures no ceiling.
+        pictures: as in `read_pairs`.
 
     Raises:
         NotFoundError: products.parquet, or a file of `truth`, does not exist.
         InvalidInputError: products.parquet cannot be read, the encoder has no image tower, or the truth lacks a
             product or is unreadable.
     """
-    products, images, _ = read_pairs(data)
+    products, images, _ = read_pairs(data, pictures)
     rows = pc.index_in(held_out[PRODUCT_ID], value_set=products[PRODUCT_ID].combine_chunks()).to_numpy()
     titles: Sequence[str] = products["title"].take(pa.array(rows)).to_pylist()
     with open_decoding_pool() as pool:

@@ -15,6 +15,7 @@ from feature_repo import memory
 from feature_repo.errors import InvalidInputError, UsageError, VitrineError
 from feature_repo.fusion import SAME_PRODUCT, Space, fuse
 from feature_repo.images.decoding import Source, UnusableImageError, open_image
+from feature_repo.location import BucketPath
 from feature_repo.schema import PRODUCT_ID
 from producers.embeddings.output_store import OutputStore, open_outputs
 from producers.encoders import whitening
@@ -85,6 +86,7 @@ def tune_encoder(
     tag_labels: pa.Table | None = None,
     name: str | None = None,
     licence: str | None = None,
+    pictures: BucketPath | None = None,
 ) -> TuningReport:
     """Tune an encoder on the products of a shop folder that have a title and an image.
 
@@ -107,6 +109,7 @@ def tune_encoder(
         tag_labels: product_id, tag and value, whose prediction is measured; None measures that of categories only.
         name: the encoder's name, as in `train_encoder`.
         licence: the encoder's licence, as in `train_encoder`.
+        pictures: as in `read_pairs`.
 
     Raises:
         NotFoundError: a file does not exist.
@@ -120,7 +123,7 @@ def tune_encoder(
     if out.resolve() == Path(checkpoint).resolve():
         raise UsageError(f"--output is the encoder of --from, {checkpoint}; name another folder")
     memory.keep_freed()
-    table, images, left_out = read_training_pairs(data, None)
+    table, images, left_out = read_training_pairs(data, None, pictures)
     sample = np.linspace(0, len(table) - 1, min(len(table), MAX_PRODUCTS)).astype(np.int64)
     table, images = table.take(pa.array(sample)), [images[row] for row in sample]
     known, units, labelled = _read_examples(task, pairs, designs, table)

@@ -19,6 +19,7 @@ from feature_repo.content_hash import content_hash
 from feature_repo.errors import InvalidInputError, VitrineError
 from feature_repo.fusion import SAME_PRODUCT, Space, fuse
 from feature_repo.images.decoding import Source, UnusableImageError, read_bytes
+from feature_repo.images.read_ahead import read_ahead
 from producers.encoders import tiny_clip, whitening
 from producers.encoders.assembled import towers
 from producers.encoders.assembled.encoder import AssembledEncoder
@@ -288,7 +289,7 @@ def encode_images(
     def find_missing() -> Iterator[tuple[int, list[Source]]]:
         for start in range(0, len(sources), CHUNK):
             part = range(start, min(start + CHUNK, len(sources)))
-            hashes = [_hash_image(sources[row]) for row in part]
+            hashes = [_hash_image(source) for source in read_ahead(sources[start : part.stop])]
             outputs[start : part.stop] = store.get(IMAGE, fingerprint, hashes, width)
             missing = np.flatnonzero([hash_ is not None for hash_ in hashes] & np.isnan(outputs[part, 0]))
             for first in range(0, len(missing), encoder.image_batch_size):
@@ -331,8 +332,10 @@ def encode_titles(
     return outputs, encoded
 
 
-def _hash_image(source: Source) -> bytes | None:
+def _hash_image(source: Source | UnusableImageError) -> bytes | None:
     """Return the content hash of an image, as in the catalogue; None if it cannot be read."""
+    if isinstance(source, UnusableImageError):
+        return None
     if isinstance(source, bytes):
         return content_hash(source)
     try:
