@@ -1,5 +1,6 @@
 """Shared by both command lines: options, one-line errors, progress on standard error."""
 
+import errno
 import json
 import logging
 import os
@@ -158,6 +159,16 @@ def configure(
     LogOptions(verbose, quiet, log_format).apply()
 
 
+_REPAIRS = {
+    "free disk space, or raise the limit, and run this again": (errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+    "change its permissions, or name another path": (errno.EACCES, errno.EPERM, errno.EROFS),
+    "name another path, or remove what is there": (errno.EEXIST, errno.ENOTEMPTY),
+    "correct the path": (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG),
+}
+REPAIRS = {number: repair for repair, numbers in _REPAIRS.items() for number in numbers}
+"""Number of an error of the operating system -> what to do."""
+
+
 def run_command_line(app: typer.Typer) -> None:
     """Run a command line, and exit with one line on standard error for an error that the user can repair.
 
@@ -182,7 +193,8 @@ def run_command_line(app: typer.Typer) -> None:
         _print_error(str(error))
         sys.exit(2 if isinstance(error, UsageError) else 1)
     except OSError as error:  # no permission, a full disk, a folder instead of a file
-        _print_error(f"{error.filename2 or error.filename}: {error.strerror}" if error.filename else str(error))
+        line = f"{error.filename2 or error.filename}: {error.strerror}" if error.filename else str(error)
+        _print_error(f"{line}; {REPAIRS[error.errno]}" if error.errno in REPAIRS else line)
         sys.exit(1)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from feature_repo.errors import InvalidInputError, NotFoundError
 from feature_repo.files.atomic_write import replace_atomically
+from feature_repo.files.json_text import parse_json
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def read_report(file: Path) -> GateReport:
         InvalidInputError: the file is not a report of `consume gate`.
     """
     try:
-        content = json.loads(file.read_text())
+        content = parse_json(file.read_text())
         gates = tuple(Gate(**gate) for gate in content["gates"])
         if not gates or not all(isinstance(gate.passed, bool) for gate in gates):
             raise ValueError("expected one gate or more, each with `passed` true or false")
@@ -76,5 +77,5 @@ def read_report(file: Path) -> GateReport:
         return GateReport(content["candidate_version"], content["production_version"], created, gates)
     except FileNotFoundError as error:
         raise NotFoundError(f"no report of `consume gate` at {file}; run `consume gate --output {file}`") from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise InvalidInputError(f"{file} is not a report of `consume gate`: {error}; run it again") from error

@@ -1,6 +1,5 @@
 """The lift of the groups of features that need a view, from the JSON that `consume lift --json` wrote."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from consumers.ranking.feature_meaning import GROUPS
 from consumers.ranking.lift import Comparison
 from consumers.ranking.plan import LIGHTGBM
 from feature_repo.errors import InvalidInputError, NotFoundError
+from feature_repo.files.json_text import parse_json
 from feature_repo.schema import INTEREST_TABLE
 
 AFFINITY_VIEWS = (INTEREST_TABLE, "user_product_affinity")
@@ -62,7 +62,7 @@ def read_lift(file: Path) -> LiftFile:
         InvalidInputError: the file is not the JSON of `consume lift`.
     """
     try:
-        found = LiftFile(file, json.loads(file.read_text()))
+        found = LiftFile(file, parse_json(file.read_text()))
         for name in VIEWS:  # every card reads some of it
             if name in found.content["verdicts"]:
                 found._read_group(name)

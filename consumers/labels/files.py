@@ -19,6 +19,7 @@ from consumers.labels.frame import SamplingFrame
 from feature_repo.errors import InvalidInputError, NotFoundError
 from feature_repo.files.atomic_write import replace_atomically
 from feature_repo.files.csv_export import restore_text, write_csv
+from feature_repo.files.json_text import parse_json
 from feature_repo.pairs.labels import PAIR_JUDGEMENTS, PAIR_LABELS, check_judgement
 from feature_repo.schema import CREATED_TIMESTAMP, PAIR_LABEL
 
@@ -107,7 +108,7 @@ def _read_csv(file: Path) -> list[dict[str, Any]]:
 def _read_tasks(file: Path) -> list[dict[str, Any]]:
     """Return a row for each annotation of each task, and one without a label for a task without any."""
     try:
-        tasks = json.loads(file.read_text(encoding="utf-8"))
+        tasks = parse_json(file.read_text(encoding="utf-8"))
         return [
             {
                 **{name: str(value) for name, value in task["data"].items() if value is not None},
@@ -118,7 +119,7 @@ def _read_tasks(file: Path) -> list[dict[str, Any]]:
             for task in tasks
             for annotation in [one for one in task.get("annotations", []) if not one.get("was_cancelled")] or [{}]
         ]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidInputError(
             f"{file}: not Label Studio's JSON of tasks with `data` and `annotations` ({type(error).__name__}: {error})"
         ) from None

@@ -13,7 +13,6 @@ Whether a proxy predicts the lift can only be seen over many encoders: `consume 
 (Spearman) from MIN_ENCODERS encoders on.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from consumers.ranking.training_set import RankingTrainingSet
 from feature_repo import schema
 from feature_repo.errors import InvalidInputError
 from feature_repo.features.similarity import normalize_rows
+from feature_repo.files.json_text import parse_json
 from feature_repo.schema import PRODUCT_ID
 
 NEAREST_SHARE = 0.01
@@ -176,7 +176,7 @@ def read_points(files: Sequence[Path]) -> list[dict[str, Any]]:
     points = []
     for file in files:
         try:
-            proxies = json.loads(file.read_text())["proxies"]
+            proxies = parse_json(file.read_text())["proxies"]
             point = {"file": file.name, **{name: proxies[name] for name in ("encoder", *NAMES, "lift", "ci95")}}
             points.append(point | {name: value for name, value in proxies.items() if name.endswith(UNSEEN)})
         except (OSError, ValueError, KeyError, TypeError) as error:

@@ -5,7 +5,6 @@ weights; a part with a negative weight is left out. The cut-off of a category is
 upwards have the wanted precision (cutoffs.py). Products without a label are ignored, not counted as wrong.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from consumers.search.cutoffs import choose_cutoffs
 from consumers.search.scoring import PARTS
 from feature_repo.errors import CorruptDataError, InvalidInputError, NotFoundError
 from feature_repo.files.atomic_write import replace_atomically
+from feature_repo.files.json_text import parse_json
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -133,13 +133,13 @@ def read_calibration(file: Path) -> SearchCalibration:
     if not file.is_file():
         raise NotFoundError(f"{file}: no such file; run: consume calibrate-search")
     try:
-        values = json.loads(file.read_text())
+        values = parse_json(file.read_text())
         numbers = [values["intercept"], *values["weights"].values()]
         if not np.isfinite(numbers).all():
             raise ValueError("a weight or the intercept is not finite")
         cutoffs = {category: _parse_cutoff(cutoff) for category, cutoff in values["cutoffs"].items()}
         return SearchCalibration(**values | {"cutoff": _parse_cutoff(values["cutoff"]), "cutoffs": cutoffs})
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise CorruptDataError(f"{file}: not a calibration ({error}); run: consume calibrate-search") from error
 
 

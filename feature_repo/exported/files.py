@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from feature_repo.errors import CorruptDataError, NotFoundError
+from feature_repo.files.json_text import parse_json
 from feature_repo.fusion import Space
 from feature_repo.images.geometry import Geometry
 
@@ -101,7 +102,7 @@ def read_description(folder: Path) -> EncoderDescription:
     if not file.is_file():
         raise NotFoundError(f"{folder}: no {ENCODER_FILE}; {again}")
     try:
-        content: dict[str, Any] = json.loads(file.read_text())
+        content: dict[str, Any] = parse_json(file.read_text())
         if content.pop("format", 1) != FORMAT:
             raise NotFoundError(f"{file}: written by another version; {again}")
         text, geometry = content.pop("text"), content.pop("geometry")

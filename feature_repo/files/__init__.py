@@ -5,5 +5,6 @@ private_file.py      files that only their owner may read
 locks.py             one run of a step at a time
 lmdb_environment.py  LMDB files opened once per process, shared by threads and safe after a fork
 csv_export.py        CSV without formulas for spreadsheets
+json_text.py         JSON whose every fault is a ValueError
 json_lines.py        files with one JSON object a line; malformed lines are refused with their number
 """

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from feature_repo.errors import InvalidInputError
+from feature_repo.files.json_text import parse_json
 
 SHOWN = 5
 """Malformed lines that an error names."""
@@ -56,8 +57,8 @@ def read_objects(file: Path, malformed: Malformed) -> Iterator[tuple[int, str, d
     """Yield number, text and JSON object of each line; other lines are malformed. Arguments as in `read_lines`."""
     for number, line in read_lines(file, malformed):
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
+            row = parse_json(line)
+        except ValueError:
             malformed.append(refuse_line(file, number, "not JSON", line))
             continue
         if not isinstance(row, dict):

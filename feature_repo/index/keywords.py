@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_repo.errors import CorruptDataError
+from feature_repo.files.json_text import parse_json
 from feature_repo.index.segmentation import segment_text
 
 K1, B = 0.8, 0.4
@@ -92,7 +93,7 @@ def open_keywords(folder: Path) -> KeywordIndex:
         CorruptDataError: a file is missing or damaged.
     """
     try:
-        average_length = float(json.loads((folder / STATISTICS).read_text())["average_length"])
+        average_length = float(parse_json((folder / STATISTICS).read_text())["average_length"])
         return KeywordIndex(bm25s.BM25.load(str(folder), mmap=True), average_length)
     except (OSError, ValueError, KeyError) as error:
         raise CorruptDataError(

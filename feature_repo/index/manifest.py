@@ -11,6 +11,7 @@ from typing import Any
 
 from feature_repo.errors import CorruptDataError, EncoderMismatchError, NotFoundError, VitrineError
 from feature_repo.files.atomic_write import replace_atomically
+from feature_repo.files.json_text import parse_json
 
 FILE = "manifest.json"
 FORMAT = 1
@@ -57,11 +58,11 @@ def read_manifest(folder: Path, encoder_version: str | None = None) -> Manifest:
     if not file.is_file():
         raise NotFoundError(f"no index at {folder}; run: produce index")
     try:
-        values = json.loads(file.read_text())
+        values = parse_json(file.read_text())
         if not all(isinstance(values[name], dict) for name in ("files", "sources", "recall")):
             raise TypeError("files, sources and recall must be objects")
         manifest = Manifest(**values | {"segments": tuple(values["segments"])})
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise CorruptDataError(f"{file}: the manifest cannot be read ({error}); {REBUILD}") from error
     if manifest.format != FORMAT:
         raise CorruptDataError(f"{file}: format {manifest.format}, expected {FORMAT}; {REBUILD}")

@@ -13,6 +13,7 @@ from typing import Any
 
 from feature_repo.errors import CorruptDataError, NotFoundError, UsageError
 from feature_repo.files.atomic_write import replace_atomically
+from feature_repo.files.json_text import parse_json
 
 FOLDER = "searches"
 
@@ -49,7 +50,7 @@ def read_search(offline: Path, name: str) -> SavedSearch:
     """
     file = _require_file(offline, name)
     try:
-        values = json.loads(file.read_text())
+        values = parse_json(file.read_text())
         return SavedSearch(**values | {"product_ids": tuple(values["product_ids"])})
     except (ValueError, TypeError, KeyError) as error:
         raise CorruptDataError(f"{file}: not a saved search ({error}); save it again") from error

@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.dataset
 
 from feature_repo import schema
-from feature_repo.errors import ConflictError
+from feature_repo.errors import ConflictError, CorruptDataError
 from feature_repo.location import Location
 from feature_repo.offline import delta
 from feature_repo.schema import CREATED_TIMESTAMP, ENCODER_VERSION
@@ -87,22 +87,27 @@ def read_history(folder: Location) -> list[Upgrade]:
         folder: folder of the offline tables.
 
     Raises:
-        CorruptDataError: the table is damaged.
+        CorruptDataError: the table is damaged, or has a row that `record_step` did not write.
     """
     path = folder / schema.UPGRADES_TABLE
     if not delta.exists(path):
         return []
-    return [
-        Upgrade(
-            row["sequence"],
-            State(row["state"]),
-            row["production_version"],
-            row["candidate_version"],
-            json.loads(row["options"]),
-            row[CREATED_TIMESTAMP],
-        )
-        for row in delta.read(path, schema.UPGRADES.names).sort_by("sequence").to_pylist()
-    ]
+    rows = delta.read(path, schema.UPGRADES.names).sort_by("sequence").to_pylist()
+    return [_parse_step(path, row) for row in rows]
+
+
+def _parse_step(path: Location, row: Mapping[str, Any]) -> Upgrade:
+    try:
+        options = json.loads(row["options"])
+        if not isinstance(options, dict) or not row["production_version"]:
+            raise ValueError("expected a version in production, and options as a JSON object")
+        versions = row["production_version"], row["candidate_version"]
+        return Upgrade(row["sequence"], State(row["state"]), *versions, options, row[CREATED_TIMESTAMP])
+    except (ValueError, TypeError) as error:
+        raise CorruptDataError(
+            f"table `{path.name}` under {path.parent}: step {row['sequence']} is none of `produce upgrade` ({error}); "
+            "restore the table from a copy"
+        ) from error
 
 
 def read_current(folder: Location) -> Upgrade | None:

@@ -4,7 +4,6 @@ Weights are read from safetensors only, never from pickles. Code that comes with
 """
 
 import hashlib
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from transformers import AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from feature_repo.errors import CorruptDataError, InvalidInputError, VitrineError
+from feature_repo.files.json_text import parse_json
 
 ENCODER_FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
 """Files that an encoder is read from: configurations, vocabularies, weights. The fingerprint covers these."""
@@ -56,7 +56,7 @@ def read_json(file: Path) -> Any:
         CorruptDataError: the file is not JSON.
     """
     try:
-        return json.loads(file.read_text())
+        return parse_json(file.read_text())
     except FileNotFoundError as error:
         raise InvalidInputError(f"{file.parent}: not a checkpoint, it has no {file.name}") from error
     except ValueError as error:

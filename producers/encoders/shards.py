@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from feature_repo import schema
 from feature_repo.errors import ConflictError, CorruptDataError, EncoderMismatchError, InvalidInputError, NotFoundError
 from feature_repo.files.atomic_write import replace_atomically
+from feature_repo.files.json_text import parse_json
 from producers.encoders.pipeline import NO_CONTENT_COLUMN, EmbeddingRows, Unusable
 
 UNUSABLE = pa.schema([(name, pa.string()) for name in ("product_id", "column", "reason", "value")])
@@ -82,7 +83,7 @@ def read_description(folder: Path) -> RunDescription:
         NotFoundError: it is missing or cannot be read.
     """
     try:
-        return RunDescription(**json.loads((folder / "run.json").read_text()))
+        return RunDescription(**parse_json((folder / "run.json").read_text()))
     except (OSError, ValueError, TypeError) as error:
         raise NotFoundError(f"{folder}: not a folder of parts, its run.json cannot be read ({error})") from error
 

@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from feature_repo.errors import InvalidInputError, NotFoundError
+from feature_repo.files.json_text import parse_json
 from producers.evaluation.measures import Measure
 
 
@@ -105,7 +106,7 @@ def format_csv(runs: Sequence[EvaluationRun]) -> str:
 
 def _read_run(file: Path) -> EvaluationRun:
     try:
-        content = json.loads(file.read_text())
+        content = parse_json(file.read_text())
         content["created"] = datetime.fromisoformat(content["created"])
         content["measures"] = {name: Measure(**values) for name, values in content["measures"].items()}
         run = EvaluationRun(**content)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from feature_repo.errors import NotFoundError
 from feature_repo.files.atomic_write import replace_atomically
+from feature_repo.files.json_text import parse_json
 
 FOLDER = Path("studio") / "pictures"
 """Below the deployment's folder for what stays on this machine."""
@@ -160,6 +161,6 @@ def _to_json(job: PictureJob) -> str:
 
 
 def _from_json(text: str) -> PictureJob:
-    values = json.loads(text)
+    values = parse_json(text)
     times = {name: None if values[name] is None else datetime.fromisoformat(values[name]) for name in _TIMES}
     return PictureJob(**values | times)

@@ -23,6 +23,7 @@ import torch
 from feature_repo.errors import CorruptDataError, InvalidInputError, NotFoundError
 from feature_repo.extras import require
 from feature_repo.files.atomic_write import replace_atomically
+from feature_repo.files.json_text import parse_json
 from producers.encoders.checkpoint_files import VOCABULARIES, explain_errors, read_model
 
 if TYPE_CHECKING:
@@ -241,7 +242,7 @@ def _check_index(folder: Path) -> dict[str, Any]:
             f"`{PIPELINE_CLASS}.from_pretrained` opens"
         )
     try:
-        index: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        index: dict[str, Any] = parse_json(file.read_text(encoding="utf-8"))
         found = index.get("_class_name")
     except (ValueError, AttributeError) as error:
         raise CorruptDataError(f"{file}: not a JSON object; copy the checkpoint again") from error

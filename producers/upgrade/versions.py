@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from feature_repo import run_log, schema
 from feature_repo.config import Settings
-from feature_repo.errors import InvalidInputError
+from feature_repo.errors import CorruptDataError, InvalidInputError
 from feature_repo.index.manifest import read_encoder_version
 from feature_repo.index.rows import GROUP_FOLDER, find_folder
 from feature_repo.offline import delta, retention
@@ -58,9 +58,19 @@ class UpgradeOptions:
 
     @staticmethod
     def from_json(options: Any) -> "UpgradeOptions":
-        """Parse what `to_json` returned."""
-        steps = tuple(tuple(step) for step in options["steps"])
-        return UpgradeOptions(options["encoder"], options["former_encoder"], steps)
+        """Parse what `to_json` returned.
+
+        Raises:
+            CorruptDataError: it is something else.
+        """
+        try:
+            steps = tuple(tuple(step) for step in options["steps"])
+            return UpgradeOptions(options["encoder"], options["former_encoder"], steps)
+        except (KeyError, TypeError) as error:
+            raise CorruptDataError(
+                f"table `{schema.UPGRADES_TABLE}`: the options of `produce upgrade start` cannot be read "
+                f"({type(error).__name__}: {error}); roll the upgrade back and start it again"
+            ) from error
 
 
 def parse_steps(settings: Settings, steps: Sequence[str], production_version: str) -> tuple[tuple[str, ...], ...]:

@@ -1,7 +1,10 @@
 """The options that precede every command: --version, -v, -q and --log-format."""
 
+import errno
 import json
 import logging
+import os
+import sys
 import time
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -168,3 +171,29 @@ def test_a_file_of_figures_that_cannot_be_written_is_refused_before_the_work(tmp
     assert "file" in done.stderr
     assert "none.yaml" not in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("number", "repair"),
+    [
+        (errno.ENOSPC, "; free disk space, or raise the limit, and run this again"),
+        (errno.EACCES, "; change its permissions, or name another path"),
+        (errno.EEXIST, "; name another path, or remove what is there"),
+        (errno.ENOTDIR, "; correct the path"),
+        (errno.EIO, ""),
+    ],
+)
+def test_an_error_of_the_system_is_one_line_with_the_file_and_the_repair(
+    number: int, repair: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app = typer.Typer()
+
+    @app.command()
+    def work() -> None:
+        raise OSError(number, os.strerror(number), "table.csv")
+
+    monkeypatch.setattr(sys, "argv", ["produce"])
+    with pytest.raises(SystemExit) as ended:
+        console.run_command_line(app)
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == f"error: table.csv: {os.strerror(number)}{repair}\n"

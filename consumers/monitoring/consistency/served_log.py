@@ -23,6 +23,7 @@ from types import TracebackType
 from zlib import crc32
 
 from feature_repo.errors import InvalidInputError
+from feature_repo.files.json_text import parse_json
 from feature_repo.files.private_file import append_private
 
 _log = logging.getLogger(__name__)
@@ -125,7 +126,7 @@ def read(file: Path, max_rows: int) -> dict[str, ServedRows]:
                 if not line.endswith(b"\n"):  # the last line, which is being written or was cut off by a full disk
                     break
                 number += 1
-                fields = json.loads(line)
+                fields = parse_json(line)
                 row = None if fields["row"] is None else b64decode(fields["row"])
                 kept[fields["view"]].append((b64decode(fields["key"]), row, int(fields["at"])))
     except OSError as error:
