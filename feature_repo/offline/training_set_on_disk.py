@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from feature_repo.arrow import take, timestamps
 from feature_repo.errors import ConflictError, InvalidInputError, NotFoundError
+from feature_repo.files.array_file import create_array_file
 from feature_repo.files.atomic_write import replace_atomically
 from feature_repo.offline import asof, key_ranges, training_set
 from feature_repo.offline.training_set import ViewTable
@@ -118,7 +119,7 @@ def write(
         (unfinished / "versions").mkdir()
         for view in views:
             file = unfinished / "row_index" / f"{view.name}.npy"
-            index = np.lib.format.open_memmap(file, mode="w+", dtype=np.int64, shape=(rows.count_rows(),))
+            index = create_array_file(file, np.int64, (rows.count_rows(),))
             index[:] = -1
             for numbers, positions in find(rows, event_timestamp, view, created_by_then, created_before):
                 index[numbers] = positions

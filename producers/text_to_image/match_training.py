@@ -139,6 +139,7 @@ def match_checkpoint(
     parts += [originals[path] for path in pictures.paths]
     identity = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
     with open_process_group(device) as group:
+        settings.micro_batch(group.count)  # before long work
         latents, refused = prepare_latents(learner, pictures, state, group, identity, progress)
         texts = [pictures.texts[row] for row in latents.picture_of.tolist()]
         original_texts = [originals[pictures.paths[row]] for row in latents.picture_of.tolist()]

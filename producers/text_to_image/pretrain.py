@@ -99,6 +99,8 @@ def pretrain(
     identity = _identify(pixels, pairs.texts, [asdict(recipe), version])
     pipeline = pipeline or build_pipeline(pairs.texts, recipe.sizes, seed=recipe.denoising.seed).to(device)
     with open_process_group(device) as group:
+        for settings in (recipe.autoencoder, recipe.denoising):
+            settings.micro_batch(group.count)  # before long work
         if (state / "vae").is_dir():
             pipeline.register_modules(vae=type(pipeline.vae).from_pretrained(state / "vae").to(device))
         elif not start:

@@ -12,6 +12,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from feature_repo.errors import CorruptDataError
+from feature_repo.files.array_file import create_array_file
 from feature_repo.files.atomic_write import replace_atomically
+from feature_repo.files.json_text import parse_json
 from producers.encoders.training.process_group import ProcessGroup, open_process_group, select_device
 from producers.text_to_image.checkpoint import compute_model_version, hash_frozen_parts, open_pipeline, save_pipeline
 from producers.text_to_image.denoising import DenoisingModel, make_batch
@@ -97,6 +100,7 @@ def train_text_encoder(
     pairs = read_pairs(data)
     identity = identify_training(pipeline, pairs, settings, caption_dropout)
     with open_process_group(device) as group:
+        settings.micro_batch(group.count)  # before long work
         latents, refused = prepare_latents(pipeline, pairs, state, group, identity, progress)
         enable_gradients(pipeline.text_encoder)
         timesteps = int(pipeline.scheduler.config.num_train_timesteps)
@@ -141,9 +145,19 @@ def identify_training(
 def _read_note(file: Path) -> object:
     """Return what latents were computed from; None if there are none, or the file is damaged."""
     try:
-        return json.loads(file.read_bytes())
+        return parse_json(file.read_bytes())
     except (FileNotFoundError, ValueError):
         return None
+
+
+def _remove_latents(state: Path, group: ProcessGroup) -> None:
+    """Remove what `prepare_latents` wrote, once all processes have read it, and the folder if nothing else is in it."""
+    group.wait()
+    if group.is_first:
+        for name in ("latents.json", "latents.npy", *(f"usable-{rank}.npy" for rank in range(group.count))):
+            (state / name).unlink(missing_ok=True)
+        with suppress(OSError):  # it holds the state of a training
+            state.rmdir()
 
 
 def prepare_latents(
@@ -156,7 +170,11 @@ def prepare_latents(
 ) -> tuple[LatentPairs, Counter[str]]:
     """Return the latents of the usable pictures, which an interrupted run may have computed, and the refused ones.
 
-    Each process encodes its share of the pictures into one file that all of them map.
+    Each process encodes its share of the pictures into one file that all of them map. If no picture is usable, nothing
+    that was written for it is left.
+
+    Raises:
+        InvalidInputError: no picture is usable.
     """
     file, note = state / "latents.npy", state / "latents.json"
     refused: Counter[str] = Counter()
@@ -169,7 +187,7 @@ def prepare_latents(
             config = pipeline.vae.config
             cells = side // int(pipeline.vae_scale_factor)
             shape = (len(pairs.paths), 2 * config.latent_channels, cells, cells)
-            np.lib.format.open_memmap(file, mode="w+", dtype=np.float16, shape=shape).flush()
+            create_array_file(file, np.float16, shape).flush()
         group.wait()
         moments = np.load(file, mmap_mode="r+")
         usable = np.zeros(len(pairs.paths), bool)
@@ -187,5 +205,7 @@ def prepare_latents(
                 unfinished.write_text(json.dumps(wanted))
         group.wait()
     usable = np.any([np.load(state / f"usable-{rank}.npy") for rank in range(group.count)], axis=0)
+    if not usable.any():
+        _remove_latents(state, group)
     kept = pairs.keep_usable(usable)
     return make_latent_pairs(pipeline, kept, np.load(file, mmap_mode="r")), refused

@@ -56,6 +56,7 @@ class TrainingSettings:
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise UsageError(f"--precision is `{self.precision}`; expected {' or '.join(PRECISIONS)}")
+        self.micro_batch(1)
 
     def micro_batch(self, processes: int) -> int:
         """Return the rows of a micro-batch.

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
+from feature_repo.files.array_file import create_array_file
 from feature_repo.images.decoding import Source
 from feature_repo.images.geometry import Geometry
 from producers.encoders import image_loader
@@ -68,7 +68,7 @@ def _decode_to_file(
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     shape = (len(sources), geometry.height, geometry.width, 3)
-    pixels = open_memmap(folder / PIXELS_FILE, mode="w+", dtype=np.uint8, shape=shape)
+    pixels = create_array_file(folder / PIXELS_FILE, np.uint8, shape)
     usable = np.zeros(len(sources), bool)
     row_count = 0
     for start, chunk in _decode_chunks(sources, geometry, progress):

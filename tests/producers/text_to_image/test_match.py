@@ -230,3 +230,19 @@ def test_counts_pictures_that_cannot_be_used(folders: tuple[Path, Path], data: P
     summary = match_checkpoint(folders[1], folders[0], tmp_path / "data", tmp_path / "out", replace(SETTINGS, steps=2))
     assert summary.pictures == 3
     assert "1 pictures left out" in str(summary)
+
+
+def test_without_usable_pictures_only_what_was_there_before_is_left(
+    folders: tuple[Path, Path], data: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(data, tmp_path / "data")
+    for picture in (tmp_path / "data").glob("*.png"):
+        picture.write_bytes(b"no picture")
+    state = tmp_path / "out.training"
+    for left in ([], ["training.pt"]):
+        if left:
+            state.mkdir()
+            (state / "training.pt").write_bytes(b"of another training")
+        with pytest.raises(InvalidInputError, match="none of the 4 pictures can be used"):
+            match_checkpoint(folders[1], folders[0], tmp_path / "data", tmp_path / "out", SETTINGS)
+        assert [file.name for file in state.glob("*")] == left

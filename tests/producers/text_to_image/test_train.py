@@ -92,6 +92,7 @@ def test_data_without_usable_pictures_and_outputs_with_content_are_refused(
         picture.unlink()
     with pytest.raises(InvalidInputError, match="none of the 12 pictures can be used"):
         train_text_encoder(model, data, tmp_path / "out", SETTINGS)
+    assert not (tmp_path / "out.training").exists()
     (data / "metadata.jsonl").write_text('{"file_name": "0.png"}\n')
     with pytest.raises(InvalidInputError, match="no picture has a sentence"):
         train_text_encoder(model, data, tmp_path / "out", SETTINGS)
