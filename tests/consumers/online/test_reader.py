@@ -15,8 +15,7 @@ from consumers.online import Link, OnlineReader, Status
 from feature_repo.errors import NotFoundError, VitrineError
 from feature_repo.online import entity_keys
 from feature_repo.online.feature_batch import FeatureBatch, ViewRows
-from tests.feature_repo.stores.online.feast_world import DAY, NOW, looks, write
-from tests.feature_repo.stores.online.test_feast_store import BEAR, CAR, online
+from tests.feature_repo.stores.online.feast_world import BEAR, CAR, DAY, NOW, looks, online, write
 
 
 @pytest.fixture

@@ -9,8 +9,7 @@ from consumers.online import OnlineReader
 from tests import servers
 from tests.consumers.serving.running import Served, serving
 from tests.feature_repo.stores.online import feast_world
-from tests.feature_repo.stores.online.feast_world import write
-from tests.feature_repo.stores.online.test_feast_store import BEAR, CAR
+from tests.feature_repo.stores.online.feast_world import BEAR, CAR, write
 
 REDIS = "feature_repo.stores.online.RedisOnlineStore"
 products = FeatureService(name="products", features=[feast_world.looks])

@@ -15,6 +15,9 @@ from feast.repo_config import RepoConfig
 from feast.types import Array, Bool, Float32, Float64, Int64, String, UnixTimestamp
 from feast.value_type import ValueType
 
+from feature_repo.stores.online.packed import PackedOnlineStore
+from feature_repo.stores.online.response import ColumnarResponse
+
 NOW = datetime.now(UTC).replace(microsecond=123_456)
 DAY = timedelta(days=1)
 
@@ -129,3 +132,28 @@ def entity(**join_keys: Any) -> EntityKey:
     """Return an entity key of texts and integers."""
     values = [Value(string_val=v) if isinstance(v, str) else Value(int64_val=v) for v in join_keys.values()]
     return EntityKey(join_keys=list(join_keys), entity_values=values)
+
+
+BEAR = {
+    "product_id": "bear",
+    "vector": [0.5, 0.25],
+    "colour": "brown",
+    "title": "毛绒 bear",
+    "price": 9.99,
+    "clicks": 3,
+    "on_sale": True,
+    "listed": pd.Timestamp("2026-01-01", tz="UTC"),
+}
+CAR = BEAR | {"product_id": "car", "vector": [1.0, -1.0], "colour": "red", "title": "car", "clicks": 8}
+
+
+def get_features(store: FeatureStore, features: Any, rows: list[dict[str, Any]], **options: Any) -> ColumnarResponse:
+    response = store.get_online_features(features, rows, **options)
+    assert isinstance(response, ColumnarResponse)
+    return response
+
+
+def online(store: FeatureStore) -> PackedOnlineStore:
+    result = store._get_provider().online_store
+    assert isinstance(result, PackedOnlineStore)
+    return result

@@ -17,8 +17,7 @@ from hypothesis import strategies as st
 from consumers.online import OnlineReader
 from feature_repo.arrow import field
 from feature_repo.stores.online import values
-from tests.feature_repo.stores.online.feast_world import NOW, entity, product, project, source
-from tests.feature_repo.stores.online.test_feast_store import online
+from tests.feature_repo.stores.online.feast_world import NOW, entity, online, product, project, source
 
 TIMES = st.integers(-(2**31), 2**32).map(lambda seconds: datetime.fromtimestamp(seconds, UTC))
 TEXT = st.text(max_size=8)

@@ -8,8 +8,7 @@ from feast import FeatureStore
 from feast.feature_server import get_app
 from starlette.testclient import TestClient
 
-from tests.feature_repo.stores.online.feast_world import DAY, NOW, write
-from tests.feature_repo.stores.online.test_feast_store import BEAR, CAR
+from tests.feature_repo.stores.online.feast_world import BEAR, CAR, DAY, NOW, write
 
 
 @pytest.fixture

@@ -9,8 +9,7 @@ import pytest
 from feast import FeatureStore
 from feast.data_source import PushMode
 
-from tests.feature_repo.stores.online.feast_world import DAY, NOW, write
-from tests.feature_repo.stores.online.test_feast_store import BEAR
+from tests.feature_repo.stores.online.feast_world import BEAR, DAY, NOW, write
 
 
 def online_stock(store: FeatureStore, product: str) -> list[Any]:
