@@ -70,7 +70,7 @@ class StoredRows:
         empty = np.empty(0, np.int64)
         if not delta.exists(path):
             return StoredRows(empty, empty, empty.astype(bool), empty.view(np.uint64), empty.astype(bool), empty)
-        dataset = delta.open_dataset(path)
+        dataset = delta.open_dataset(path, [entity, EVENT_TIMESTAMP, CREATED_TIMESTAMP, version_column])
         names = [entity, EVENT_TIMESTAMP, CREATED_TIMESTAMP, *[INPUT_DIGEST] * (INPUT_DIGEST in dataset.schema.names)]
         columns = {name: pc.field(name) for name in [*names, *([count_column] if count_column else [])]}
         columns["is_of_version"] = pc.field(version_column) == version

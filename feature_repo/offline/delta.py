@@ -3,7 +3,7 @@
 A commit is visible completely or not at all, so a killed writer leaves no partial rows.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -320,18 +320,28 @@ def overwrite(path: Location, rows: pa.Table) -> int:
     return commit_with_retries(path, write)
 
 
-def open_dataset(path: Location) -> pyarrow.dataset.Dataset:
+def open_dataset(path: Location, columns: Iterable[str] = ()) -> pyarrow.dataset.Dataset:
     """Open the newest version as an Arrow dataset, which reads files only when rows are asked for.
 
     The dataset stays at this version; later commits are not visible in it.
 
+    Args:
+        path: the table's location.
+        columns: columns that the table must have.
+
     Raises:
-        NotFoundError: there is no table at `path`.
+        NotFoundError: there is no table at `path`, or it lacks one of the columns.
         CorruptDataError: the log cannot be read, or a file is missing or truncated.
     """
     if not exists(path):
         raise NotFoundError(f"no table `{path.name}` under {path.parent}; run the producer that writes it")
-    return open_version(open_table(path), path)
+    dataset = open_version(open_table(path), path)
+    if missing := sorted(set(columns) - set(dataset.schema.names)):
+        raise NotFoundError(
+            f"table `{path.name}` under {path.parent} has no column {', '.join(missing)}; it has "
+            f"{dataset.schema.names}: correct the path, or restore the table"
+        )
+    return dataset
 
 
 def open_added_rows(path: Location, table: DeltaTable, since: int | None) -> pyarrow.dataset.Dataset:
@@ -373,11 +383,8 @@ def read(
         NotFoundError: there is no table at `path`, or it lacks one of the columns.
         CorruptDataError: the table is damaged.
     """
-    table = open_dataset(path)
-    missing = sorted(set(columns or ()) - set(table.schema.names))
-    if missing:
-        raise NotFoundError(f"table `{path.name}` has no column {', '.join(missing)}; it has {table.schema.names}")
-    return table.to_table(columns=list(columns) if columns is not None else None, filter=where)
+    selected = None if columns is None else list(columns)
+    return open_dataset(path, selected or ()).to_table(columns=selected, filter=where)
 
 
 def _open_version(path: Location, version: int | None) -> DeltaTable:

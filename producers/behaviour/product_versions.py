@@ -18,6 +18,7 @@ from feature_repo.schema import CHILD_GENDERS, CREATED_TIMESTAMP, EVENT_TIMESTAM
 Int64 = NDArray[np.int64]
 Floats = NDArray[np.float32]
 LOOKUP_ROWS = 1_000_000
+VERSION_COLUMNS = [PRODUCT_ID, EVENT_TIMESTAMP, CREATED_TIMESTAMP]
 """Rows of the log that are looked up at a time; only their product ids are in memory."""
 
 
@@ -120,9 +121,9 @@ def find_versions(
     Raises:
         NotFoundError: the deployment has no such table.
     """
-    dataset = delta.open_dataset(settings.table(table))
+    dataset = delta.open_dataset(settings.table(table), ["encoder_version", *VERSION_COLUMNS])
     where = pc.field("encoder_version") == encoder_version
-    keys = dataset.to_table(columns=[PRODUCT_ID, EVENT_TIMESTAMP, CREATED_TIMESTAMP], filter=where)
+    keys = dataset.to_table(columns=VERSION_COLUMNS, filter=where)
     versions = asof.index_versions([keys[PRODUCT_ID]], keys[EVENT_TIMESTAMP], keys[CREATED_TIMESTAMP])
     position = np.empty(len(product), np.int64)
     for start in range(0, len(product), LOOKUP_ROWS):

@@ -192,7 +192,7 @@ def _train(settings: Settings, version: str, levels: int, size: int | None, seed
     order of the table's rows and files.
     """
     where = pc.field("encoder_version") == version
-    dataset = delta.open_dataset(settings.table(schema.EMBEDDING_TABLE))
+    dataset = delta.open_dataset(settings.table(schema.EMBEDDING_TABLE), [*KEY, CREATED_TIMESTAMP, "encoder_version"])
     keys = dataset.to_table(columns=[*KEY, CREATED_TIMESTAMP], filter=where)
     products = keys[PRODUCT_ID].combine_chunks().dictionary_encode()
     rank = np.empty(len(products.dictionary), np.int64)
@@ -243,7 +243,7 @@ def _encode_all(settings: Settings, codebook: Codebook) -> tuple[pa.Table, NDArr
 def _read_batches(settings: Settings, version: str) -> Iterator[tuple[pa.Table, NDArray[np.float32]]]:
     """Yield KEY and fused vectors of the rows that have one; of several rows of one KEY only the one created last."""
     where = pc.field("encoder_version") == version
-    dataset = delta.open_dataset(settings.table(schema.EMBEDDING_TABLE))
+    dataset = delta.open_dataset(settings.table(schema.EMBEDDING_TABLE), [*KEY, CREATED_TIMESTAMP, "encoder_version"])
     latest = np.sort(find_latest(dataset.to_table(columns=[*KEY, CREATED_TIMESTAMP], filter=where)))
     for batch in take.take_batches(dataset, latest, [*KEY, "fused_vector"], where=where):
         table = pa.Table.from_batches([batch]).filter(pc.is_valid(pc.field("fused_vector")))

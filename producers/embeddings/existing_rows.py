@@ -75,7 +75,7 @@ def find_existing_keys(
     of_encoder = where & (pc.field("encoder_version") == encoder_version)
     none = np.empty((0, 2), np.uint64)
     parts = [(none, np.empty(0, np.int64), none)]
-    for batch in take.scan(delta.open_dataset(path), columns, of_encoder).to_batches():
+    for batch in take.scan(delta.open_dataset(path, columns), columns, of_encoder).to_batches():
         rows = pa.Table.from_batches([batch])
         parts.append((hash_keys(rows), rows[CREATED_TIMESTAMP].cast(pa.int64()).to_numpy(), hash_contents(rows)))
     stored, created_us, stored_contents = (np.concatenate(one) for one in zip(*parts, strict=True))

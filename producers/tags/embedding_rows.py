@@ -29,7 +29,7 @@ def choose_encoder_version(settings: Settings, encoder_version: str | None) -> s
         InvalidInputError: `encoder_version` is None and the choice is ambiguous: another version has the same newest
             created timestamp, or more products, as in the middle of an upgrade.
     """
-    dataset = delta.open_dataset(settings.table(schema.EMBEDDING_TABLE))
+    dataset = delta.open_dataset(settings.table(schema.EMBEDDING_TABLE), [ENCODER_VERSION])
     encoder_version = encoder_version or production.read_version(settings.offline)
     if encoder_version is not None:
         where = pc.field(ENCODER_VERSION) == encoder_version

@@ -209,7 +209,7 @@ def count_rows(settings: Settings, table: str, encoder_version: str) -> int:
     path = settings.table(table)
     if not delta.exists(path):
         return 0
-    dataset = delta.open_dataset(path)
+    dataset = delta.open_dataset(path, [ENCODER_VERSION])
     return dataset.count_rows(filter=pc.field(ENCODER_VERSION) == encoder_version)
 
 

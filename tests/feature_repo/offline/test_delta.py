@@ -14,11 +14,18 @@ import pytest
 from deltalake import DeltaTable
 from pyarrow.fs import LocalFileSystem
 
-from feature_repo.errors import InvalidInputError, UnavailableError
+from feature_repo.errors import InvalidInputError, NotFoundError, UnavailableError
 from feature_repo.location import BucketPath, Location
 from feature_repo.offline import delta, retention
 
 ROWS = pa.table({"product_id": ["梦 1", "b"], "price": [1.5, None]})
+
+
+def test_a_table_without_a_column_that_is_needed_is_named(tmp_path: Path) -> None:
+    delta.append(tmp_path / "looks", pa.table({"a": [1]}))
+    assert delta.open_dataset(tmp_path / "looks", ["a"]).count_rows() == 1
+    with pytest.raises(NotFoundError, match=r"table `looks` under .* has no column b, c; it has \['a'\]"):
+        delta.open_dataset(tmp_path / "looks", ["b", "a", "c"])
 
 
 def test_a_table_in_a_folder_with_any_name_reads_back_unchanged(tmp_path: Path) -> None:

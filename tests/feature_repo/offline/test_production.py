@@ -49,5 +49,5 @@ def test_a_step_that_cannot_be_read_is_one_error(tmp_path: Path, change: dict[st
 
 def test_a_table_of_another_schema_is_one_error(tmp_path: Path) -> None:
     delta.append(tmp_path / schema.UPGRADES_TABLE, pa.table({"a": [1]}))
-    with pytest.raises(NotFoundError, match="table `encoder_upgrades` has no column"):
+    with pytest.raises(NotFoundError, match=r"table `encoder_upgrades` under .* has no column"):
         production.read_current(tmp_path)
