@@ -4,17 +4,18 @@ Weights are read from safetensors only, never from pickles. Code that comes with
 """
 
 import hashlib
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from transformers import AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from feature_repo.errors import CorruptDataError, InvalidInputError, VitrineError
+from feature_repo.errors import CorruptDataError, InvalidInputError, UnavailableError, VitrineError
 from feature_repo.files.json_text import parse_json
 
 ENCODER_FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
@@ -168,3 +169,18 @@ def explain_errors(folder: Path, part: str) -> Iterator[None]:
         transformers_logging.set_verbosity(verbosity)
         if bars:
             transformers_logging.enable_progress_bar()
+
+
+@contextmanager
+def explain_write_errors(target: Path) -> Iterator[None]:
+    """Raise UnavailableError with one line if `target`, a file or a folder of weights, cannot be written.
+
+    torch raises RuntimeError, safetensors its own error and `shutil.copytree` a list where the disk is full.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        reason = error.args[0][0][2] if isinstance(error, shutil.Error) else str(error).partition("\n")[0]
+        raise UnavailableError(
+            f"{target}: cannot be written ({reason}); check the free disk space and the permissions, and run this again"
+        ) from error

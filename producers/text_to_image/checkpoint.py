@@ -24,7 +24,7 @@ from feature_repo.errors import CorruptDataError, InvalidInputError, NotFoundErr
 from feature_repo.extras import require
 from feature_repo.files.atomic_write import replace_atomically
 from feature_repo.files.json_text import parse_json
-from producers.encoders.checkpoint_files import VOCABULARIES, explain_errors, read_model
+from producers.encoders.checkpoint_files import VOCABULARIES, explain_errors, explain_write_errors, read_model
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
@@ -156,9 +156,9 @@ def save_pipeline(pipeline: "StableDiffusionPipeline", folder: Path) -> None:
         folder: it must not exist, unless it is empty.
 
     Raises:
-        OSError: the folder has content, or cannot be written.
+        UnavailableError: the folder has content, or cannot be written, as when the disk is full.
     """
-    with replace_atomically(folder) as unfinished, _silence_diffusers():
+    with explain_write_errors(folder), replace_atomically(folder) as unfinished, _silence_diffusers():
         pipeline.save_pretrained(unfinished, safe_serialization=True)
 
 

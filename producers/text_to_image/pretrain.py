@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from feature_repo.files.atomic_write import replace_atomically
+from producers.encoders.checkpoint_files import explain_write_errors
 from producers.encoders.training.process_group import open_process_group, select_device
 from producers.text_to_image.autoencoder import train_autoencoder
 from producers.text_to_image.checkpoint import compute_model_version, open_pipeline, save_pipeline
@@ -115,7 +116,7 @@ def pretrain(
                 progress=lambda done, total, _: progress("train VAE", done, total),
             )
             if group.is_first:
-                with replace_atomically(state / "vae") as unfinished:
+                with explain_write_errors(state / "vae"), replace_atomically(state / "vae") as unfinished:
                     pipeline.vae.save_pretrained(unfinished)
             group.wait()
         moments = encode_latents(pipeline.vae, pixels, lambda done, total: progress("encode latents", done, total))

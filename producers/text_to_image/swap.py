@@ -81,7 +81,7 @@ def swap_text_encoder(
             f"projection, or take an encoder of width {attended}"
         )
     encoder = build_text_encoder(tower, attended, _measure_spread(pipeline), seed=seed)
-    with replace_atomically(output) as unfinished:
+    with checkpoint_files.explain_write_errors(output), replace_atomically(output) as unfinished:
         shutil.copytree(model, unfinished, ignore=_leave_out_replaced(model))
         _write_index(model, unfinished, encoder, tower.tokenizer)
         with checkpoint_files.explain_errors(unfinished, "new text encoder"):

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from feature_repo.errors import ConflictError, CorruptDataError
 from feature_repo.files.atomic_write import replace_atomically
+from producers.encoders.checkpoint_files import explain_write_errors
 from producers.encoders.training.training_model import TrainingModel
 
 STATE_FILE = "training.pt"
@@ -106,8 +107,15 @@ def write_state(folder: Path, identity: str, content: Mapping[str, Any]) -> None
         folder: it is created if it does not exist.
         identity: digest of the data and the settings; `read_state` requires the same one.
         content: what to save by name: tensors, numbers, texts, and lists and dictionaries of them.
+
+    Raises:
+        UnavailableError: it cannot be written, as when the disk is full. The earlier state stays.
     """
-    with replace_atomically(folder / STATE_FILE) as unfinished, unfinished.open("wb") as stream:
+    with (
+        explain_write_errors(folder / STATE_FILE),
+        replace_atomically(folder / STATE_FILE) as unfinished,
+        unfinished.open("wb") as stream,
+    ):
         torch.save({"identity": identity, **content}, stream)
         stream.flush()
         os.fsync(stream.fileno())

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from feature_repo.errors import ConflictError, InvalidInputError
+from feature_repo.errors import ConflictError, InvalidInputError, UnavailableError
 from producers.text_to_image.autoencoder import standardize_latents
 from producers.text_to_image.checkpoint import hash_frozen_parts, hash_tensors, open_pipeline
 from producers.text_to_image.pairs import decode_pictures, encode_latents, scale_pixels
@@ -24,6 +24,7 @@ from producers.text_to_image.train import train_text_encoder
 from producers.text_to_image.training_loop import TrainingSettings
 from tests.producers.text_to_image.pictures import write_pictures
 from tests.producers.text_to_image.tiny_pipeline import SIZES, save_tiny_pipeline
+from tests.small_disk import no_file_longer_than
 
 SETTINGS = TrainingSettings(steps=4, batch=4, learning_rate=1e-2, save_every=2)
 
@@ -96,6 +97,18 @@ def test_data_without_usable_pictures_and_outputs_with_content_are_refused(
     (data / "metadata.jsonl").write_text('{"file_name": "0.png"}\n')
     with pytest.raises(InvalidInputError, match="no picture has a sentence"):
         train_text_encoder(model, data, tmp_path / "out", SETTINGS)
+
+
+@pytest.mark.parametrize("save_every", [1, 100], ids=["state", "checkpoint"])
+def test_a_full_disk_is_one_line_and_the_run_continues_afterwards(
+    model: Path, data: Path, tmp_path: Path, save_every: int
+) -> None:
+    settings = replace(SETTINGS, save_every=save_every)
+    with no_file_longer_than(30_000), pytest.raises(UnavailableError, match=r"written .*free disk space") as e:
+        train_text_encoder(model, data, tmp_path / "out", settings)
+    assert "\n" not in str(e.value)
+    assert not (tmp_path / "out").exists()
+    assert train_text_encoder(model, data, tmp_path / "out", settings).pictures == 12
 
 
 def test_latents_whose_note_is_damaged_are_computed_again(model: Path, data: Path, tmp_path: Path) -> None:
