@@ -98,11 +98,12 @@ def advance(
         raise ConflictError(f"the upgrade is {current.state}; start another one, or run `produce upgrade retire`")
     if current.state is State.STAGED:
         current = production.record_step(settings.offline, current, state=State.BACKFILLING, created=clock())
+    if current.state is State.SHADOW and gate is not None:
+        _require_passed(current, gate)  # before long work
     _catch_up(settings, current, run_step, clock, report)
     if current.state is State.BACKFILLING:
         return production.record_step(settings.offline, current, state=State.SHADOW, created=clock())
     if current.state is State.SHADOW and gate is not None:
-        _require_passed(current, gate)
         return production.record_step(settings.offline, current, state=State.GATED, created=clock())
     if current.state is State.GATED:
         assert current.candidate_version is not None
