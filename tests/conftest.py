@@ -19,12 +19,17 @@ gc.disable()  # until all is imported
 os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"  # no test asks a hub of models; read when the library is imported
 
 # Shared machines stall, so the duration of an example says nothing about its correctness.
-settings.register_profile("vitrine", deadline=None)
-settings.load_profile("vitrine")
+settings.register_profile("fast", deadline=None, max_examples=50)
+settings.register_profile("thorough", deadline=None, max_examples=100)
 
 
 LONGEST = ("test_chain.py", "test_stored_deployment.py", "test_reliability.py", "test_embeddings.py")
 """Files that take about a minute each. They come first, so that no worker is left with one at the end."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Try twice as many examples where the slow tests run too. A test that wants others takes a share of them."""
+    settings.load_profile("fast" if config.option.markexpr else "thorough")
 
 
 ONE_WORKER = (

@@ -195,7 +195,7 @@ def test_any_error_of_a_decoder_makes_the_image_unusable() -> None:
 
 @pytest.mark.parametrize("form", decoding.FORMATS)
 @given(data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=settings.default.max_examples * 3 // 5)
 @pytest.mark.filterwarnings("ignore")
 def test_a_mutated_file_is_decoded_or_unusable_and_raises_nothing_else(form: str, data: st.DataObject) -> None:
     content = bytearray(SMALL_FILES[form])

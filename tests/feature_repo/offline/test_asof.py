@@ -62,7 +62,7 @@ def check(
     ]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=3 * settings.default.max_examples)
 @given(cases(single_keys), lifetimes, st.booleans(), moments)
 def test_agrees_with_the_slow_join_on_one_key(
     case: Any, ttl: timedelta | None, by_then: bool, before: datetime | None
@@ -70,7 +70,7 @@ def test_agrees_with_the_slow_join_on_one_key(
     check(case, [pa.string()], ttl, by_then, before)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=2 * settings.default.max_examples)
 @given(cases(double_keys), lifetimes, st.booleans(), moments)
 def test_agrees_with_the_slow_join_on_two_keys(
     case: Any, ttl: timedelta | None, by_then: bool, before: datetime | None
@@ -78,7 +78,7 @@ def test_agrees_with_the_slow_join_on_two_keys(
     check(case, [pa.string(), pa.int64()], ttl, by_then, before)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=settings.default.max_examples // 2)
 @given(cases(st.just(())), lifetimes, st.booleans(), moments)
 def test_agrees_with_the_slow_join_without_keys(
     case: Any, ttl: timedelta | None, by_then: bool, before: datetime | None

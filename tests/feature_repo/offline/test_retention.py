@@ -96,7 +96,7 @@ days = st.integers(0, 4)
 versions_of_two = st.lists(st.tuples(st.sampled_from("ab"), days, st.one_of(st.none(), days)), max_size=12)
 
 
-@hypothesis_settings(max_examples=25, deadline=None)
+@hypothesis_settings(max_examples=hypothesis_settings.default.max_examples // 4)
 @given(versions_of_two, days)
 def test_dropping_corrected_rows_changes_no_join_that_is_still_allowed(
     tmp_path_factory: pytest.TempPathFactory, drawn: list[tuple[str, int, int | None]], before: int

@@ -56,7 +56,7 @@ def impressions(asked: list[tuple[str | None, int | None]]) -> pa.Table:
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=settings.default.max_examples * 3 // 5)
 @given(
     st.lists(st.tuples(keys, days), max_size=20),
     st.lists(st.tuples(keys, days), max_size=20),

@@ -149,7 +149,7 @@ class ViewMachine(RuleBasedStateMachine):
 def test_a_store_behaves_as_a_dictionary_of_the_newest_rows(url: str) -> None:
     ViewMachine.open_fresh = staticmethod(lambda: open_table(url))  # type: ignore[assignment]
     limits = settings(
-        max_examples=10 if "cluster" in url else 25,
+        max_examples=settings.default.max_examples // (10 if "cluster" in url else 4),
         stateful_step_count=12,
         suppress_health_check=[HealthCheck.too_slow],
     )

@@ -152,7 +152,11 @@ class MaterializationMachine(RuleBasedStateMachine):
 
 @pytest.mark.usefixtures("small_groups")
 def test_a_complete_run_leaves_the_newest_rows_online_after_any_history() -> None:
-    limits = settings(max_examples=25, stateful_step_count=12, suppress_health_check=list(HealthCheck))
+    limits = settings(
+        max_examples=settings.default.max_examples // 4,
+        stateful_step_count=12,
+        suppress_health_check=list(HealthCheck),
+    )
     run_state_machine_as_test(MaterializationMachine, settings=limits)
 
 

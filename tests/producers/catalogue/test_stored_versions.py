@@ -85,7 +85,7 @@ def test_reads_of_stored_versions_only_ids_timestamps_and_hashes(
 VERSIONS = st.tuples(st.sampled_from("ab"), st.integers(1, 5), st.sampled_from([None, 1.0, 2.0]))
 
 
-@drawing(max_examples=40, deadline=None)  # each example writes Delta tables
+@drawing(max_examples=drawing.default.max_examples * 2 // 5)  # each example writes Delta tables
 @given(st.lists(st.lists(VERSIONS, min_size=1, max_size=4), min_size=1, max_size=4))
 def test_adds_exactly_the_versions_that_a_row_by_row_oracle_adds(
     tmp_path_factory: pytest.TempPathFactory, files: list[list[tuple[str, int, float | None]]]

@@ -171,7 +171,7 @@ VALUES = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text
 FIELDS = ("product_id", "picture", "title", "attributes", "style", "language", "length", "count", "seed", "x\x00")
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=settings.default.max_examples // 2, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     body=st.one_of(st.binary(max_size=200), st.dictionaries(st.sampled_from(FIELDS), VALUES)),
     content_type=st.sampled_from(["application/json", "multipart/form-data; boundary=b", "text/plain", "x-www"]),

@@ -253,7 +253,7 @@ def test_an_optional_view_is_checked_once_it_has_a_table(store: Settings) -> Non
     assert "user_interest" in printed(store)
 
 
-@hypothesis_settings(max_examples=30, deadline=None)
+@hypothesis_settings(max_examples=hypothesis_settings.default.max_examples // 4)
 @given(st.dictionaries(st.text(min_size=1, max_size=3), st.floats(-20, 60), min_size=1, max_size=12))
 def test_lag_and_coverage_agree_with_a_loop_over_the_rows(
     tmp_path_factory: pytest.TempPathFactory, rows: dict[str, float]

@@ -149,7 +149,7 @@ def test_impressions_are_covered_by_earlier_rows_and_have_their_age(store: Setti
 ROWS = st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 60)), max_size=8)
 
 
-@hypothesis_settings(max_examples=25)
+@hypothesis_settings(max_examples=hypothesis_settings.default.max_examples // 4)
 @given(catalogue=ROWS, batches=st.lists(st.tuples(ROWS, st.integers(-5, 60)), max_size=3), shown=ROWS)
 @example(catalogue=[("a", 0)], batches=[([("a", 0)], 0), ([("a", 0)], -1)], shown=[])
 @example(catalogue=[("a", 9)], batches=[([("a", 9)], -1), ([("a", 4)], 2)], shown=[])

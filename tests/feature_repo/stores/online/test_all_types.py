@@ -70,7 +70,10 @@ def proto(kind: Any, value: Any) -> Value:
     return python_values_to_proto_values([value], kind.to_value_type())[0]
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    max_examples=settings.default.max_examples * 3 // 5,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(data=st.data())
 def test_written_values_are_read_back(wide_store: FeatureStore, url: str, data: st.DataObject) -> None:
     rows = data.draw(
