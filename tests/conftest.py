@@ -48,7 +48,7 @@ def pytest_collection_finish() -> None:
     """Collect garbage rarely, and never scan what was imported: this took a twentieth of the time of the tests."""
     gc.enable()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 20)
+    gc.set_threshold(20_000, 10, 10)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -65,8 +65,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the longest files first; the others keep their order."""
-    items.sort(key=lambda item: item.path.name not in LONGEST)
+    """Run the longest files and folders first; the others keep their order."""
+    items.sort(key=lambda item: item.path.name not in LONGEST and not item.nodeid.startswith(ONE_WORKER))
 
 
 @pytest.fixture(scope="session")
