@@ -39,7 +39,7 @@ def make_days(seed: int, count: int) -> list[tuple[np.ndarray, np.ndarray, np.nd
 
 
 @pytest.mark.parametrize("exact_members", [50, 10_000])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_lists_are_those_of_a_fresh_search(seed: int, exact_members: int) -> None:
     nearest = NearestProducts.create_empty(K, exact_members)
     recalls = []

@@ -64,7 +64,7 @@ def end_at(log: pa.Table, end: datetime) -> pa.Table:
     return log.filter(pc.less(log["event_timestamp"], pa.scalar(end, TIMESTAMP)))
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3))])
 def test_days_that_continue_each_other_write_what_one_run_writes(seed: int, tmp_path: Path) -> None:
     """The days end at random times; on some, an earlier impression is corrected, or nothing has changed."""
     rng = np.random.default_rng(seed)
