@@ -24,6 +24,7 @@
     location.py          where tables are: a folder, or a prefix of a bucket
     bucket.py            open a prefix of a bucket, read single objects
     errors.py            error classes by cause
+    feast_import.py      import Feast without torch
     extras.py            optional dependencies and the command that installs each
     gate_report.py       whether the candidate of an encoder upgrade may go into production
     run_log.py           one row for each run of a producer: inputs, counts, outcome

@@ -4,9 +4,9 @@ How to write a figure that this test checks:
 
 * A table row that names a benchmark command, such as `python -m tests.benchmarks.online redis`, may state only numbers
   of one record of that command. Options may be left out.
-* A sentence that names a record file (RESULTS.md, INCREMENTS.md, GROWTH.md, SHOPS.md, REAL.md, PRECISION.md,
-  SCREENING.md, SELECTION.md or PHOTOGRAPHS.md) may state only decimal, signed or percent figures of that file. A table
-  after a paragraph that names a record file may state, in each row, only numbers of one record of that file.
+* A sentence that names a record file (one of FILES, such as RESULTS.md) may state only decimal, signed or percent
+  figures of that file. A table after a paragraph that names a record file may state, in each row, only numbers of one
+  record of that file.
 * `<!-- figures: python -m tests.benchmarks.online redis -->` or `<!-- figures: SHOPS.md -->` on the line before a
   paragraph or a table applies the same rules to it. A paragraph may then combine several records.
 

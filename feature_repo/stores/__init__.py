@@ -12,9 +12,10 @@ registry_path.py  makes a relative SQLite path of the registry start at the repo
 feast_compat.py   the parts of Feast that we use beyond its plug-in points: check these before an upgrade
 """
 
-from feature_repo import extras
+from feature_repo import extras, feast_import
 
 extras.require("store", "feast", "deltalake")
+feast_import.defer_torch()
 
 from feature_repo.stores import registry_path  # noqa: E402 - it imports Feast
 

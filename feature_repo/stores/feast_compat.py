@@ -22,6 +22,7 @@ Overridden or set elsewhere:
     RepoConfig.registry                                         registry_path.py. Relative SQLite paths are made
                                                                 absolute, because Feast resolves them from the working
                                                                 directory
+    feast.torch_wrapper                                         ../feast_import.py. Torch is imported when it is used
     BaseRegistry.cached_registry_proto.version_id               request_context, below. The SQL registry leaves it empty
 
 tests/feature_repo/stores/test_feast_compat.py checks the name and the signature of each.

@@ -44,7 +44,7 @@ def adapter(
     compared with no others.
     """
     from feature_repo import run_log
-    from producers.encoders import checkpoint
+    from producers.encoders import checkpoint_version
     from producers.encoders.adapted.vector_map import MapKind
     from producers.learning.adapter import train_adapter
 
@@ -53,14 +53,14 @@ def adapter(
         summary = train_adapter(
             settings,
             encoder=encoder,
-            source_version=checkpoint.read_version(encoder),
-            target_version=checkpoint.read_version(target) if Path(target).is_dir() else target,
+            source_version=checkpoint_version.read_version(encoder),
+            target_version=checkpoint_version.read_version(target) if Path(target).is_dir() else target,
             kind=MapKind(map_kind),
             output=output,
             name=name,
             seed=seed,
         )
-        version = checkpoint.read_version(str(output))
+        version = checkpoint_version.read_version(str(output))
         run.set_model(version)
         run.add_counts(products=summary.fitted)
     typer.echo(f"{output}: {version}\n{summary}")

@@ -62,7 +62,6 @@ def embeddings(
     Unusable images go to the quarantine table with the reason; the product then has a vector of its title only.
     """
     from feature_repo.offline.created_time import choose_created_timestamp
-    from producers.embeddings.estimate import estimate_embeddings
     from producers.embeddings.existing_rows import BACKFILL, STEP
     from producers.embeddings.run import EmbeddingSummary, embed_catalogue
     from producers.embeddings.served_order import list_most_served
@@ -70,6 +69,8 @@ def embeddings(
 
     settings = config.load(store)
     if dry_run:
+        from producers.embeddings.estimate import estimate_embeddings  # imports torch, which takes seconds
+
         typer.echo("dry run, nothing is written; the run would do:")
         typer.echo(
             estimate_embeddings(settings, encoder, accept_changed=accept_changed, encoder_version=encoder_version)

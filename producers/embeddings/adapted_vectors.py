@@ -1,6 +1,7 @@
 """Vectors of an adapted encoder, made of the cached vectors of its source encoder without a call of that."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow.dataset
@@ -8,8 +9,10 @@ from numpy.typing import NDArray
 
 from producers.embeddings.tower_outputs import fill_cache
 from producers.embeddings.vector_cache import IMAGE, VectorCache
-from producers.encoders.adapted.encoder import AdaptedEncoder
 from producers.encoders.encoder import Encoder
+
+if TYPE_CHECKING:
+    from producers.encoders.adapted.encoder import AdaptedEncoder
 
 
 def cache_adapted_vectors(rows: pyarrow.dataset.Dataset, cache: VectorCache, encoder: Encoder) -> int:
@@ -22,13 +25,15 @@ def cache_adapted_vectors(rows: pyarrow.dataset.Dataset, cache: VectorCache, enc
         cache: of the encoder's vectors.
         encoder: one that is not an `AdaptedEncoder` does nothing.
     """
+    from producers.encoders.adapted.encoder import AdaptedEncoder  # imports torch, which takes seconds
+
     return fill_cache(rows, cache, SourceVectors(cache, encoder).map) if isinstance(encoder, AdaptedEncoder) else 0
 
 
 class SourceVectors:
     """The cached vectors of the source of an adapted encoder."""
 
-    def __init__(self, cache: VectorCache, encoder: AdaptedEncoder) -> None:
+    def __init__(self, cache: VectorCache, encoder: "AdaptedEncoder") -> None:
         """Read the file of a cache, which may be that of the adapted encoder's vectors."""
         self._cache = cache.of_encoder(encoder.source.version, encoder.source.dim)
         self._adapter = encoder.adapter

@@ -21,7 +21,7 @@ from producers.catalogue import row_hash
 from producers.embeddings import existing_rows
 from producers.embeddings.existing_rows import KEY, STEP, Mask, txn_app_id
 from producers.encoders import shards
-from producers.encoders.checkpoint import read_training_products
+from producers.encoders.checkpoint_version import read_training_products
 from producers.encoders.licence import read_licence
 from producers.encoders.pipeline import HASH_COLUMNS
 

@@ -29,11 +29,11 @@ from producers.embeddings.adapted_vectors import cache_adapted_vectors
 from producers.embeddings.existing_rows import KEY, STEP, RowIndices, txn_app_id
 from producers.embeddings.plan import CatalogueChanges, EncodingPlan, plan_encoding, read_changes
 from producers.embeddings.row_builder import RowBuilder
-from producers.embeddings.shared_cache import fill_from_rows
+from producers.embeddings.shared_cache import fill_from_rows, is_shared
 from producers.embeddings.tower_outputs import TowerOutputs, cache_kept_outputs, open_caches
 from producers.embeddings.vector_cache import VectorCache
 from producers.encoders import Encoder, load
-from producers.encoders.checkpoint import read_training_products
+from producers.encoders.checkpoint_version import read_training_products, read_version
 from producers.encoders.image_loader import open_decoding_pool
 from producers.encoders.licence import read_licence
 from producers.encoders.pipeline import EncodedChunk, encode_chunks
@@ -123,23 +123,29 @@ def embed_catalogue(
             changed, and `accept_changed` is False.
         ConflictError: another process runs this step, or other runs of this encoder committed first, again and again.
         UnavailableError: the cluster, the hub or the database of the run log cannot be reached.
-        VitrineError: the encoder cannot be loaded.
+        VitrineError: the encoder cannot be loaded. For tables on disk it is loaded only if the catalogue has changed.
     """
     with run_log.record_run(settings, step, now=now) as run:
         if not delta.exists(settings.table(schema.CATALOGUE_TABLE)):
             delta.open_dataset(settings.table(schema.CATALOGUE_TABLE))  # raises, before the encoder is loaded
-        model = load(encoder)
-        encoder_check.require_version(encoder, model.version, encoder_version)
+        version = read_version(encoder)
+        # A run without new rows ends without the model: torch and transformers take seconds to import.
+        is_finished = not is_shared(settings) and read_changes(settings, version) is None
+        model = None if is_finished else load(encoder)
+        version = version if model is None else model.version
+        encoder_check.require_version(encoder, version, encoder_version)
         if not accept_changed:
-            encoder_check.require_unchanged(settings, model.version)
-        run.set_model(model.version)
-        in_production = production.record_first_version(settings.offline, model.version, now)
-        training_products.record(settings, model.version, read_training_products(Path(encoder)), now)
-        encoder_licence.record(settings, model.version, read_licence(encoder), now)
+            encoder_check.require_unchanged(settings, version)
+        run.set_model(version)
+        in_production = production.record_first_version(settings.offline, version, now)
+        training_products.record(settings, version, read_training_products(Path(encoder)), now)
+        encoder_licence.record(settings, version, read_licence(encoder), now)
+        if model is None:
+            return _summarize_nothing(settings, run, version, in_production)
         if ray is not None:
             cluster.connect(ray)
         with open_caches(settings.local, model) as (cache, outputs):
-            fill_from_rows(settings, cache, model.version)
+            fill_from_rows(settings, cache, version)
             work = _EmbeddingRun(settings, model, cache, outputs, now, run, progress, ray and encoder)
             attempts, written = 0, 0
             while attempts < delta.ATTEMPTS:
@@ -155,6 +161,16 @@ def embed_catalogue(
     raise ConflictError(
         f"table `{schema.EMBEDDING_TABLE}`: other runs committed first {delta.ATTEMPTS} times; run this again"
     )
+
+
+def _summarize_nothing(
+    settings: Settings, run: run_log.RunRecorder, version: str, production_version: str
+) -> EmbeddingSummary:
+    """Return the summary of a run that finds every catalogue row encoded, and record what it read."""
+    catalogue = settings.table(schema.CATALOGUE_TABLE)
+    run.add_input(schema.CATALOGUE_TABLE, delta.latest_version(catalogue))
+    existing = delta.open_dataset(catalogue).count_rows()
+    return EmbeddingSummary(version, 0, existing, 0, 0, 0, {}, ZERO_SECONDS, production_version)
 
 
 @dataclass

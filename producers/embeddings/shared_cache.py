@@ -28,6 +28,11 @@ COLUMNS = ((IMAGE, "image_hash", "image_vector"), (TITLE, "title_hash", "text_ve
 """Modality, and its columns of hashes and vectors in `product_embedding`."""
 
 
+def is_shared(settings: Settings) -> bool:
+    """Return whether other machines may write the rows, so that a run without new products may have to fill a cache."""
+    return isinstance(settings.table(schema.EMBEDDING_TABLE), BucketPath)
+
+
 def fill_from_rows(settings: Settings, cache: VectorCache, encoder_version: str) -> int:
     """Put vectors of committed rows into the cache of this machine; return their number.
 
@@ -43,7 +48,7 @@ def fill_from_rows(settings: Settings, cache: VectorCache, encoder_version: str)
         CorruptDataError: the table is damaged.
     """
     path = settings.table(schema.EMBEDDING_TABLE)
-    if not isinstance(path, BucketPath) or not delta.exists(path):
+    if not is_shared(settings) or not delta.exists(path):
         return 0
     table = delta.open_table(path)
     seen = json.loads(cache.read_note() or "{}")
@@ -70,7 +75,7 @@ def count_forget_run(settings: Settings) -> None:
         UnavailableError: the bucket does not answer.
     """
     path = settings.table(schema.EMBEDDING_TABLE)
-    if isinstance(path, BucketPath) and delta.exists(path):
+    if is_shared(settings) and delta.exists(path):
         empty = schema.PRODUCT_EMBEDDING.empty_table()
         delta.append_if_version(path, empty, FORGOTTEN, delta.txn_version(path, FORGOTTEN))
 

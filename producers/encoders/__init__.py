@@ -5,6 +5,7 @@ start at once.
 
 encoder.py           the interface of an encoder
 checkpoint.py        a directory or a hub name to an encoder
+checkpoint_version.py  its folder, name and version, without torch
 checkpoint_files.py  configuration, tokenizer and weights of a checkpoint directory
 clip_family.py       CLIP, Chinese-CLIP, SigLIP, SigLIP2, VisionTextDualEncoder
 blip.py              BLIP, with the methods of the other families

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from feature_repo.errors import InvalidInputError
 from feature_repo.images.geometry import Geometry
 from producers.encoders import clip_family
-from producers.encoders.checkpoint import load, resolve_checkpoint
+from producers.encoders.checkpoint import load
+from producers.encoders.checkpoint_version import resolve_checkpoint
 from producers.encoders.decoding import complete_lines, score_lines
 from producers.encoders.encoder import Pixels
 from producers.encoders.training import language

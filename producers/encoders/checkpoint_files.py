@@ -3,7 +3,6 @@
 Weights are read from safetensors only, never from pickles. Code that comes with a checkpoint is never run.
 """
 
-import hashlib
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,10 +17,6 @@ from transformers.utils import logging as transformers_logging
 from feature_repo.errors import CorruptDataError, InvalidInputError, UnavailableError, VitrineError
 from feature_repo.files.json_text import parse_json
 
-ENCODER_FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
-"""Files that an encoder is read from: configurations, vocabularies, weights. The fingerprint covers these."""
-OTHER_RUNTIMES = ("onnx/*", "openvino/*")
-"""Files that the fingerprint leaves out and that are not downloaded."""
 VOCABULARIES = (
     "tokenizer.json",
     "vocab.txt",
@@ -30,23 +25,6 @@ VOCABULARIES = (
     "tokenizer.model",
     "sentencepiece.bpe.model",
 )
-
-
-def fingerprint(folder: Path) -> str:
-    """Return 12 hex digits of a SHA-256 over the names and contents of ENCODER_FILES, subfolders included.
-
-    The files are taken in the order of their paths, those in the folders of OTHER_RUNTIMES left out. A folder without
-    such files has a fingerprint too, the same for all such folders.
-    """
-    digest = hashlib.sha256()
-    for file in sorted({file for pattern in ENCODER_FILES for file in folder.rglob(pattern)}):
-        name = file.relative_to(folder)
-        if name.parts[0] in {pattern.split("/")[0] for pattern in OTHER_RUNTIMES}:
-            continue
-        with file.open("rb") as stream:
-            content = hashlib.file_digest(stream, "sha256").digest()
-        digest.update(name.as_posix().encode() + b"\0" + content)
-    return digest.hexdigest()[:12]
 
 
 def read_json(file: Path) -> Any:

@@ -73,7 +73,7 @@ class DualEncoder:
             tokenizer: the model's tokenizer.
             processor: the model's image processor, of the PIL backend.
             family: key of FAMILIES.
-            version: `name@fingerprint`, the fingerprint from `checkpoint_files.fingerprint`.
+            version: `name@fingerprint`, the fingerprint from `checkpoint_version.fingerprint`.
             runtime: where and how the model runs.
         """
         if not runtime.has_accelerator:

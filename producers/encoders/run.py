@@ -24,6 +24,7 @@ from feature_repo import schema
 from feature_repo.cores import limit_thread_pools
 from feature_repo.errors import InvalidInputError, VitrineError
 from producers.encoders import load, shards
+from producers.encoders.checkpoint_version import TRAINING_PRODUCTS_FILE
 from producers.encoders.image_loader import open_decoding_pool
 from producers.encoders.licence import read_licence, write_licence
 from producers.encoders.pipeline import HASH_COLUMNS, EmbeddingRows, Unusable, build_embedding_rows, encode_chunks
@@ -108,8 +109,6 @@ def _copy_training_files(encoder: str, out: Path) -> None:
 
     What the encoder does not state is left out.
     """
-    from producers.encoders.checkpoint import TRAINING_PRODUCTS_FILE  # imports torch, before which threads are limited
-
     if (Path(encoder) / TRAINING_PRODUCTS_FILE).is_file():
         shutil.copyfile(Path(encoder) / TRAINING_PRODUCTS_FILE, out / TRAINING_PRODUCTS_FILE)
     write_licence(out, read_licence(encoder))

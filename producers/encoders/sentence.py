@@ -69,7 +69,7 @@ class SentenceEncoder:
             prompt: put before every text; may be empty.
             lower: whether texts, and the prompt, are lowercased.
             length: largest number of tokens, those of the prompt included; longer texts are truncated.
-            version: `name@fingerprint`, the fingerprint from `checkpoint_files.fingerprint`.
+            version: `name@fingerprint`, the fingerprint from `checkpoint_version.fingerprint`.
             runtime: where the model runs, and in which type of numbers; a sentence encoder is not compiled.
         """
         self.device = runtime.device

@@ -23,7 +23,7 @@ from feature_repo.offline import delta, versions
 from feature_repo.schema import CREATED_TIMESTAMP, EMBEDDING_TABLE, ENCODER_VERSION, EVENT_TIMESTAMP, PRODUCT_ID
 from producers.encoders.adapted.encoder import Adapter, save_adapter
 from producers.encoders.adapted.vector_map import MapKind, VectorMap, fit_map, fit_ridge
-from producers.encoders.checkpoint import NAME_FILE, check_name
+from producers.encoders.checkpoint_version import NAME_FILE, check_name
 
 Vectors = NDArray[np.float32]
 

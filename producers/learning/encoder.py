@@ -22,7 +22,7 @@ from feature_repo.offline.impressions import read_impressions
 from feature_repo.schema import CLICKED, EVENT_TIMESTAMP, PRODUCT_ID, PRODUCTS, TIMESTAMP, USER_ID
 from feature_repo.table_format import DEFAULT_FORMAT, TableFormat
 from producers.catalogue import image_paths
-from producers.encoders.checkpoint import NAME_FILE, TRAINING_PRODUCTS_FILE, check_name, read_training_products
+from producers.encoders.checkpoint_version import NAME_FILE, TRAINING_PRODUCTS_FILE, check_name, read_training_products
 from producers.encoders.licence import read_licence, write_licence
 from producers.encoders.train import TrainingSummary, train
 from producers.encoders.training.alignment import ClickArrays

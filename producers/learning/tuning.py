@@ -20,7 +20,7 @@ from feature_repo.schema import PRODUCT_ID
 from producers.embeddings.output_store import OutputStore, open_outputs
 from producers.encoders import whitening
 from producers.encoders.assembled.assemble import encode_images, encode_titles
-from producers.encoders.checkpoint import read_training_products, resolve_checkpoint
+from producers.encoders.checkpoint_version import read_training_products, resolve_checkpoint
 from producers.encoders.licence import read_licence, write_licence
 from producers.encoders.texture import GREY
 from producers.encoders.training.training_state import remove_state

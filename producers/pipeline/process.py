@@ -31,11 +31,10 @@ def run_process(
         The exit code, negative for a signal; and the text of the last line that begins with "error: ", else the last
         line that is not blank; None without output.
     """
-    program, *arguments = command
-    path = Path(sys.executable).parent / program
+    program = command[0]
     environment: Mapping[str, str] = {**os.environ, config.ENVIRONMENT_VARIABLE: str(store), "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(
-        [str(path) if path.exists() else program, *arguments],
+        _find_program(command),
         cwd=Path(feature_repo.__file__).parent if program == "feast" else folder,
         env=environment,
         stdin=subprocess.DEVNULL,
@@ -54,6 +53,15 @@ def run_process(
             if line.startswith(ERROR):
                 error = line.removeprefix(ERROR).strip()
     return process.returncode, error or last
+
+
+def _find_program(command: Sequence[str]) -> list[str]:
+    """Return the command with the program of this Python installation; for `feast` that of feast_command.py."""
+    program, *arguments = command
+    if program == "feast":
+        return [sys.executable, "-P", "-m", "producers.pipeline.feast_command", *arguments]
+    path = Path(sys.executable).parent / program
+    return [str(path) if path.exists() else program, *arguments]
 
 
 def _end_with_parent(parent: int) -> Callable[[], None] | None:

@@ -26,7 +26,7 @@ from consumers.ranking.splits import find_test_start
 from feature_repo import config
 from feature_repo.config import Settings
 from feature_repo.console import StoreOption
-from producers.encoders import checkpoint
+from producers.encoders import checkpoint_version
 from producers.encoders.adapted.encoder import read_adapter
 from producers.encoders.adapted.vector_map import MapKind
 from producers.learning.adapter import train_adapter
@@ -72,7 +72,7 @@ def measure(
 ) -> None:
     """Fit every map between two encoders and print what it keeps; with --record write it to UPGRADE.md."""
     settings = config.load(store)
-    versions = [checkpoint.read_version(one) for one in (source, target)]
+    versions = [checkpoint_version.read_version(one) for one in (source, target)]
     lines = ["| map | vectors | recall@10 kept | without the adapter | cosine |", "| --- | --- | --- | --- | --- |"]
     for kind in MapKind:
         with tempfile.TemporaryDirectory() as folder:
@@ -95,7 +95,7 @@ def measure(
     if adapted is not None and impressions is not None:
         kind = read_adapter(adapted).kind
         lines += [f"AUC of a ranker over one without content features, map {kind}:", ""]
-        lines += measure_lift_kept(settings, impressions, (versions[1], checkpoint.read_version(str(adapted))))
+        lines += measure_lift_kept(settings, impressions, (versions[1], checkpoint_version.read_version(str(adapted))))
     typer.echo("\n".join(lines))
     if record:
         names = [version.rpartition("@")[0] for version in versions]

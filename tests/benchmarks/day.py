@@ -20,6 +20,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 
 from feature_repo import config
@@ -37,6 +38,8 @@ DIM = 128
 NAME = "sku-{}"
 """Product ids of `write_products`."""
 START = NOW - timedelta(days=DAYS)
+LISTED = np.datetime64((START - timedelta(days=1)).replace(tzinfo=None), "us")
+"""The products are listed on the day before the log begins."""
 STEPS = (
     "produce catalogue --products {products}",
     "produce embeddings --encoder {encoder}",
@@ -71,7 +74,7 @@ def make_store(folder: Path, products: int) -> None:
     """Write a catalogue with vectors, the log of the first days and the pipeline of the day."""
     settings = deployments.configure(folder)
     checkpoints.clip(folder / "encoder", dim=DIM)
-    write_products(folder / "products.parquet", products, pictures=False, changed=0)
+    write_products(folder / "products.parquet", products, pictures=False, changed=0, listed=LISTED)
     ingest_products(settings, folder / "products.parquet", NOW)
     embed_without_an_encoder(settings, folder / "encoder")
     write_log(folder, products, DAYS, name=NAME, start=START)
@@ -111,7 +114,7 @@ def measure_size(products: int) -> list[str]:
         settings = config.load(folder / "feature_store.yaml")
         deployments.run_command("feast apply", folder, settings)
         costs = [run_day(settings, "first day"), run_day(settings, "nothing changed")]
-        write_products(folder / "products.parquet", products, pictures=False, changed=CHANGED)
+        write_products(folder / "products.parquet", products, pictures=False, changed=CHANGED, listed=LISTED)
         write_log(folder, products, DAYS + 1, name=NAME, start=START)
         costs.append(run_day(settings, f"{CHANGED:,} changed"))
         where = ", ".join(harness.describe_machine()[name] for name in ("commit", "date", "machine"))

@@ -44,6 +44,7 @@ BLOCK_ROWS = 1_000_000
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
 _TODAY = np.datetime64("2026-06-01", "us")
+_YESTERDAY = _TODAY - np.timedelta64(1, "D")
 
 
 @dataclass(frozen=True)
@@ -106,8 +107,16 @@ def _timed(work: Callable[[], Result]) -> tuple[float, Result]:
     return time.perf_counter() - start, result
 
 
-def write_products(file: Path, rows: int, pictures: bool, *, changed: int) -> None:
-    """Write a day's table; `changed` products, spread over the table, have another title."""
+def write_products(file: Path, rows: int, pictures: bool, *, changed: int, listed: np.datetime64 = _YESTERDAY) -> None:
+    """Write a day's table; `changed` products, spread over the table, have another title today, the others the old one.
+
+    Args:
+        file: the Parquet file.
+        rows: number of products.
+        pictures: whether each product has an image.
+        changed: number of products with another title.
+        listed: when the products got the old one.
+    """
     number = np.arange(rows)
     other = np.zeros(rows, bool)
     other[:: max(1, rows // CHANGED)] = changed > 0
@@ -127,7 +136,7 @@ def write_products(file: Path, rows: int, pictures: bool, *, changed: int) -> No
                 "category": pa.array(np.array(["童装>裙", "童装>裤", "童鞋"])[ids % 3]),
                 "brand": pa.array(np.array(["Acme", "Bebe"])[ids % 2]),
                 "price": pa.array(ids % 97 + 0.5),
-                "updated_at": pa.array(np.where(new, _TODAY, _TODAY - np.timedelta64(1, "D"))).cast(schema.TIMESTAMP),
+                "updated_at": pa.array(np.where(new, _TODAY, listed)).cast(schema.TIMESTAMP),
             }
             writer.write_table(pa.table(columns, schema=schema.PRODUCTS))
 

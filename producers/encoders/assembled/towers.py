@@ -24,7 +24,7 @@ from feature_repo.images.geometry import Geometry
 from producers.encoders import checkpoint_files, sentence
 from producers.encoders.assembled import efficientnet_lite
 from producers.encoders.assembled.model import ImageTower, TextTower
-from producers.encoders.checkpoint import resolve_checkpoint
+from producers.encoders.checkpoint_version import resolve_checkpoint
 from producers.encoders.clip_family import FAMILIES, UNMASKED, read_geometry
 from producers.encoders.runtime import choose_runtime
 from producers.encoders.tokens import read_text_length

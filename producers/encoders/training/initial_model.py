@@ -11,7 +11,8 @@ import torch
 from feature_repo.errors import InvalidInputError
 from feature_repo.images.geometry import Geometry
 from producers.encoders import checkpoint_files, clip_family, tiny_clip
-from producers.encoders.checkpoint import load, resolve_checkpoint
+from producers.encoders.checkpoint import load
+from producers.encoders.checkpoint_version import resolve_checkpoint
 from producers.encoders.training.pairs import Preprocessor, TrainingPairs
 from producers.encoders.training.recipe import FINE_TUNING_LEARNING_RATE, FROM_SCRATCH_LEARNING_RATE
 

@@ -25,7 +25,8 @@ from producers.encoders.assembled.assemble import AssembledParts, save_checkpoin
 from producers.encoders.assembled.encoder import AssembledEncoder, hash_tower
 from producers.encoders.assembled.model import AssembledModel
 from producers.encoders.assembled.tokenizer import WORDS_LENGTH
-from producers.encoders.checkpoint import load, resolve_checkpoint
+from producers.encoders.checkpoint import load
+from producers.encoders.checkpoint_version import resolve_checkpoint
 from producers.encoders.clip_family import FAMILIES, DualEncoder
 from producers.encoders.encoder import Outputs, Pixels
 from producers.encoders.runtime import choose_runtime

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
+from feature_repo import run_log
 from feature_repo.config import Settings
 from feature_repo.fusion import fuse
 from feature_repo.images.decoding import DAMAGED, MISSING, NOT_AN_IMAGE
@@ -38,6 +41,22 @@ def embed(store: Settings, encoder: Path) -> EmbeddingSummary:
 
 def rows(store: Settings) -> dict[str, dict]:
     return {row["product_id"]: row for row in delta.read(store.table("product_embedding")).to_pylist()}
+
+
+def test_a_run_without_new_products_ends_before_torch_is_imported(store: Settings, encoder: Path) -> None:
+    ingest(store, {"product_id": "a", "title": "红色连衣裙", "image": None})
+    first = embed(store, encoder)
+    probe = (
+        "import sys; from producers import cli\n"
+        f"sys.argv = ['produce', 'embeddings', '--encoder', {str(encoder)!r}, '--store', {str(store.file)!r}]\n"
+        "try: cli.main()\n"
+        "finally: print('loaded:', {'torch', 'transformers'} & set(sys.modules))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines()[0] == f"{first.encoder_version}: 0 products encoded, 1 encoded before"
+    assert done.stdout.splitlines()[-1] == "loaded: set()"
+    before, last = run_log.read_runs(store, step="embeddings")
+    assert last.inputs == before.inputs
 
 
 def test_a_row_has_the_encoders_vectors_of_the_image_and_the_title(store: Settings, encoder: Path) -> None:

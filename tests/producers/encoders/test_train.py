@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from feature_repo.errors import VitrineError
 from producers.cli import app
 from producers.encoders import load
-from producers.encoders.checkpoint import NAME_FILE
+from producers.encoders.checkpoint_version import NAME_FILE
 from producers.encoders.train import TrainingSummary, train
 from producers.encoders.training.contrastive import contrastive_loss
 from producers.encoders.training.pairs import crop_images, jitter_colours

@@ -20,7 +20,7 @@ from feature_repo import schema
 from feature_repo.errors import InvalidInputError, UsageError, VitrineError
 from producers.catalogue.pack import pack_images
 from producers.encoders import load, whitening
-from producers.encoders.checkpoint import read_training_products
+from producers.encoders.checkpoint_version import read_training_products
 from producers.encoders.licence import read_licence
 from producers.encoders.train import TrainingSummary, train
 from producers.encoders.training import training_state

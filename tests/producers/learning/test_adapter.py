@@ -15,7 +15,7 @@ from feature_repo.errors import ConflictError, CorruptDataError, EncoderMismatch
 from feature_repo.offline import delta, production
 from producers import cli
 from producers.embeddings.run import embed_catalogue
-from producers.encoders import checkpoint, load
+from producers.encoders import checkpoint_version, load
 from producers.encoders.adapted.encoder import AdaptedEncoder
 from producers.encoders.adapted.vector_map import MapKind
 from producers.learning import adapter
@@ -82,7 +82,7 @@ def test_an_adapted_encoder_has_its_own_version_and_needs_no_call_of_its_source(
 
 
 def test_the_loss_is_that_of_products_that_the_maps_were_not_fitted_on(made: Settings, tmp_path: Path) -> None:
-    first, second = (checkpoint.read_version(str(made.file.parent / name)) for name in ("first", "second"))
+    first, second = (checkpoint_version.read_version(str(made.file.parent / name)) for name in ("first", "second"))
     summary = adapter.train_adapter(
         made,
         encoder=str(made.file.parent / "first"),
@@ -103,7 +103,7 @@ def test_the_loss_is_that_of_products_that_the_maps_were_not_fitted_on(made: Set
     assert losses["image"].source_recall < 1
     to_itself = adapter.measure_losses(same, adapter.PairedVectors(pairs.source, pairs.source))
     assert {loss.recall[0] for loss in to_itself if loss.vectors != "fused"} == {1.0}
-    assert checkpoint.read_version(str(tmp_path / "rotated")).startswith("rotated@")
+    assert checkpoint_version.read_version(str(tmp_path / "rotated")).startswith("rotated@")
 
 
 def test_a_changed_source_or_a_damaged_file_is_refused(made: Settings, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from feature_repo.bucket import open_filesystem
 from feature_repo.images.geometry import Geometry
 from feature_repo.location import BucketObject, BucketPath
 from producers.cli import app
-from producers.encoders.checkpoint import read_training_products
+from producers.encoders.checkpoint_version import read_training_products
 from producers.encoders.training.images import decode_images
 from producers.encoders.training.process_group import ProcessGroup
 from producers.learning.encoder import read_pairs

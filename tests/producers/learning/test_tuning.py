@@ -19,7 +19,7 @@ from producers.cli import app
 from producers.encoders import load, tiny_clip
 from producers.encoders.assembled.assemble import open_parts, save_checkpoint
 from producers.encoders.captioner import open_captioner
-from producers.encoders.checkpoint import read_training_products
+from producers.encoders.checkpoint_version import read_training_products
 from producers.encoders.image_loader import open_decoding_pool
 from producers.encoders.recall import encode_pairs
 from producers.encoders.training.cross_attention import CrossAttentionDecoder

@@ -16,7 +16,7 @@ from feature_repo.errors import EncoderMismatchError
 from feature_repo.offline import delta, production
 from feature_repo.offline.production import State
 from producers.codes.run import QualityGates, code_products
-from producers.encoders import checkpoint
+from producers.encoders import checkpoint_version
 from producers.streaming.streamed_versions import StreamedVersions
 from producers.upgrade import machine, versions
 from producers.upgrade.versions import UpgradeOptions
@@ -30,7 +30,7 @@ DERIVED = (schema.EMBEDDING_TABLE, schema.CODES_TABLE)
 def old(shop: Shop) -> str:
     """Return the version in production, which 20 streamed products have."""
     write_products(shop, 0, 20)
-    return checkpoint.read_version(str(shop.encoder))
+    return checkpoint_version.read_version(str(shop.encoder))
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def write_products(shop: Shop, first: int, end: int, encoder: Path | None = None
 
 def start_upgrade(shop: Shop, next_encoder: Path, former_encoder: str | None = "") -> str:
     former = str(shop.encoder) if former_encoder == "" else former_encoder
-    version = checkpoint.read_version(str(next_encoder))
+    version = checkpoint_version.read_version(str(next_encoder))
     options = UpgradeOptions(str(next_encoder), former, ())
     machine.start(shop.settings, version, options, now=datetime.now(UTC))
     return version

@@ -17,7 +17,7 @@ from feature_repo.offline.production import State
 from producers import cli
 from producers.embeddings.run import embed_catalogue
 from producers.embeddings.served_order import list_most_served
-from producers.encoders import checkpoint
+from producers.encoders import checkpoint_version
 from producers.pipeline.run import find_upgrade_step
 from producers.upgrade.versions import UpgradeOptions
 from tests.producers.catalogue.shop import ingest, open_deployment
@@ -42,7 +42,7 @@ def embed(settings: Settings, name: str, *options: str) -> str:
 
 
 def version(settings: Settings, name: str) -> str:
-    return checkpoint.read_version(str(settings.file.parent / name))
+    return checkpoint_version.read_version(str(settings.file.parent / name))
 
 
 def set_state(settings: Settings, state: State, former_encoder: str | None = "old") -> None:
