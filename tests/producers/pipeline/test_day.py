@@ -58,6 +58,9 @@ def kill_at(step: str, store: Settings, *arguments: str) -> None:
     for line in process.stderr:
         if line.startswith(f"{step}: "):
             break
+    own = (f"day/{step}", process.pid)
+    while own not in [(run.step, run.process) for run in run_log.read_last_runs(store, 10)]:
+        time.sleep(0.02)
     time.sleep(0.2)  # the step's own process has started
     process.kill()
     process.communicate(timeout=60)
