@@ -96,14 +96,15 @@ def pretrain(
     ] = None,
     side: Annotated[int, typer.Option(min=16, max=256, help="Height and width of the pictures in pixels.")] = 32,
     autoencoder_steps: Annotated[int, typer.Option(min=1, help="Steps of the VAE.")] = 2000,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of UNet and text encoder together.")] = 3600,
+    text_steps: Annotated[int, typer.Option(min=1, help="Steps of the text encoder alone.")] = 600,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of UNet and text encoder together.")] = 4500,
     batch: Annotated[int, typer.Option(min=1, help="Pictures of a step of UNet and text encoder.")] = 64,
     learning_rate: Annotated[float, typer.Option(min=1e-8, max=1.0, help="Peak, of UNet and text encoder.")] = 1e-3,
     precision: PrecisionOption = "bfloat16",
     save_every: SaveEveryOption = 200,
     seed: SeedOption = 0,
 ) -> None:
-    """Train a small model of Stable Diffusion's classes from random weights: VAE, UNet and text encoder.
+    """Train a small model of Stable Diffusion's classes from random weights: VAE, text encoder and UNet.
 
     If the training is interrupted, the same command continues from the last saved state.
     """
@@ -116,6 +117,7 @@ def pretrain(
     recipe = PretrainingRecipe(
         ModelSizes(side=side),
         TrainingSettings(autoencoder_steps, batch=32, learning_rate=4e-3, weight_decay=0.0, **shared),
+        TrainingSettings(text_steps, batch=192, learning_rate=2e-3, weight_decay=0.05, **shared),
         TrainingSettings(steps, batch=batch, learning_rate=learning_rate, ema_decay=0.998, **shared),
     )
     with console.show_stages() as progress:

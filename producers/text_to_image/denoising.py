@@ -19,6 +19,9 @@ from producers.text_to_image.sentences import encode_tokens
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
+MIN_WEIGHT = 0.1
+"""Of a timestep in the loss. Sampling starts from noise without signal, whose ratio is 0: it must be learnt too."""
+
 
 @dataclass(frozen=True)
 class DenoisingBatch:
@@ -41,23 +44,52 @@ class DenoisingModel(nn.Module):
 
     alphas: torch.Tensor
 
-    def __init__(self, pipeline: "StableDiffusionPipeline") -> None:
-        """Wrap the models of a pipeline; training changes them in place."""
+    loss_weights: torch.Tensor
+
+    def __init__(self, pipeline: "StableDiffusionPipeline", *, snr_limit: float | None = None) -> None:
+        """Wrap the models of a pipeline; training changes them in place.
+
+        Args:
+            pipeline: of Stable Diffusion's classes.
+            snr_limit: weigh each timestep by its signal-to-noise ratio, at most this, as Hang and others do (Min-SNR,
+                arXiv 2303.09556, 3.4 with the gamma 5); the weights have mean 1. None weighs all alike. What a sentence
+                explains of very noisy latents is little: their errors are large whatever the model does.
+        """
         super().__init__()
         self.text_encoder, self.unet = pipeline.text_encoder, pipeline.unet
         self.predicts_velocity = pipeline.scheduler.config.get("prediction_type", "epsilon") == "v_prediction"
         # Signal share of each timestep, the squared factor of the latents.
         self.register_buffer("alphas", pipeline.scheduler.alphas_cumprod.clone().float(), persistent=False)
+        weights = compute_loss_weights(self.alphas, snr_limit, predicts_velocity=self.predicts_velocity)
+        self.register_buffer("loss_weights", weights, persistent=False)
 
     def forward(self, batch: DenoisingBatch) -> torch.Tensor:
-        """Return the mean squared error of the prediction, a scalar."""
+        """Return the mean weighted squared error of the prediction, a scalar."""
         signal = self.alphas[batch.timesteps].sqrt().view(-1, 1, 1, 1)
         noise_scale = (1 - self.alphas[batch.timesteps]).sqrt().view(-1, 1, 1, 1)
         noisy = signal * batch.latents + noise_scale * batch.noise
         states = encode_tokens(self.text_encoder, batch.input_ids, batch.attention_mask)
         prediction = self.unet(noisy, batch.timesteps, states).sample
         target = signal * batch.noise - noise_scale * batch.latents if self.predicts_velocity else batch.noise
-        return functional.mse_loss(prediction.float(), target)
+        errors = functional.mse_loss(prediction.float(), target, reduction="none").mean(dim=(1, 2, 3))
+        return (errors * self.loss_weights[batch.timesteps]).mean()
+
+
+def compute_loss_weights(alphas: torch.Tensor, snr_limit: float | None, *, predicts_velocity: bool) -> torch.Tensor:
+    """Return the weight of each timestep in the loss, float32 [timesteps], of mean 1.
+
+    Args:
+        alphas: signal share of each timestep, 0 to 1; the signal-to-noise ratio is alpha / (1 - alpha).
+        snr_limit: largest ratio that counts; None gives equal weights.
+        predicts_velocity: whether the model predicts velocities; else noise.
+    """
+    if snr_limit is None:
+        return torch.ones_like(alphas)
+    # The limit weighs errors of the latents; those of the noise are snr times as large, of the velocity snr + 1 times.
+    ratio = alphas.double() / (1 - alphas.double())
+    weights = ratio.clamp_max(snr_limit) / (ratio + 1 if predicts_velocity else ratio.clamp_min(1e-12))
+    weights = (weights / weights.mean()).clamp_min(MIN_WEIGHT)
+    return (weights / weights.mean()).float()
 
 
 def make_batch(

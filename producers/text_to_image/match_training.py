@@ -140,8 +140,7 @@ def match_checkpoint(
     identity = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
     with open_process_group(device) as group:
         settings.micro_batch(group.count)  # before long work
-        latents, refused = prepare_latents(learner, pictures, state, group, identity, progress)
-        texts = [pictures.texts[row] for row in latents.picture_of.tolist()]
+        kept, latents, refused = prepare_latents(learner, pictures, state, group, identity, progress)
         original_texts = [originals[pictures.paths[row]] for row in latents.picture_of.tolist()]
         tokenizer = teacher.tokenizer
         pairs = ParallelPairs(
@@ -161,7 +160,7 @@ def match_checkpoint(
             save_pipeline(learner, output)
             shutil.rmtree(state)
         group.wait()
-    cut = (describe_cut(texts, latents.tokens), describe_cut(original_texts, pairs.original))
+    cut = (describe_cut(kept.texts, latents.tokens), describe_cut(original_texts, pairs.original))
     return MatchSummary(result, len(latents), refused, tuple(filter(None, cut)))
 
 

@@ -1,9 +1,11 @@
-"""Train a small text-to-image model from random weights: first its VAE, then text encoder and UNet together.
+"""Train a small text-to-image model from random weights: VAE, text encoder, then text encoder and UNet together.
 
 OUTPUT.training/autoencoder/training.pt   the state of the first stage
 OUTPUT.training/vae/                      the trained VAE
-OUTPUT.training/denoising/training.pt     the state of the second stage
-OUTPUT/                                   the checkpoint, when both are complete
+OUTPUT.training/contrastive/training.pt   the state of the second stage
+OUTPUT.training/text_encoder/             the text encoder that tells pictures apart
+OUTPUT.training/denoising/training.pt     the state of the third stage
+OUTPUT/                                   the checkpoint, when all are complete
 """
 
 import hashlib
@@ -13,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,30 +23,46 @@ from numpy.typing import NDArray
 
 from feature_repo.files.atomic_write import replace_atomically
 from producers.encoders.checkpoint_files import explain_write_errors
-from producers.encoders.training.process_group import open_process_group, select_device
+from producers.encoders.training.process_group import ProcessGroup, open_process_group, select_device
 from producers.text_to_image.autoencoder import train_autoencoder
 from producers.text_to_image.checkpoint import compute_model_version, open_pipeline, save_pipeline
 from producers.text_to_image.denoising import DenoisingModel, make_batch
 from producers.text_to_image.generate import default_side
 from producers.text_to_image.initial_model import ModelSizes, build_pipeline
-from producers.text_to_image.pairs import PicturePairs, decode_pictures, encode_latents, make_latent_pairs, read_pairs
+from producers.text_to_image.pairs import (
+    LatentPairs,
+    PicturePairs,
+    decode_pictures,
+    encode_latents,
+    make_latent_pairs,
+    read_pairs,
+)
 from producers.text_to_image.sentences import describe_cut
+from producers.text_to_image.text_pretraining import train_contrastively
 from producers.text_to_image.training_loop import TrainingResult, TrainingSettings, prepare_state_folder, run_training
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
 
 CAPTION_DROPOUT = 0.1
 """Share of the sentences that are replaced by the empty one."""
+SNR_LIMIT = 5.0
+"""Largest signal-to-noise ratio that weighs a timestep, as in Min-SNR."""
 
 
 @dataclass(frozen=True)
 class PretrainingRecipe:
-    """Sizes and settings of both stages."""
+    """Sizes and settings of the three stages."""
 
     sizes: ModelSizes = field(default_factory=ModelSizes)
     autoencoder: TrainingSettings = field(
         default_factory=lambda: TrainingSettings(steps=2000, batch=32, learning_rate=4e-3, weight_decay=0.0)
     )
+    contrastive: TrainingSettings = field(
+        default_factory=lambda: TrainingSettings(steps=600, batch=192, learning_rate=2e-3, weight_decay=0.05)
+    )
     denoising: TrainingSettings = field(
-        default_factory=lambda: TrainingSettings(steps=3600, batch=64, learning_rate=1e-3, ema_decay=0.998)
+        default_factory=lambda: TrainingSettings(steps=4500, batch=64, learning_rate=1e-3, ema_decay=0.998)
     )
 
 
@@ -88,72 +107,108 @@ def pretrain(
         ConflictError: `output` has content, or OUTPUT.training is of another training.
         InvalidInputError: no picture can be used, or the loss is no number for ten steps in a row.
     """
-    from diffusers.models.attention_processor import AttnProcessor
-
     state = prepare_state_folder(output)
     device = select_device()
     pipeline = open_pipeline(start, device=device) if start else None
     side = default_side(pipeline) if pipeline else recipe.sizes.side
     pairs, pixels, refused = _load_pictures(read_pairs(data), side, progress)
-    usable = np.unique(pairs.picture_of)
     version = compute_model_version(pipeline) if pipeline else None
     identity = _identify(pixels, pairs.texts, [asdict(recipe), version])
     pipeline = pipeline or build_pipeline(pairs.texts, recipe.sizes, seed=recipe.denoising.seed).to(device)
+    if device.type == "cpu":  # fused attention is slower there for so few positions, above all backwards
+        pipeline.text_encoder.set_attn_implementation("eager")
     with open_process_group(device) as group:
-        for settings in (recipe.autoencoder, recipe.denoising):
+        for settings in (recipe.autoencoder, recipe.contrastive, recipe.denoising):
             settings.micro_batch(group.count)  # before long work
-        if (state / "vae").is_dir():
-            pipeline.register_modules(vae=type(pipeline.vae).from_pretrained(state / "vae").to(device))
-        elif not start:
-            train_autoencoder(
-                pipeline.vae,
-                pixels[usable],
-                recipe.autoencoder,
-                process_group=group,
-                device=device,
-                folder=state / "autoencoder",
-                identity=identity,
-                progress=lambda done, total, _: progress("train VAE", done, total),
-            )
-            if group.is_first:
-                with explain_write_errors(state / "vae"), replace_atomically(state / "vae") as unfinished:
-                    pipeline.vae.save_pretrained(unfinished)
-            group.wait()
+        run = _Run(pipeline, group, device, state, identity, progress)
+        if not start:
+            _train_vae(run, pixels[np.unique(pairs.picture_of)], recipe.autoencoder)
+            _train_text_encoder(run, pairs, pixels, recipe.contrastive)
         moments = encode_latents(pipeline.vae, pixels, lambda done, total: progress("encode latents", done, total))
         latents = make_latent_pairs(pipeline, pairs, moments)
-        timesteps = int(pipeline.scheduler.config.num_train_timesteps)
-        pipeline.vae.requires_grad_(False)
-        pipeline.unet.requires_grad_(True).train().to(memory_format=torch.channels_last)
-        pipeline.text_encoder.requires_grad_(True).train()
-        if device.type == "cpu":  # fused attention is slower there for so few positions, above all backwards
-            pipeline.unet.set_attn_processor(AttnProcessor())
-        model = DenoisingModel(pipeline).to(device)
-        result = run_training(
-            model,
-            len(latents),
-            lambda forward, rows, generator: forward(
-                make_batch(
-                    latents,
-                    rows,
-                    generator,
-                    timesteps=timesteps,
-                    caption_dropout=CAPTION_DROPOUT,
-                    device=device,
-                )
-            ),
-            recipe.denoising,
-            process_group=group,
-            device=device,
-            folder=state / "denoising",
-            identity=identity,
-            progress=lambda done, total, _: progress("train UNet and text encoder", done, total),
-        )
+        result = _train_unet(run, latents, recipe.denoising)
         if group.is_first:
             pipeline.unet.to(memory_format=torch.contiguous_format)
             pipeline.vae.to(memory_format=torch.contiguous_format)
             save_pipeline(pipeline, output)
             shutil.rmtree(state, ignore_errors=not state.exists())  # a short training further saves no state
-    return PretrainingSummary(len(usable), refused, describe_cut(pairs.texts, latents.tokens), result)
+    pictures = len(np.unique(pairs.picture_of))
+    return PretrainingSummary(pictures, refused, describe_cut(pairs.texts, latents.tokens), result)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What all stages need."""
+
+    pipeline: "StableDiffusionPipeline"
+    group: ProcessGroup
+    device: torch.device
+    state: Path
+    identity: str
+    progress: Callable[[str, int, int], None]
+
+    def options(self, folder: str, stage: str) -> dict[str, Any]:
+        """Return the arguments that every training takes: where its state is, and the name of its progress."""
+        return {
+            "process_group": self.group,
+            "device": self.device,
+            "folder": self.state / folder,
+            "identity": self.identity,
+            "progress": lambda done, total, _: self.progress(stage, done, total),
+        }
+
+    def load_part(self, name: str) -> bool:
+        """Take a part of the model from an earlier run that completed its stage; return whether there was one."""
+        if not (self.state / name).is_dir():
+            return False
+        part: Any = getattr(self.pipeline, name)
+        trained = type(part).from_pretrained(self.state / name)
+        part.load_state_dict(trained.state_dict())
+        return True
+
+    def save_part(self, name: str) -> None:
+        """Keep a part of the model whose stage is complete."""
+        if self.group.is_first:
+            with explain_write_errors(self.state / name), replace_atomically(self.state / name) as unfinished:
+                getattr(self.pipeline, name).save_pretrained(unfinished)
+        self.group.wait()
+
+
+def _train_vae(run: _Run, pixels: NDArray[np.uint8], settings: TrainingSettings) -> None:
+    if not run.load_part("vae"):
+        train_autoencoder(run.pipeline.vae, pixels, settings, **run.options("autoencoder", "train VAE"))
+        run.save_part("vae")
+
+
+def _train_text_encoder(run: _Run, pairs: PicturePairs, pixels: NDArray[np.uint8], settings: TrainingSettings) -> None:
+    if not run.load_part("text_encoder"):
+        options = run.options("contrastive", "train text encoder")
+        train_contrastively(run.pipeline, pairs, pixels, settings, **options)
+        run.save_part("text_encoder")
+
+
+def _train_unet(run: _Run, latents: LatentPairs, settings: TrainingSettings) -> TrainingResult:
+    """Train UNet and text encoder together."""
+    from diffusers.models.attention_processor import AttnProcessor
+
+    pipeline, device = run.pipeline, run.device
+    timesteps = int(pipeline.scheduler.config.num_train_timesteps)
+    pipeline.vae.requires_grad_(False)
+    pipeline.unet.requires_grad_(True).train().to(memory_format=torch.channels_last)
+    pipeline.text_encoder.requires_grad_(True).train()
+    if device.type == "cpu":
+        pipeline.unet.set_attn_processor(AttnProcessor())
+
+    def make_loss(model: Any, rows: NDArray[np.int64], generator: torch.Generator) -> torch.Tensor:
+        batch = make_batch(
+            latents, rows, generator, timesteps=timesteps, caption_dropout=CAPTION_DROPOUT, device=device
+        )
+        loss: torch.Tensor = model(batch)
+        return loss
+
+    options = run.options("denoising", "train UNet and text encoder")
+    model = DenoisingModel(pipeline, snr_limit=SNR_LIMIT).to(device)
+    return run_training(model, len(latents), make_loss, settings, **options)
 
 
 def _load_pictures(

@@ -101,7 +101,7 @@ def train_text_encoder(
     identity = identify_training(pipeline, pairs, settings, caption_dropout)
     with open_process_group(device) as group:
         settings.micro_batch(group.count)  # before long work
-        latents, refused = prepare_latents(pipeline, pairs, state, group, identity, progress)
+        pairs, latents, refused = prepare_latents(pipeline, pairs, state, group, identity, progress)
         enable_gradients(pipeline.text_encoder)
         timesteps = int(pipeline.scheduler.config.num_train_timesteps)
         result = run_training(
@@ -167,8 +167,8 @@ def prepare_latents(
     group: ProcessGroup,
     identity: str,
     progress: Callable[[str, int, int], None],
-) -> tuple[LatentPairs, Counter[str]]:
-    """Return the latents of the usable pictures, which an interrupted run may have computed, and the refused ones.
+) -> tuple[PicturePairs, LatentPairs, Counter[str]]:
+    """Return the pairs of usable pictures, their latents, which an interrupted run may have computed, and the refused.
 
     Each process encodes its share of the pictures into one file that all of them map. If no picture is usable, nothing
     that was written for it is left.
@@ -208,4 +208,4 @@ def prepare_latents(
     if not usable.any():
         _remove_latents(state, group)
     kept = pairs.keep_usable(usable)
-    return make_latent_pairs(pipeline, kept, np.load(file, mmap_mode="r")), refused
+    return kept, make_latent_pairs(pipeline, kept, np.load(file, mmap_mode="r")), refused

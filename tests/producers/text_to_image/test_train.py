@@ -69,12 +69,14 @@ def test_unusable_pictures_are_counted_and_cut_sentences_said(model: Path, data:
     (data / "3.png").write_bytes(b"no picture")
     (data / "4.png").unlink()
     lines = (data / "metadata.jsonl").read_text().splitlines()
-    lines[0] = json.dumps({"file_name": "0.png", "text": ["pink " * 20, "a pink romper"]})
+    lines[0] = json.dumps({"file_name": "0.png", "text": ["a pink hat", "a pink romper"]})
+    lines[5] = json.dumps({"file_name": "5.png", "text": "navy " * 20})
     (data / "metadata.jsonl").write_text("\n".join(lines) + "\n")
     summary = train_text_encoder(model, data, tmp_path / "out", SETTINGS)
     assert (summary.sentences, summary.pictures) == (11, 10)
     assert summary.refused.total() == 2
     assert "1 of 11 sentences are longer" in str(summary)
+    assert "the first is `navy navy" in str(summary)
     assert "1 pictures left out: image file is missing" in str(summary)
 
 
@@ -121,7 +123,7 @@ def test_latents_whose_note_is_damaged_are_computed_again(model: Path, data: Pat
 
 def test_a_short_further_training_ends_without_a_saved_state(model: Path, data: Path, tmp_path: Path) -> None:
     one = TrainingSettings(steps=1, batch=4)
-    assert pretrain(data, tmp_path / "out", PretrainingRecipe(SIZES, one, one), start=model).pictures == 12
+    assert pretrain(data, tmp_path / "out", PretrainingRecipe(SIZES, one, one, one), start=model).pictures == 12
     assert (tmp_path / "out" / "model_index.json").is_file()
 
 
@@ -183,9 +185,8 @@ def test_standardized_latents_have_unit_variance_and_the_decoded_pictures_stay(m
 
 
 def test_a_model_from_random_weights_is_saved_and_continues_after_an_interruption(data: Path, tmp_path: Path) -> None:
-    recipe = PretrainingRecipe(
-        SIZES, TrainingSettings(steps=5, batch=4, save_every=2), TrainingSettings(steps=5, batch=4, save_every=2)
-    )
+    settings = TrainingSettings(steps=5, batch=4, save_every=2)
+    recipe = PretrainingRecipe(SIZES, settings, settings, settings)
 
     class Interrupted(Exception):
         pass
@@ -198,7 +199,7 @@ def test_a_model_from_random_weights_is_saved_and_continues_after_an_interruptio
         return progress
 
     assert pretrain(data, tmp_path / "undisturbed", recipe).pictures == 12
-    for stage in ("train VAE", "train UNet and text encoder"):
+    for stage in ("train VAE", "train text encoder", "train UNet and text encoder"):
         with pytest.raises(Interrupted):
             pretrain(data, tmp_path / "resumed", recipe, progress=stop_in(stage, 3))
     summary = pretrain(data, tmp_path / "resumed", recipe)
@@ -216,6 +217,6 @@ def test_a_model_from_random_weights_is_saved_and_continues_after_an_interruptio
 
 def test_a_training_from_random_weights_says_which_sentences_are_cut(data: Path, tmp_path: Path) -> None:
     settings = TrainingSettings(steps=1, batch=4)
-    summary = pretrain(data, tmp_path / "out", PretrainingRecipe(replace(SIZES, text_length=3), settings, settings))
+    summary = pretrain(data, tmp_path / "out", PretrainingRecipe(replace(SIZES, text_length=3), *[settings] * 3))
     assert summary.cut is not None
     assert "the 3 tokens that the text encoder reads" in str(summary)
