@@ -97,7 +97,7 @@ def pretrain(
     side: Annotated[int, typer.Option(min=16, max=256, help="Height and width of the pictures in pixels.")] = 32,
     autoencoder_steps: Annotated[int, typer.Option(min=1, help="Steps of the VAE.")] = 2000,
     text_steps: Annotated[int, typer.Option(min=1, help="Steps of the text encoder alone.")] = 600,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of UNet and text encoder together.")] = 4500,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of UNet and text encoder together.")] = 2400,
     batch: Annotated[int, typer.Option(min=1, help="Pictures of a step of UNet and text encoder.")] = 64,
     learning_rate: Annotated[float, typer.Option(min=1e-8, max=1.0, help="Peak, of UNet and text encoder.")] = 1e-3,
     precision: PrecisionOption = "bfloat16",

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from feature_repo.errors import ConflictError
 from feature_repo.files.atomic_write import replace_atomically
 from producers.encoders.checkpoint_files import explain_write_errors
 from producers.encoders.training.process_group import ProcessGroup, open_process_group, select_device
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
 
 CAPTION_DROPOUT = 0.1
 """Share of the sentences that are replaced by the empty one."""
+IDENTITY_FILE = "identity.txt"
+"""In the folder of a part whose stage is complete: the digest of the training."""
 SNR_LIMIT = 5.0
 """Largest signal-to-noise ratio that weighs a timestep, as in Min-SNR."""
 
@@ -62,7 +65,7 @@ class PretrainingRecipe:
         default_factory=lambda: TrainingSettings(steps=600, batch=192, learning_rate=2e-3, weight_decay=0.05)
     )
     denoising: TrainingSettings = field(
-        default_factory=lambda: TrainingSettings(steps=4500, batch=64, learning_rate=1e-3, ema_decay=0.998)
+        default_factory=lambda: TrainingSettings(steps=2400, batch=64, learning_rate=1e-3, ema_decay=0.998)
     )
 
 
@@ -115,8 +118,6 @@ def pretrain(
     version = compute_model_version(pipeline) if pipeline else None
     identity = _identify(pixels, pairs.texts, [asdict(recipe), version])
     pipeline = pipeline or build_pipeline(pairs.texts, recipe.sizes, seed=recipe.denoising.seed).to(device)
-    if device.type == "cpu":  # fused attention is slower there for so few positions, above all backwards
-        pipeline.text_encoder.set_attn_implementation("eager")
     with open_process_group(device) as group:
         for settings in (recipe.autoencoder, recipe.contrastive, recipe.denoising):
             settings.micro_batch(group.count)  # before long work
@@ -162,8 +163,14 @@ class _Run:
         if not (self.state / name).is_dir():
             return False
         part: Any = getattr(self.pipeline, name)
-        trained = type(part).from_pretrained(self.state / name)
-        part.load_state_dict(trained.state_dict())
+        note = self.state / name / IDENTITY_FILE
+        if not note.is_file() or note.read_text() != self.identity:
+            raise ConflictError(
+                f"{self.state} has the state of another training: pictures, sentences or settings were others; remove "
+                "it, or name another output"
+            )
+        trained = type(part).from_pretrained(self.state / name).to(self.device)  # its settings changed too
+        self.pipeline.register_modules(**{name: trained})
         return True
 
     def save_part(self, name: str) -> None:
@@ -171,6 +178,7 @@ class _Run:
         if self.group.is_first:
             with explain_write_errors(self.state / name), replace_atomically(self.state / name) as unfinished:
                 getattr(self.pipeline, name).save_pretrained(unfinished)
+                (unfinished / IDENTITY_FILE).write_text(self.identity)
         self.group.wait()
 
 
@@ -196,8 +204,9 @@ def _train_unet(run: _Run, latents: LatentPairs, settings: TrainingSettings) -> 
     pipeline.vae.requires_grad_(False)
     pipeline.unet.requires_grad_(True).train().to(memory_format=torch.channels_last)
     pipeline.text_encoder.requires_grad_(True).train()
-    if device.type == "cpu":
+    if device.type == "cpu":  # fused attention is slower there for so few positions, above all backwards
         pipeline.unet.set_attn_processor(AttnProcessor())
+        pipeline.text_encoder.set_attn_implementation("eager")
 
     def make_loss(model: Any, rows: NDArray[np.int64], generator: torch.Generator) -> torch.Tensor:
         batch = make_batch(

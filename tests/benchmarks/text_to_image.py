@@ -5,7 +5,7 @@
 Makes a shop of the demo's size; trains a text-to-image model on English sentences from random weights; swaps its text
 encoder for that of the shop's encoder, which reads Chinese; trains that to match, then by the denoising loss; and
 judges the pictures of held-out combinations of category, colour and pattern. A second run in the folder goes on with
-what is there. About 80 minutes of one core. --record writes the figures to TEXT_TO_IMAGE.md.
+what is there. About 90 minutes of one core. --record writes the figures to TEXT_TO_IMAGE.md.
 """
 
 import argparse
@@ -67,7 +67,7 @@ def train_models(folder: Path, products: int, steps: int) -> None:
     run_once(folder, "original", "picture pretrain --data pairs-en/train --output original")
     run_once(folder, "encoder", "encoder --data shop --output encoder")
     run_once(folder, "swapped", "picture swap --model original --text-encoder encoder --output swapped")
-    options = f"--steps {steps} --learning-rate 1e-3"
+    options = f"--steps {steps} --learning-rate 1e-3 --precision bfloat16"
     match = "picture match --model swapped --original original --data pairs-zh/train --output matched"
     run_once(folder, "matched", f"{match} {options}")
     denoise = "picture train --model matched --data pairs-zh/train --output denoised"
@@ -152,7 +152,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--products", type=int, default=8000)
     parser.add_argument("--sentences", type=int, default=500)
-    parser.add_argument("--steps", type=int, default=3000, help="of matching; half as many of denoising")
+    parser.add_argument("--steps", type=int, default=1200, help="of matching; half as many of denoising")
     parser.add_argument("--record", action="store_true")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
