@@ -115,7 +115,7 @@ def test_a_file_that_cannot_be_written_exits_with_1_and_one_line(
     with pytest.raises(SystemExit) as ended:
         console.run_command_line(produce.app)
     assert ended.value.code == 1
-    assert capsys.readouterr().err == "error: taken/shop/images: Not a directory\n"
+    assert capsys.readouterr().err == "error: taken/shop/images: Not a directory; correct the path\n"
 
 
 def test_an_unwritable_json_path_is_reported_before_the_work_begins(
@@ -127,7 +127,7 @@ def test_an_unwritable_json_path_is_reported_before_the_work_begins(
     with pytest.raises(SystemExit) as ended:
         console.run_command_line(consume.app)
     assert ended.value.code == 1
-    assert capsys.readouterr().err == "error: taken: File exists\n"
+    assert capsys.readouterr().err == "error: taken: File exists; name another path, or remove what is there\n"
 
 
 def test_a_file_with_two_columns_of_one_name_raises_an_error_with_the_name(
