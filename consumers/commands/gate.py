@@ -9,7 +9,7 @@ import typer
 from feature_repo import config, console
 from feature_repo.console import StoreOption
 from feature_repo.errors import UsageError
-from feature_repo.files.atomic_write import prepare_output_files
+from feature_repo.files.atomic_write import prepare_output_files, write_text
 from feature_repo.table_options import with_table_options
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def gate(
         now=datetime.now(UTC),
     )
     report.write(output)
-    page.write_text(format_html(report), encoding="utf-8")
+    write_text(page, format_html(report))
     table = Table()
     for name in ("gate", "result", "measured"):
         table.add_column(name, overflow="fold")

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import typer
 
+from feature_repo.files.atomic_write import write_text
+
 EXIT_UNKNOWN = 3
 """Exit code of a check that had nothing to check, as monitoring plug-ins use it."""
 
@@ -18,7 +20,7 @@ def write_figures(figures: str, json: Path | None) -> None:
     """
     if json:
         json.parent.mkdir(parents=True, exist_ok=True)
-        json.write_text(figures)
+        write_text(json, figures)
         typer.echo(f"figures: {json}")
 
 

@@ -24,6 +24,7 @@ from consumers.ranking.plan import ALL, BASE, CEILING, DIN, PERMUTED, PLACEBO
 from consumers.ranking.result import LiftResult
 from consumers.report_json import to_json_value
 from feature_repo.errors import InvalidInputError
+from feature_repo.files.atomic_write import write_text
 
 REPEATABILITY = (
     "The same command gives the same figures on the same machine and data with one thread (OMP_NUM_THREADS=1). Another "
@@ -237,7 +238,7 @@ def write_report(
         base_meaning=GROUPS[BASE],
     )
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(page)
+    write_text(file, page)
 
 
 def read_timings(file: Path) -> list[tuple[str, float]]:

@@ -26,7 +26,8 @@ def replace_atomically(target: Path, *, suffix: str = "unfinished") -> Iterator[
             same time need different ones.
 
     Raises:
-        OSError: the block created nothing, `target` is a folder with content, or a path cannot be written.
+        OSError: the block created nothing, `target` is a folder with content, or a path cannot be written. It names
+            `target` if it named no file, as where the disk is full.
     """
     unfinished = target.with_name(f".{target.name}.{suffix}")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -34,9 +35,24 @@ def replace_atomically(target: Path, *, suffix: str = "unfinished") -> Iterator[
     try:
         yield unfinished
         unfinished.replace(target)
-    except BaseException:
+    except BaseException as error:
         _remove(unfinished)
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+            error.filename = str(target)
         raise
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write a text in UTF-8 to a file completely or not at all. What exists and is no file, such as a pipe, gets it.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    if file.exists() and not file.is_file():
+        file.write_text(text, encoding="utf-8")
+        return
+    with replace_atomically(file) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
 
 
 def require_new_folder(folder: Path) -> None:

@@ -9,6 +9,7 @@ import typer
 from feature_repo import config, console
 from feature_repo.console import JsonOption, StoreOption
 from feature_repo.errors import NotFoundError, UsageError
+from feature_repo.files.atomic_write import write_text
 
 CHECK_FAILED = 3
 """Exit code if all steps ended well and a check did not."""
@@ -71,7 +72,7 @@ def day(
     summary = run_day(settings, plan, files, now=now, restart=restart, on_line=show_line)
     typer.echo(summary)
     if json is not None:
-        json.write_text(summary.to_json())
+        write_text(json, summary.to_json())
     if summary.failed_steps or summary.failed_checks:
         raise typer.Exit(1 if summary.failed_steps else CHECK_FAILED)
 

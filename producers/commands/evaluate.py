@@ -9,7 +9,7 @@ import typer
 from feature_repo import console
 from feature_repo.console import JsonOption
 from feature_repo.errors import UsageError
-from feature_repo.files.atomic_write import prepare_output_files
+from feature_repo.files.atomic_write import prepare_output_files, write_text
 
 if TYPE_CHECKING:
     from producers.evaluation.run import EvaluationRun
@@ -102,7 +102,7 @@ def images(
         else:
             run, ranked = on_images.evaluate_judged_folder(source, queries, qrels, opened, now)
             if output is not None:
-                output.write_text(on_images.format_run(ranked, opened.version), encoding="utf-8")
+                write_text(output, on_images.format_run(ranked, opened.version))
                 typer.echo(f"run:     {output}")
     _report(run, json)
 
@@ -140,7 +140,7 @@ def table(
         console.print_tables(shown)
     if output is not None:
         prepare_output_files(output)
-        output.write_text(format_csv(runs), encoding="utf-8")
+        write_text(output, format_csv(runs))
         typer.echo(f"table:   {output}")
 
 
@@ -148,5 +148,5 @@ def _report(run: "EvaluationRun", json: Path | None) -> None:
     """Print a run, and write its JSON if a file is named."""
     typer.echo(str(run))
     if json is not None:
-        json.write_text(run.to_json(), encoding="utf-8")
+        write_text(json, run.to_json())
         typer.echo(f"figures: {json}")

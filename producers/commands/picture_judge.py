@@ -9,6 +9,7 @@ import typer
 from feature_repo import console
 from feature_repo.console import JsonOption
 from feature_repo.errors import UsageError
+from feature_repo.files.atomic_write import write_text
 
 DEFAULT_ATTRIBUTES = "colour,category,pattern"
 
@@ -58,5 +59,5 @@ def judge(
         run = judge_pictures(generated, reference, opened, datetime.now(UTC))
     typer.echo(str(run))
     if json is not None:
-        json.write_text(run.to_json(), encoding="utf-8")
+        write_text(json, run.to_json())
         typer.echo(f"figures: {json}")

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from feature_repo.errors import ConflictError, NotFoundError, UsageError
+from feature_repo.files.atomic_write import write_text
 
 FILE_NAME = "vitrine.toml"
 """Name of the file beside feature_store.yaml, if no other is given."""
@@ -125,7 +126,7 @@ def write_template(file: Path, values: Mapping[str, str | None], *, has_impressi
     lines += ["# Run after the steps, all of them. If one fails, the exit code is 3."]
     checks = () if missing else CHECKS
     lines += ["checks = [", *(f"    {_quote(line)}," for line in checks), "]"]
-    file.write_text("\n".join(lines) + "\n")
+    write_text(file, "\n".join(lines) + "\n")
 
 
 def _quote(text: str) -> str:
