@@ -10,6 +10,8 @@ pairs.py                   pictures and sentences as the training reads them: la
 autoencoder.py             train the VAE of a small model
 denoising.py               the denoising loss
 training_loop.py           steps, mean weights, skipped steps, exact resumption
+text_pretraining.py        train the text encoder of a small model to tell pictures apart
+picture_network.py         a small convolutional network on pictures, for that and for judging
 pretrain.py                train a small model from random weights
 train.py                   train the text encoder of a checkpoint by the denoising loss
 swap.py                    replace the text encoder by that of another language
