@@ -36,6 +36,7 @@ from tests.test_upgrade_under_load import Client, serving, wait_for
 
 app = typer.Typer(help=__doc__, pretty_exceptions_enable=False)
 CANDIDATES = 500
+"""Candidates of a request; fewer in a shop with fewer products."""
 
 
 class TimedClient(Client):
@@ -80,11 +81,12 @@ def _retire(settings: Settings) -> None:
 def _measure(settings: Settings, products: int, count: int, pause: float) -> list[str]:
     """Return the lines of the table."""
     candidates = [product for i, product in enumerate(world.small_shop(products=products).products) if i % 9]
+    candidates = candidates[:CANDIDATES]
     gate = shop.write_gate(settings.file.parent / "gate.json")
     phases: dict[str, tuple[float, float]] = {}
     pool = ProcessPoolExecutor(1, get_context("spawn"), initializer=os.nice, initargs=(10,))
     with serving(settings) as address, pool:
-        clients = [TimedClient(address, candidates[:CANDIDATES]) for _ in range(count)]
+        clients = [TimedClient(address, candidates) for _ in range(count)]
         for client in clients:
             client.start()
 
@@ -116,7 +118,7 @@ def _measure(settings: Settings, products: int, count: int, pause: float) -> lis
     ended, seconds = (np.concatenate([getattr(client, name) for client in clients]) for name in ("ended", "seconds"))
     failures = sum(len(client.failures) for client in clients)
     lines = [
-        f"{products:,} products, {count} clients, {len(seconds):,} requests of {CANDIDATES} candidates; "
+        f"{products:,} products, {count} clients, {len(seconds):,} requests of {len(candidates)} candidates; "
         f"{failures} failed or mixed.",
         "",
         "| phase | seconds | requests | p50 | p99 | p99 against before |",
