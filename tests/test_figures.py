@@ -39,6 +39,7 @@ FILES = (
     "CAPTIONS.md",
     "TUNING.md",
     "STUDIO.md",
+    "TEXT_TO_IMAGE.md",
 )
 FILE_OF_COMMAND = {
     "python -m tests.benchmarks.increments": "INCREMENTS.md",
@@ -52,6 +53,7 @@ FILE_OF_COMMAND = {
     "python -m tests.benchmarks.captions": "CAPTIONS.md",
     "python -m tests.benchmarks.tuning": "TUNING.md",
     "python -m tests.benchmarks.studio": "STUDIO.md",
+    "python -m tests.benchmarks.text_to_image": "TEXT_TO_IMAGE.md",
     "consume tags-report": "SHOPS.md",
 }
 NUMBER = re.compile(

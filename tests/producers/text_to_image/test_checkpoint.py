@@ -122,7 +122,7 @@ def test_a_checkpoint_that_lacks_a_weight_is_refused_and_none_is_made_up(folder:
 
 
 def test_saving_never_replaces_a_folder_with_content(folder: Path) -> None:
-    with pytest.raises(UnavailableError, match="cannot be written .*not empty"):
+    with pytest.raises(UnavailableError, match=r"cannot be written .*not empty"):
         save_pipeline(open_pipeline(folder), folder)
     assert open_pipeline(folder)
 
