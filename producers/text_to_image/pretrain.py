@@ -115,6 +115,7 @@ def pretrain(
     pipeline = open_pipeline(start, device=device) if start else None
     side = default_side(pipeline) if pipeline else recipe.sizes.side
     pairs, pixels, refused = _load_pictures(read_pairs(data), side, progress)
+    usable = np.unique(pairs.picture_of)
     version = compute_model_version(pipeline) if pipeline else None
     identity = _identify(pixels, pairs.texts, [asdict(recipe), version])
     pipeline = pipeline or build_pipeline(pairs.texts, recipe.sizes, seed=recipe.denoising.seed).to(device)
@@ -123,7 +124,7 @@ def pretrain(
             settings.micro_batch(group.count)  # before long work
         run = _Run(pipeline, group, device, state, identity, progress)
         if not start:
-            _train_vae(run, pixels[np.unique(pairs.picture_of)], recipe.autoencoder)
+            _train_vae(run, pixels[usable], recipe.autoencoder)
             _train_text_encoder(run, pairs, pixels, recipe.contrastive)
         moments = encode_latents(pipeline.vae, pixels, lambda done, total: progress("encode latents", done, total))
         latents = make_latent_pairs(pipeline, pairs, moments)
@@ -133,8 +134,7 @@ def pretrain(
             pipeline.vae.to(memory_format=torch.contiguous_format)
             save_pipeline(pipeline, output)
             shutil.rmtree(state, ignore_errors=not state.exists())  # a short training further saves no state
-    pictures = len(np.unique(pairs.picture_of))
-    return PretrainingSummary(pictures, refused, describe_cut(pairs.texts, latents.tokens), result)
+    return PretrainingSummary(len(usable), refused, describe_cut(pairs.texts, latents.tokens), result)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Train a text encoder from random weights: sentences must find their pictures (CLIP, Radford et al. 2021).
 
-Stable Diffusion's text encoder comes from CLIP too. A UNet that starts with states in which category, colour and
-pattern are told apart follows sentences after far fewer steps: the denoising loss alone teaches them slowly, because
-words explain a small part of it. The network that sees the pictures is not kept.
+Stable Diffusion's text encoder comes from CLIP too. The denoising loss alone teaches words slowly, because they explain
+little of it. After this training, sentences of different categories, colours and patterns have different states, and
+the UNet needs far fewer steps to follow them. The network that sees the pictures is not kept.
 """
 
 import math

@@ -16,7 +16,7 @@ from producers.text_to_image.judging.pictures import Pixels
 from producers.text_to_image.picture_network import PictureNetwork, augment_pixels, is_small
 
 EPOCHS = 30
-"""After 10, combinations of attributes that trained nothing are told apart much worse: patterns .65 instead of .83."""
+"""After 10 epochs, .65 of the patterns of held-out combinations of attributes are recognized, after 30 .83."""
 BATCH_SIZE = 64
 PEAK_RATE = 4e-3
 """Largest learning rate of the one-cycle schedule."""
