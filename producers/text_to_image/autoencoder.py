@@ -3,8 +3,6 @@
 Most steps see random crops: a step on a quarter of the pixels is four times as fast, and the network is convolutional.
 """
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +11,8 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from producers.encoders.training.process_group import ProcessGroup
 from producers.text_to_image.pairs import ENCODED_AT_ONCE, encode_latents, scale_pixels
-from producers.text_to_image.training_loop import TrainingResult, TrainingSettings, run_training
+from producers.text_to_image.training_loop import TrainingContext, TrainingResult, TrainingSettings, run_training
 
 WHOLE_SHARE = 0.25
 """Share of the steps on whole pictures, a quarter as many: so the normalization also learns from whole pictures."""
@@ -51,12 +48,7 @@ def train_autoencoder(
     vae: Any,
     pixels: NDArray[np.uint8],
     settings: TrainingSettings,
-    *,
-    process_group: ProcessGroup,
-    device: torch.device,
-    folder: Path,
-    identity: str,
-    progress: Callable[[int, int, float], None] = lambda done, total, loss: None,
+    context: TrainingContext,
 ) -> TrainingResult:
     """Train a VAE in place, and then give its latents mean 0 and variance 1 in each channel.
 
@@ -64,11 +56,7 @@ def train_autoencoder(
         vae: an AutoencoderKL on `device`.
         pixels: uint8 [n, side, side, 3].
         settings: `batch` counts crops of half the side.
-        process_group: the processes that train together.
-        device: of this process.
-        folder: where the state is saved.
-        identity: digest of the data and the settings.
-        progress: as in `run_training`.
+        context: processes, device and folder.
     """
     side = pixels.shape[1]
     crop = side // 2
@@ -82,7 +70,7 @@ def train_autoencoder(
             part = np.stack(
                 [pixels[row, y : y + crop, x : x + crop] for row, (y, x) in zip(rows, corners, strict=True)]
             )
-        batch = scale_pixels(part).to(device, memory_format=torch.channels_last)
+        batch = scale_pixels(part).to(context.device, memory_format=torch.channels_last)
         loss: torch.Tensor = model(batch, int(draw[1]))
         return loss
 
@@ -92,11 +80,7 @@ def train_autoencoder(
         len(pixels),
         compute_loss,
         settings,
-        process_group=process_group,
-        device=device,
-        folder=folder,
-        identity=identity,
-        progress=progress,
+        context,
     )
     vae.requires_grad_(False).eval()
     standardize_latents(vae, pixels[: 64 * ENCODED_AT_ONCE])

@@ -20,14 +20,20 @@ import torch
 from numpy.typing import NDArray
 
 from feature_repo.errors import CorruptDataError, InvalidInputError
-from producers.encoders.training.process_group import ProcessGroup, open_process_group, select_device
+from producers.encoders.training.process_group import open_process_group, select_device
 from producers.evaluation.image_folder import METADATA, read_image_folder
 from producers.text_to_image.checkpoint import compute_model_version, hash_frozen_parts, open_pipeline, save_pipeline
 from producers.text_to_image.match import MatchingBatch, MatchingModel, require_same_unet
 from producers.text_to_image.pairs import LatentPairs, PicturePairs
 from producers.text_to_image.sentences import TokenizedSentences, describe_cut, enable_gradients, tokenize_sentences
 from producers.text_to_image.train import identify_training, prepare_latents
-from producers.text_to_image.training_loop import TrainingResult, TrainingSettings, prepare_state_folder, run_training
+from producers.text_to_image.training_loop import (
+    TrainingContext,
+    TrainingResult,
+    TrainingSettings,
+    prepare_state_folder,
+    run_training,
+)
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
@@ -151,10 +157,9 @@ def match_checkpoint(
             learner,
             pairs,
             settings,
-            process_group=group,
-            state_folder=state,
-            identity=identity,
-            progress=lambda done, total, _: progress("match the original", done, total),
+            TrainingContext(
+                group, device, state, identity, lambda done, total, _: progress("match the original", done, total)
+            ),
         )
         if group.is_first:
             save_pipeline(learner, output)
@@ -169,11 +174,7 @@ def train_to_match(
     swapped: "StableDiffusionPipeline",
     pairs: ParallelPairs,
     settings: TrainingSettings,
-    *,
-    process_group: ProcessGroup,
-    state_folder: Path,
-    identity: str,
-    progress: Callable[[int, int, float], None] = lambda done, total, loss: None,
+    context: TrainingContext,
 ) -> TrainingResult:
     """Train the text encoder of `swapped`, in place. UNet and VAE stay bit for bit, which their hashes confirm.
 
@@ -182,21 +183,18 @@ def train_to_match(
         swapped: the pipeline after it, on the same device.
         pairs: latents with sentences in both languages.
         settings: of the training.
-        process_group: the processes that train together.
-        state_folder: where the state is saved and looked for.
-        identity: digest of the data, the settings and the first weights.
-        progress: called after each step with the steps done, their total and the loss.
+        context: processes, device of both pipelines and folder.
 
     Raises:
         InvalidInputError: the loss was not finite in ten steps in a row.
-        ConflictError: the state folder has the state of another training.
+        ConflictError: the folder has the state of another training.
         CorruptDataError: UNet or VAE changed, which they never should.
     """
     before = hash_frozen_parts(swapped)
-    alphas, device = swapped.scheduler.alphas_cumprod.float(), swapped.device
+    alphas = swapped.scheduler.alphas_cumprod.float()
 
     def make_loss(model: Any, rows: NDArray[np.int64], generator: torch.Generator) -> torch.Tensor:
-        loss: torch.Tensor = model(make_matching_batch(pairs, rows, generator, alphas=alphas, device=device))
+        loss: torch.Tensor = model(make_matching_batch(pairs, rows, generator, alphas=alphas, device=context.device))
         return loss
 
     enable_gradients(swapped.text_encoder)
@@ -205,11 +203,7 @@ def train_to_match(
         len(pairs.new),
         make_loss,
         settings,
-        process_group=process_group,
-        device=device,
-        folder=state_folder,
-        identity=identity,
-        progress=progress,
+        context,
     )
     swapped.text_encoder.requires_grad_(False).eval()
     if hash_frozen_parts(swapped) != before:

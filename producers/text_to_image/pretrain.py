@@ -21,10 +21,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from feature_repo.errors import ConflictError
 from feature_repo.files.atomic_write import replace_atomically
 from producers.encoders.checkpoint_files import explain_write_errors
 from producers.encoders.training.process_group import ProcessGroup, open_process_group, select_device
+from producers.encoders.training.training_state import require_same_identity
 from producers.text_to_image.autoencoder import train_autoencoder
 from producers.text_to_image.checkpoint import compute_model_version, open_pipeline, save_pipeline
 from producers.text_to_image.denoising import DenoisingModel, make_batch
@@ -40,7 +40,13 @@ from producers.text_to_image.pairs import (
 )
 from producers.text_to_image.sentences import describe_cut
 from producers.text_to_image.text_pretraining import train_contrastively
-from producers.text_to_image.training_loop import TrainingResult, TrainingSettings, prepare_state_folder, run_training
+from producers.text_to_image.training_loop import (
+    TrainingContext,
+    TrainingResult,
+    TrainingSettings,
+    prepare_state_folder,
+    run_training,
+)
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
@@ -148,15 +154,20 @@ class _Run:
     identity: str
     progress: Callable[[str, int, int], None]
 
-    def options(self, folder: str, stage: str) -> dict[str, Any]:
-        """Return the arguments that every training takes: where its state is, and the name of its progress."""
-        return {
-            "process_group": self.group,
-            "device": self.device,
-            "folder": self.state / folder,
-            "identity": self.identity,
-            "progress": lambda done, total, _: self.progress(stage, done, total),
-        }
+    def make_context(self, folder: str, stage: str) -> TrainingContext:
+        """Return the context of a stage, whose state is in a folder of its own.
+
+        Args:
+            folder: name of that folder.
+            stage: name of the stage, for its progress.
+        """
+        return TrainingContext(
+            self.group,
+            self.device,
+            self.state / folder,
+            self.identity,
+            lambda done, total, _: self.progress(stage, done, total),
+        )
 
     def load_part(self, name: str) -> bool:
         """Take a part of the model from an earlier run that completed its stage; return whether there was one."""
@@ -164,11 +175,7 @@ class _Run:
             return False
         part: Any = getattr(self.pipeline, name)
         note = self.state / name / IDENTITY_FILE
-        if not note.is_file() or note.read_text() != self.identity:
-            raise ConflictError(
-                f"{self.state} has the state of another training: pictures, sentences or settings were others; remove "
-                "it, or name another output"
-            )
+        require_same_identity(self.state, note.read_text() if note.is_file() else None, self.identity)
         trained = type(part).from_pretrained(self.state / name).to(self.device)  # its settings changed too
         self.pipeline.register_modules(**{name: trained})
         return True
@@ -184,14 +191,14 @@ class _Run:
 
 def _train_vae(run: _Run, pixels: NDArray[np.uint8], settings: TrainingSettings) -> None:
     if not run.load_part("vae"):
-        train_autoencoder(run.pipeline.vae, pixels, settings, **run.options("autoencoder", "train VAE"))
+        train_autoencoder(run.pipeline.vae, pixels, settings, run.make_context("autoencoder", "train VAE"))
         run.save_part("vae")
 
 
 def _train_text_encoder(run: _Run, pairs: PicturePairs, pixels: NDArray[np.uint8], settings: TrainingSettings) -> None:
     if not run.load_part("text_encoder"):
-        options = run.options("contrastive", "train text encoder")
-        train_contrastively(run.pipeline, pairs, pixels, settings, **options)
+        context = run.make_context("contrastive", "train text encoder")
+        train_contrastively(run.pipeline, pairs, pixels, settings, context)
         run.save_part("text_encoder")
 
 
@@ -215,9 +222,9 @@ def _train_unet(run: _Run, latents: LatentPairs, settings: TrainingSettings) -> 
         loss: torch.Tensor = model(batch)
         return loss
 
-    options = run.options("denoising", "train UNet and text encoder")
+    context = run.make_context("denoising", "train UNet and text encoder")
     model = DenoisingModel(pipeline, snr_limit=SNR_LIMIT).to(device)
-    return run_training(model, len(latents), make_loss, settings, **options)
+    return run_training(model, len(latents), make_loss, settings, context)
 
 
 def _load_pictures(

@@ -6,8 +6,6 @@ the UNet needs far fewer steps to follow them. The network that sees the picture
 """
 
 import math
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,11 +15,10 @@ from torch import nn
 from torch.nn import functional
 
 from producers.encoders.training.contrastive import contrastive_loss
-from producers.encoders.training.process_group import ProcessGroup
 from producers.text_to_image.pairs import PicturePairs
 from producers.text_to_image.picture_network import PictureNetwork, augment_pixels, is_small
 from producers.text_to_image.sentences import encode_tokens, tokenize_sentences
-from producers.text_to_image.training_loop import TrainingResult, TrainingSettings, run_training
+from producers.text_to_image.training_loop import TrainingContext, TrainingResult, TrainingSettings, run_training
 
 INITIAL_SCALE = 10.0
 """Of the cosines; it is trained."""
@@ -62,12 +59,7 @@ def train_contrastively(
     pairs: PicturePairs,
     pixels: NDArray[np.uint8],
     settings: TrainingSettings,
-    *,
-    process_group: ProcessGroup,
-    device: torch.device,
-    folder: Path,
-    identity: str,
-    progress: Callable[[int, int, float], None] = lambda done, total, loss: None,
+    context: TrainingContext,
 ) -> TrainingResult:
     """Train the text encoder of a pipeline in place.
 
@@ -76,11 +68,7 @@ def train_contrastively(
         pairs: pictures and sentences.
         pixels: of the pictures, uint8 [n, side, side, 3].
         settings: of the training; a sentence is compared with the others of its micro-batch.
-        process_group: the processes that train together.
-        device: of this process.
-        folder: where the state is saved.
-        identity: digest of the data and the settings.
-        progress: as in `run_training`.
+        context: processes, device and folder.
 
     Raises:
         InvalidInputError: the loss was not finite in ten steps in a row.
@@ -94,18 +82,14 @@ def train_contrastively(
         seen = torch.from_numpy(augment_pixels(pixels[pairs.picture_of[rows]], rng))
         index = torch.from_numpy(rows)
         parts = (seen, tokens.input_ids[index], tokens.attention_mask[index], sentence_ids[index])
-        loss: torch.Tensor = model(*(part.to(device) for part in parts))
+        loss: torch.Tensor = model(*(part.to(context.device) for part in parts))
         return loss
 
     pipeline.text_encoder.requires_grad_(True).train()
     return run_training(
-        ContrastiveModel(pipeline.text_encoder, is_small=is_small(pixels)).to(device),
+        ContrastiveModel(pipeline.text_encoder, is_small=is_small(pixels)).to(context.device),
         len(pairs.texts),
         make_loss,
         settings,
-        process_group=process_group,
-        device=device,
-        folder=folder,
-        identity=identity,
-        progress=progress,
+        context,
     )

@@ -36,7 +36,13 @@ from producers.text_to_image.pairs import (
     read_pairs,
 )
 from producers.text_to_image.sentences import describe_cut, enable_gradients
-from producers.text_to_image.training_loop import TrainingResult, TrainingSettings, prepare_state_folder, run_training
+from producers.text_to_image.training_loop import (
+    TrainingContext,
+    TrainingResult,
+    TrainingSettings,
+    prepare_state_folder,
+    run_training,
+)
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
@@ -113,11 +119,9 @@ def train_text_encoder(
                 )
             ),
             settings,
-            process_group=group,
-            device=device,
-            folder=state,
-            identity=identity,
-            progress=lambda done, total, _: progress("train text encoder", done, total),
+            TrainingContext(
+                group, device, state, identity, lambda done, total, _: progress("train text encoder", done, total)
+            ),
         )
         pipeline.text_encoder.requires_grad_(False).eval()
         if hash_frozen_parts(pipeline) != before:

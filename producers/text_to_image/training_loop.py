@@ -74,6 +74,22 @@ class TrainingSettings:
 
 
 @dataclass(frozen=True)
+class TrainingContext:
+    """Where a training runs and where its state is kept."""
+
+    process_group: ProcessGroup
+    """The processes that train together."""
+    device: torch.device
+    """Of this process."""
+    folder: Path
+    """Where the state is saved and looked for."""
+    identity: str
+    """Digest of the data, the settings and the first weights; a state with another one is refused."""
+    progress: Callable[[int, int, float], None] = lambda done, total, loss: None
+    """Called after each step with the steps done, their total and the loss."""
+
+
+@dataclass(frozen=True)
 class TrainingResult:
     """What a training did, an interrupted run included."""
 
@@ -101,12 +117,7 @@ def run_training(
     rows: int,
     make_loss: MakeLoss,
     settings: TrainingSettings,
-    *,
-    process_group: ProcessGroup,
-    device: torch.device,
-    folder: Path,
-    identity: str,
-    progress: Callable[[int, int, float], None] = lambda done, total, loss: None,
+    context: TrainingContext,
 ) -> TrainingResult:
     """Train the weights of `model` that require a gradient, in place; in the end they are their EMA.
 
@@ -115,17 +126,14 @@ def run_training(
         rows: number of training rows. Each epoch visits every row once.
         make_loss: computes the mean loss of some rows.
         settings: of the training.
-        process_group: the processes that train together.
-        device: of this process.
-        folder: where the state is saved and looked for.
-        identity: digest of the data and the settings; a state with another one is refused.
-        progress: called after each step with the steps done, their total and the loss.
+        context: processes, device and folder.
 
     Raises:
         InvalidInputError: the loss was not finite in MAX_SKIPPED_IN_A_ROW steps in a row.
         ConflictError: the folder has the state of another training.
         UsageError: the batch is not divided into equal parts.
     """
+    process_group, device, folder = context.process_group, context.device, context.folder
     micro_batch = settings.micro_batch(process_group.count)
     weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     trained = list(weights.values())
@@ -134,7 +142,7 @@ def run_training(
     )
     means = [weight.detach().clone() for weight in trained]
     losses: list[float] = []
-    if saved := read_state(folder, identity, device):
+    if saved := read_state(folder, context.identity, device):
         with torch.no_grad():
             for name, weight in weights.items():
                 weight.copy_(saved["weights"][name])
@@ -180,8 +188,8 @@ def run_training(
                 "means": dict(zip(weights, means, strict=True)),
                 "losses": losses,
             }
-            write_state(folder, identity, content)
-        progress(step + 1, settings.steps, losses[-1])
+            write_state(folder, context.identity, content)
+        context.progress(step + 1, settings.steps, losses[-1])
     with torch.no_grad():
         for weight, mean in zip(trained, means, strict=True):
             weight.copy_(mean)

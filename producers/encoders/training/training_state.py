@@ -140,12 +140,17 @@ def read_state(folder: Path, identity: str, device: torch.device) -> dict[str, A
         content: dict[str, Any] = torch.load(file, map_location=device, weights_only=True)
     except Exception as error:
         raise CorruptDataError(f"{file}: the training state cannot be read; remove the file to start over") from error
-    if content.pop("identity", None) != identity:
+    require_same_identity(file, content.pop("identity", None), identity)
+    return content
+
+
+def require_same_identity(path: Path, found: object, identity: str) -> None:
+    """Raise ConflictError if the state at `path` was saved with another identity than `identity`."""
+    if found != identity:
         raise ConflictError(
-            f"{file}: saved by a training with other data or settings; repeat that command, or remove the file to "
+            f"{path}: saved by a training with other data or settings; repeat that command, or remove {path.name} to "
             "start over"
         )
-    return content
 
 
 def remove_state(folder: Path) -> None:

@@ -13,7 +13,7 @@ from producers.text_to_image.initial_model import build_pipeline, build_schedule
 from producers.text_to_image.pairs import PicturePairs
 from producers.text_to_image.sentences import encode_sentences
 from producers.text_to_image.text_pretraining import train_contrastively
-from producers.text_to_image.training_loop import TrainingSettings
+from producers.text_to_image.training_loop import TrainingContext, TrainingSettings
 from tests.producers.text_to_image.tiny_pipeline import SIZES
 
 COLOURS = {"pink": (246, 158, 186), "rose": (246, 158, 186), "navy": (46, 66, 124), "blue": (46, 66, 124)}
@@ -34,9 +34,8 @@ def test_words_for_the_same_pictures_get_similar_states(tmp_path: Path) -> None:
     settings = TrainingSettings(steps=60, batch=32, learning_rate=5e-3)
     device = torch.device("cpu")
     with open_process_group(device) as group:
-        result = train_contrastively(
-            pipeline, pairs, pixels, settings, process_group=group, device=device, folder=tmp_path / "s", identity="i"
-        )
+        context = TrainingContext(group, device, tmp_path / "state", "identity")
+        result = train_contrastively(pipeline, pairs, pixels, settings, context)
     with torch.inference_mode():
         same, different = compare("pink", "rose"), compare("pink", "navy")
     assert result.loss < np.log(32) - 0.5  # better than a guess among 32 sentences

@@ -202,6 +202,8 @@ def test_a_model_from_random_weights_is_saved_and_continues_after_an_interruptio
     for stage in ("train VAE", "train text encoder", "train UNet and text encoder"):
         with pytest.raises(Interrupted):
             pretrain(data, tmp_path / "resumed", recipe, progress=stop_in(stage, 3))
+    with pytest.raises(ConflictError, match=r"resumed\.training: saved by a training with other data or settings"):
+        pretrain(data, tmp_path / "resumed", replace(recipe, denoising=replace(settings, learning_rate=1e-4)))
     summary = pretrain(data, tmp_path / "resumed", recipe)
     assert summary.denoising.resumed_at == 2
     pipelines = [open_pipeline(tmp_path / name) for name in ("undisturbed", "resumed")]

@@ -12,7 +12,7 @@ from torch import nn
 
 from feature_repo.errors import ConflictError, InvalidInputError, UsageError
 from producers.encoders.training.process_group import ProcessGroup
-from producers.text_to_image.training_loop import TrainingResult, TrainingSettings, run_training
+from producers.text_to_image.training_loop import TrainingContext, TrainingResult, TrainingSettings, run_training
 
 ROWS = 24
 INPUTS = torch.from_numpy(np.random.default_rng(0).normal(size=(ROWS, 3)).astype(np.float32))
@@ -47,11 +47,7 @@ def train(
         ROWS,
         loss,
         settings,
-        process_group=ProcessGroup(1, 0),
-        device=torch.device("cpu"),
-        folder=folder,
-        identity=identity,
-        progress=progress,
+        TrainingContext(ProcessGroup(1, 0), torch.device("cpu"), folder, identity, progress),
     )
     return model, result
 
