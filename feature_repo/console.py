@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from io import TextIOWrapper
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -167,6 +168,8 @@ _REPAIRS = {
 }
 REPAIRS = {number: repair for repair, numbers in _REPAIRS.items() for number in numbers}
 """Number of an error of the operating system -> what to do."""
+_MAY_BE_EMPTY = ("--access-log",)
+"""Options whose value may be empty."""
 
 
 def run_command_line(app: typer.Typer) -> None:
@@ -188,6 +191,7 @@ def run_command_line(app: typer.Typer) -> None:
         if isinstance(stream, TextIOWrapper):  # characters outside of the terminal's encoding become ?
             stream.reconfigure(errors="replace")
     try:
+        _refuse_empty_values(sys.argv[1:])
         app()
     except VitrineError as error:
         _print_error(str(error))
@@ -196,6 +200,15 @@ def run_command_line(app: typer.Typer) -> None:
         line = f"{error.filename2 or error.filename}: {error.strerror}" if error.filename else str(error)
         _print_error(f"{line}; {REPAIRS[error.errno]}" if error.errno in REPAIRS else line)
         sys.exit(1)
+
+
+def _refuse_empty_values(arguments: list[str]) -> None:
+    """Raise UsageError if an option has an empty value, which would be the current folder where a path is expected."""
+    given = [argument.partition("=")[::2] for argument in arguments if argument.startswith("--") and "=" in argument]
+    given += [(name, value) for name, value in pairwise(arguments) if name.startswith("-")]
+    for name, value in given:
+        if not value and name not in _MAY_BE_EMPTY:
+            raise UsageError(f"the value of {name} is empty, perhaps by a shell variable that is not set; give a value")
 
 
 def print_notice(message: str) -> None:

@@ -1,6 +1,7 @@
 """Invalid options exit with code 2 and a reason before any work; other errors exit with 1 and one line."""
 
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -68,6 +69,9 @@ REFUSED = {
     "consume serve --flight-port 65535 --processes 2": "needs ports above 65535",
     "consume serve --tls-key key.pem": "give --tls-certificate and --tls-key together",
     "consume serve --max-ids 0": "'--max-ids'",
+    'produce shop --output ""': "the value of --output is empty",
+    'produce --quiet upgrade start --encoder ""': "the value of --encoder is empty",
+    "produce catalogue --products=": "the value of --products is empty",
     "produce": "",
     "consume nothing": "nothing",
 }
@@ -78,7 +82,7 @@ def test_an_invalid_option_value_exits_with_2_and_a_reason(
     line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", line.split())
+    monkeypatch.setattr(sys, "argv", shlex.split(line))
     with pytest.raises(SystemExit) as ended:
         console.run_command_line((produce if line.startswith("produce") else consume).app)
     said = capsys.readouterr().err
