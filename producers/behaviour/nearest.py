@@ -1,8 +1,10 @@
 """The nearest products that have impressions, as products arrive, change and gain impressions.
 
-The list of a product is searched again if its vector or that of one of its neighbours has changed. Otherwise it is
-merged with the products that gained their first impression since. Each update uses only what is known at its time, in
-arrays whose sizes do not depend on later products, so that a longer log gives the same lists bit for bit.
+A list is kept half as long again as asked for, so that it stays long enough when the vectors of some of its products
+change: those leave it, and it is merged with the products whose vector changed or that gained their first impression.
+It is searched again when it has become too short, or when the product's own vector has changed. Each update uses only
+what is known at its time, in arrays whose sizes do not depend on later products, so that a longer log gives the same
+lists bit for bit.
 
 Up to EXACT_MEMBERS products with impressions are compared with all. More are divided into cells (cells.py), anew
 whenever their number has grown by GROWTH, and a product is compared with those of the cells nearest to it.
@@ -38,13 +40,14 @@ class NearestProducts:
     """
 
     k: int
-    """The length of each list."""
+    """The number of nearest products of each."""
     exact_members: int
     """Number of products with impressions up to which each of them is compared."""
-    neighbours: Int64
-    """[n, k], product numbers, nearest first; -1 where there are fewer than k."""
-    similarity: Vectors
-    """[n, k], cosines; NaN where there are fewer than k."""
+    listed: Int64
+    """[n, w], product numbers, nearest first, then -1. The m that a list has are the m nearest; m is k at least, unless
+    there are fewer."""
+    listed_similarity: Vectors
+    """[n, w], their cosines, then NaN."""
     has_history: Bools
     """[n], whether the product has a vector and impressions; only these products can be neighbours."""
     cells: VectorCells | None = None
@@ -61,11 +64,22 @@ class NearestProducts:
         """Return an instance with no products (n is 0), to be filled by `update`.
 
         Args:
-            k: the length of each list, at least 1.
+            k: the number of nearest products of each, at least 1.
             exact_members: number of products with impressions above which there are cells.
         """
-        lists = np.empty((0, k), np.int64), np.empty((0, k), np.float32)
+        width = k + -(-k // 2)
+        lists = np.empty((0, width), np.int64), np.empty((0, width), np.float32)
         return NearestProducts(k, exact_members, *lists, np.empty(0, bool))
+
+    @property
+    def neighbours(self) -> Int64:
+        """[n, k], product numbers, nearest first; -1 where there are fewer than k."""
+        return self.listed[:, : self.k]
+
+    @property
+    def similarity(self) -> Vectors:
+        """[n, k], cosines; NaN where there are fewer than k."""
+        return self.listed_similarity[:, : self.k]
 
     def update(self, vectors: Vectors, is_changed: Bools, has_history: Bools) -> None:
         """Bring all lists, in place, to what they are for the given state. Products can be added, but not removed.
@@ -78,16 +92,15 @@ class NearestProducts:
             is_changed: bool [n], whether the vector differs from the last update; true for every new product.
             has_history: bool [n], whether the product has impressions; once true it must stay true.
         """
-        new = len(vectors) - len(self.has_history)
-        self.neighbours = np.concatenate([self.neighbours, np.full((new, self.k), -1)])
-        self.similarity = np.concatenate([self.similarity, np.full((new, self.k), np.nan, np.float32)])
+        new, width = len(vectors) - len(self.has_history), self.listed.shape[1]
+        self.listed = np.concatenate([self.listed, np.full((new, width), -1)])
+        self.listed_similarity = np.concatenate([self.listed_similarity, np.full((new, width), np.nan, np.float32)])
         had_history = np.concatenate([self.has_history, np.zeros(new, bool)])
         has_new_cells = self.set_members(vectors, is_changed, has_history)
-        neighbour_changed = np.append(is_changed, False)[self.neighbours] & (self.neighbours >= 0)
-        is_stale = is_changed | neighbour_changed.any(axis=1) | has_new_cells
+        is_stale = self._remove(is_changed) | is_changed | has_new_cells
         stale = np.flatnonzero(is_stale)
         cells = None if self.product_cells is None else self.product_cells[stale]
-        self.neighbours[stale], self.similarity[stale] = self._search(vectors, vectors[stale], stale, cells)
+        self.listed[stale], self.listed_similarity[stale] = self._search(vectors, vectors[stale], stale, cells, width)
         added = np.flatnonzero(self.has_history & (~had_history | is_changed))
         self._merge(vectors, np.flatnonzero(~is_stale & ~np.isnan(vectors[:, 0])), added)
 
@@ -126,25 +139,40 @@ class NearestProducts:
             rest is -1 and NaN. A query of NaN has none.
         """
         cells = None if self.cells is None else self.cells.find_cells(queries)
-        return self._search(vectors, queries, own, cells)
+        return self._search(vectors, queries, own, cells, self.k)
+
+    def _remove(self, is_changed: Bools) -> Bools:
+        """Take the changed products [n] out of the lists; return the lists [n] that are too short now."""
+        is_gone = np.append(is_changed, False)[self.listed]  # -1 is the last one
+        rows = np.flatnonzero(is_gone.any(axis=1))
+        is_short = np.zeros(len(self.listed), bool)
+        for start in range(0, len(rows), ROWS_PER_BLOCK):
+            block = rows[start : start + ROWS_PER_BLOCK]
+            numbers = np.where(is_gone[block], -1, self.listed[block])
+            order = np.argsort(numbers < 0, axis=1, kind="stable")
+            self.listed[block] = np.take_along_axis(numbers, order, 1)
+            cosines = np.where(is_gone[block], np.float32(np.nan), self.listed_similarity[block])
+            self.listed_similarity[block] = np.take_along_axis(cosines, order, 1)
+            is_short[block] = self.listed[block, self.k - 1] < 0
+        return is_short
 
     def _search(
-        self, vectors: Vectors, queries: Vectors, own: Int64, cells: NDArray[np.integer] | None
+        self, vectors: Vectors, queries: Vectors, own: Int64, cells: NDArray[np.integer] | None, count: int
     ) -> tuple[Int64, Vectors]:
-        """Do what `search` does. `cells` [m, probes] are those of the queries, or None."""
-        neighbours = np.full((len(queries), self.k), -1)
-        similarity = np.full((len(queries), self.k), np.nan, np.float32)
+        """Find `count` products as `search` does. `cells` [m, probes] are those of the queries, or None."""
+        neighbours = np.full((len(queries), count), -1)
+        similarity = np.full((len(queries), count), np.nan, np.float32)
         members = np.flatnonzero(self.has_history)
         rows = np.flatnonzero(~np.isnan(queries[:, 0]))
         if not len(members) or not len(rows):
             return neighbours, similarity
         if self.index is None:
             self.index = self._build_index(vectors, members)
-        # One more than k, because the product itself may be among them.
-        k = min(self.k + 1, len(members))
-        cosines, positions = self._find(self.index, queries[rows], None if cells is None else cells[rows], k)
+        # One more, because the product itself may be among them.
+        found = min(count + 1, len(members))
+        cosines, positions = self._find(self.index, queries[rows], None if cells is None else cells[rows], found)
         numbers = np.where(positions >= 0, members[positions], -1)
-        neighbours[rows], similarity[rows] = _select_nearest(numbers, cosines, own[rows], self.k)
+        neighbours[rows], similarity[rows] = _select_nearest(numbers, cosines, own[rows], count)
         return neighbours, similarity
 
     def _find(self, index: Any, queries: Vectors, cells: NDArray[np.integer] | None, k: int) -> tuple[Vectors, Int64]:
@@ -164,19 +192,23 @@ class NearestProducts:
         """Merge the lists of some products with the products that can be neighbours since this update."""
         if not len(added):
             return
-        index, k = self._build_index(vectors, added), min(self.k + 1, len(added))
+        width = self.listed.shape[1]
+        index, found = self._build_index(vectors, added), min(width + 1, len(added))
         for start in range(0, len(rows), ROWS_PER_BLOCK):
             block = rows[start : start + ROWS_PER_BLOCK]
             cells = None if self.product_cells is None else self.product_cells[block]
-            cosines, positions = self._find(index, vectors[block], cells, k)
+            cosines, positions = self._find(index, vectors[block], cells, found)
             numbers = np.where(positions >= 0, added[positions], -1)
-            numbers, cosines = _select_nearest(numbers, cosines, block, self.k)
-            # Most lists stay as they are. A missing cosine is NaN, which is not greater.
-            is_nearer = (cosines[:, 0] > self.similarity[block, -1]) | np.isnan(self.similarity[block, -1])
-            block, numbers, cosines = block[is_nearer], numbers[is_nearer], cosines[is_nearer]
-            both = np.concatenate([self.neighbours[block], numbers], axis=1)
-            similarity = np.concatenate([self.similarity[block], cosines], axis=1)
-            self.neighbours[block], self.similarity[block] = _select_nearest(both, similarity, block, self.k)
+            numbers, cosines = _select_nearest(numbers, cosines, block, width)
+            # A list of k or more may lack products that are farther than its last one, so these cannot be added.
+            length = (self.listed[block] >= 0).sum(axis=1)
+            last = self.listed_similarity[block, length - 1]
+            is_nearer = (cosines > last[:, None]) | ((length < self.k)[:, None] & (numbers >= 0))
+            has_nearer = is_nearer.any(axis=1)  # most lists stay as they are
+            block, is_nearer = block[has_nearer], is_nearer[has_nearer]
+            both = np.concatenate([self.listed[block], np.where(is_nearer, numbers[has_nearer], -1)], axis=1)
+            similarity = np.concatenate([self.listed_similarity[block], cosines[has_nearer]], axis=1)
+            self.listed[block], self.listed_similarity[block] = _select_nearest(both, similarity, block, width)
 
 
 def _select_nearest(numbers: Int64, cosines: Vectors, own: Int64, k: int) -> tuple[Int64, Vectors]:

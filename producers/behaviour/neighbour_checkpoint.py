@@ -64,8 +64,11 @@ class Checkpoint:
         """
         try:
             with np.load(self.file, allow_pickle=False) as stored:
-                nearest.neighbours = stored["neighbours"].astype(np.int64)
-                nearest.similarity = stored["similarity"]
+                listed, width = stored["neighbours"], nearest.listed.shape[1]
+                shape = (len(listed), width - listed.shape[1])  # files once had k columns
+                nearest.listed = np.concatenate([listed.astype(np.int64), np.full(shape, -1)], axis=1)
+                missing = np.full(shape, np.nan, np.float32)
+                nearest.listed_similarity = np.concatenate([stored["similarity"], missing], axis=1)
                 nearest.has_history = stored["has_history"]
                 nearest.cells_made_for = int(stored["cells_made_for"])
                 if "centers" in stored:
@@ -154,8 +157,8 @@ def write_checkpoint(
         "versions": np.array(versions),
         "rows": np.array(_count_rows(settings, encoder_version, start_us)),
         "kept_since_us": np.array(_read_kept_since_us(settings)),
-        "neighbours": nearest.neighbours.astype(np.int32),
-        "similarity": nearest.similarity,
+        "neighbours": nearest.listed.astype(np.int32),
+        "similarity": nearest.listed_similarity,
         "has_history": nearest.has_history,
         "cells_made_for": np.array(nearest.cells_made_for),
     }

@@ -20,12 +20,15 @@ def find_slowly(vectors: np.ndarray, has_history: np.ndarray, product: int) -> s
     return set(sorted(others, key=lambda i: -float(vectors[i] @ vectors[product]))[:K])
 
 
-def make_days(seed: int, count: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Return states of growing catalogues: vectors, whether each changed, whether it has impressions."""
+def make_days(seed: int, count: int, changed: float = 0.05) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Return states of growing catalogues: vectors, whether each changed, whether it has impressions.
+
+    The share `changed` of the vectors changes from each state to the next.
+    """
     rng = np.random.default_rng(seed)
     vectors, has_history, days = np.empty((0, WIDTH), np.float32), np.empty(0, bool), []
     for size in (count // 3, count // 2, count // 2, count):
-        is_changed = rng.random(len(vectors)) < 0.05
+        is_changed = rng.random(len(vectors)) < changed
         vectors = vectors.copy()
         vectors[is_changed] = make_vectors(rng, int(is_changed.sum()))
         added = size - len(vectors)
@@ -40,10 +43,11 @@ def make_days(seed: int, count: int) -> list[tuple[np.ndarray, np.ndarray, np.nd
 
 @pytest.mark.parametrize("exact_members", [50, 10_000])
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
-def test_lists_are_those_of_a_fresh_search(seed: int, exact_members: int) -> None:
+@pytest.mark.parametrize("changed", [0.05, 0.4])
+def test_lists_are_those_of_a_fresh_search(seed: int, exact_members: int, changed: float) -> None:
     nearest = NearestProducts.create_empty(K, exact_members)
     recalls = []
-    for vectors, is_changed, has_history in make_days(seed, 600):
+    for vectors, is_changed, has_history in make_days(seed, 600, changed):
         nearest.update(vectors, is_changed, has_history)
         products = np.flatnonzero(~np.isnan(vectors[:, 0]))
         numbers, cosines = nearest.search(vectors, vectors[products], products)
@@ -55,6 +59,17 @@ def test_lists_are_those_of_a_fresh_search(seed: int, exact_members: int) -> Non
         assert (nearest.neighbours[np.isnan(vectors[:, 0])] == -1).all()
         assert not np.isin(nearest.neighbours, np.flatnonzero(~nearest.has_history)).any()
     assert np.mean(recalls) == 1 if nearest.cells is None else np.mean(recalls) > MIN_RECALL - 0.03
+
+
+def test_a_list_without_some_of_its_products_stays_right_until_it_is_too_short() -> None:
+    days = make_days(0, 600)
+    nearest = NearestProducts.create_empty(K)
+    for vectors, is_changed, has_history in days[:-1]:
+        nearest.update(vectors, is_changed, has_history)
+    lengths = (nearest.listed >= 0).sum(axis=1)[~np.isnan(nearest.similarity[:, 0])]
+    assert lengths.min() >= K
+    assert np.median(lengths) > K
+    assert ((lengths >= K) & (lengths < nearest.listed.shape[1])).any()
 
 
 def test_cells_are_made_anew_when_there_are_four_times_as_many_products() -> None:
