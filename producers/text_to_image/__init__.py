@@ -9,7 +9,8 @@ shop_pairs.py              pictures of a generated shop with sentences that stat
 pairs.py                   pictures and sentences as the training reads them: latents and tokens
 autoencoder.py             train the VAE of a small model
 denoising.py               the denoising loss
-training_loop.py           steps, mean weights, skipped steps, exact resumption
+training_loop.py           steps over accumulated micro-batches, which resume exactly
+loop_state.py              the weights, their averages, the optimizer and the losses between two steps
 text_pretraining.py        train the text encoder of a small model to tell pictures apart
 picture_network.py         a small convolutional network on pictures, for that and for judging
 pretrain.py                train a small model from random weights

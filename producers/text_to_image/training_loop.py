@@ -21,11 +21,10 @@ from feature_repo.errors import InvalidInputError, UsageError
 from feature_repo.files.atomic_write import require_new_folder
 from producers.encoders.training.pairs import BatchOrder
 from producers.encoders.training.process_group import ProcessGroup
-from producers.encoders.training.training_state import read_state, write_state
+from producers.text_to_image.loop_state import LoopState
 
 MAX_SKIPPED_IN_A_ROW = 10
 """Steps without a finite loss after which a training ends."""
-MAX_GRADIENT_NORM = 1.0
 WARM_UP_SHARE = 0.03
 PRECISIONS = ("float32", "bfloat16")
 
@@ -122,7 +121,7 @@ def run_training(
     """Train the weights of `model` that require a gradient, in place; in the end they are their EMA.
 
     Args:
-        model: on `device`.
+        model: on the device of the context.
         rows: number of training rows. Each epoch visits every row once.
         make_loss: computes the mean loss of some rows.
         settings: of the training.
@@ -133,84 +132,53 @@ def run_training(
         ConflictError: the folder has the state of another training.
         UsageError: the batch is not divided into equal parts.
     """
-    process_group, device, folder = context.process_group, context.device, context.folder
-    micro_batch = settings.micro_batch(process_group.count)
-    weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-    trained = list(weights.values())
-    optimizer = torch.optim.AdamW(
-        trained, settings.learning_rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay, fused=True
-    )
-    means = [weight.detach().clone() for weight in trained]
-    losses: list[float] = []
-    if saved := read_state(folder, context.identity, device):
-        with torch.no_grad():
-            for name, weight in weights.items():
-                weight.copy_(saved["weights"][name])
-        optimizer.load_state_dict(saved["optimizer"])
-        means = [saved["means"][name] for name in weights]
-        losses = list(saved["losses"])
-    resumed_at = len(losses)
+    settings.micro_batch(context.process_group.count)  # before long work
+    state = LoopState.create(model, settings.learning_rate, settings.weight_decay)
+    state.resume(context.folder, context.identity, context.device)
+    resumed_at = len(state.losses)
     forward: Any = model
-    if process_group.count > 1:
+    if context.process_group.count > 1:
         forward = DistributedDataParallel(model, broadcast_buffers=False, find_unused_parameters=True)
     order = BatchOrder(np.arange(rows), settings.batch, settings.seed)
     for step in range(resumed_at, settings.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = settings.learning_rate * _compute_rate_share(step / settings.steps)
-        optimizer.zero_grad(set_to_none=True)
-        loss = torch.zeros((), device=device)
-        chosen, first = order.select_rows(step), process_group.rank * settings.accumulate
-        for number in range(first, first + settings.accumulate):
-            is_last = number == first + settings.accumulate - 1
-            part = chosen[number * micro_batch : (number + 1) * micro_batch]
-            if not len(part):  # fewer rows than a batch
-                part = chosen[number % len(chosen) :][:micro_batch]
-            waits = nullcontext() if is_last or process_group.count == 1 else forward.no_sync()
-            with waits:
-                with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
-                    one = make_loss(forward, part, _seed_micro_batch(settings.seed, step, number)) / settings.accumulate
-                one.backward()  # type: ignore[no-untyped-call]
-            loss += one.detach()
-        process_group.average([loss])
-        norm = nn.utils.clip_grad_norm_(trained, MAX_GRADIENT_NORM)
-        # Loss and gradients are the same in all processes, so all of them skip a step, or none does.
-        if math.isfinite(float(loss)) and math.isfinite(float(norm)):
-            optimizer.step()
-            losses.append(float(loss))
-            _update_means(means, trained, settings.ema_decay, sum(map(math.isfinite, losses)))
-        else:
-            losses.append(math.nan)
-            _check_skipped(losses, folder)
-        if process_group.is_first and (step + 1) % settings.save_every == 0 and step + 1 < settings.steps:
-            content = {
-                "weights": {name: weight.detach() for name, weight in weights.items()},
-                "optimizer": optimizer.state_dict(),
-                "means": dict(zip(weights, means, strict=True)),
-                "losses": losses,
-            }
-            write_state(folder, context.identity, content)
-        context.progress(step + 1, settings.steps, losses[-1])
-    with torch.no_grad():
-        for weight, mean in zip(trained, means, strict=True):
-            weight.copy_(mean)
-    last = [loss for loss in losses[-max(1, len(losses) // 10) :] if math.isfinite(loss)]
-    skipped = sum(not math.isfinite(loss) for loss in losses)
-    return TrainingResult(len(losses), resumed_at, skipped, float(np.mean(last)) if last else math.nan)
+        state.set_learning_rate(settings.learning_rate * _compute_rate_share(step / settings.steps))
+        state.optimizer.zero_grad(set_to_none=True)
+        loss = _compute_gradients(forward, order.select_rows(step), make_loss, settings, context, step)
+        state.update(loss, settings.ema_decay)
+        _check_skipped(state.losses, context.folder)
+        if context.process_group.is_first and (step + 1) % settings.save_every == 0 and step + 1 < settings.steps:
+            state.save(context.folder, context.identity)
+        context.progress(step + 1, settings.steps, state.losses[-1])
+    state.use_means()
+    last = [loss for loss in state.losses[-max(1, len(state.losses) // 10) :] if math.isfinite(loss)]
+    skipped = sum(not math.isfinite(loss) for loss in state.losses)
+    return TrainingResult(len(state.losses), resumed_at, skipped, float(np.mean(last)) if last else math.nan)
 
 
-def _update_means(means: list[torch.Tensor], weights: list[nn.Parameter], decay: float, updates: int) -> None:
-    """Move the mean weights towards the weights; in the first updates more than `decay` lets them, to forget the start.
-
-    Args:
-        means: changed in place.
-        weights: of the same shapes.
-        decay: largest share of the former means.
-        updates: number of updates, this one included.
-    """
-    share = 1 - min(decay, (1 + updates) / (10 + updates))
-    with torch.no_grad():
-        for mean, weight in zip(means, weights, strict=True):
-            mean.lerp_(weight, share)
+def _compute_gradients(
+    forward: Any,
+    rows: NDArray[np.int64],
+    make_loss: MakeLoss,
+    settings: TrainingSettings,
+    context: TrainingContext,
+    step: int,
+) -> float:
+    """Add the gradients of this process's share of the rows of a step; return the mean loss of all processes."""
+    process_group, device = context.process_group, context.device
+    size, first = settings.micro_batch(process_group.count), process_group.rank * settings.accumulate
+    loss = torch.zeros((), device=device)
+    for number in range(first, first + settings.accumulate):
+        is_last = number == first + settings.accumulate - 1
+        part = rows[number * size : (number + 1) * size]
+        if not len(part):  # fewer rows than a batch
+            part = rows[number % len(rows) :][:size]
+        with nullcontext() if is_last or process_group.count == 1 else forward.no_sync():
+            with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+                one = make_loss(forward, part, _seed_micro_batch(settings.seed, step, number)) / settings.accumulate
+            one.backward()  # type: ignore[no-untyped-call]
+        loss += one.detach()
+    process_group.average([loss])
+    return float(loss)
 
 
 def _check_skipped(losses: list[float], folder: Path) -> None:
