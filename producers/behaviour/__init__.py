@@ -12,5 +12,6 @@ neighbour_state.py   the state of all products from which they are computed
 neighbour_digest.py  what a row of `product_neighbours` was made from
 nearest.py           the nearest products that have impressions, updated over time
 cells.py             cells of the vector space, for a search among many products
+cell_index.py        the search of the nearest vectors in the cells of each query
 product_changes.py   changes of products' vectors, prices and ages over time
 """

@@ -12,8 +12,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-Vectors = NDArray[np.float32]
-Int64 = NDArray[np.int64]
+from producers.behaviour.cell_index import CellIndex, Int64, Vectors
 
 MIN_RECALL = 0.95
 """Share of the nearest products that a search finds on the sample, if at most MAX_PROBES cells suffice for it."""
@@ -47,39 +46,11 @@ class VectorCells:
             cells[rows] = _index_centers(self.centers).search(np.ascontiguousarray(vectors[rows]), self.probes)[1]
         return cells
 
-    def build_index(self, members: Vectors, member_cells: NDArray[np.integer]) -> Any:
-        """Return an inverted index of faiss over `members` [n, d], whose cells [n] are known."""
-        library: Any = faiss  # its stubs lack these members
-        index = library.IndexIVFFlat(
-            _index_centers(self.centers), members.shape[1], len(self.centers), faiss.METRIC_INNER_PRODUCT
-        )
+    def build_index(self, members: Vectors, member_cells: NDArray[np.integer]) -> CellIndex:
+        """Return an index of `members` [n, d], whose cells [n] are known."""
         order = np.argsort(member_cells, kind="stable")
-        bounds = np.searchsorted(member_cells[order], np.arange(len(self.centers) + 1))
-        for cell in np.flatnonzero(np.diff(bounds)):
-            # faiss is given addresses and does not keep the arrays, so they need names.
-            positions = np.ascontiguousarray(order[bounds[cell] : bounds[cell + 1]])
-            values = np.ascontiguousarray(members[positions]).view(np.uint8)
-            index.invlists.add_entries(int(cell), len(positions), library.swig_ptr(positions), library.swig_ptr(values))
-        index.ntotal = len(members)
-        index.nprobe = self.probes
-        return index
-
-    def search(self, index: Any, queries: Vectors, query_cells: NDArray[np.integer], k: int) -> tuple[Vectors, Int64]:
-        """Find the nearest vectors of an index of `build_index` among those in the cells of each query.
-
-        Args:
-            index: over n vectors.
-            queries: float32 [m, d].
-            query_cells: [m, probes], from `find_cells`.
-            k: number of results.
-
-        Returns:
-            Dot products, float32 [m, k], and positions in the index, int64 [m, k], nearest first; where fewer were
-            found, the position is -1 and the product has no meaning.
-        """
-        cells = np.ascontiguousarray(query_cells, np.int64)
-        # The dot products with the centers are asked for and not used.
-        return index.search_preassigned(np.ascontiguousarray(queries), k, cells, np.zeros(cells.shape, np.float32))
+        starts = np.searchsorted(member_cells[order], np.arange(len(self.centers) + 1))
+        return CellIndex(np.ascontiguousarray(members[order], np.float32), order, starts)
 
 
 def train_cells(vectors: Vectors, k: int) -> VectorCells:
@@ -107,13 +78,12 @@ def train_cells(vectors: Vectors, k: int) -> VectorCells:
     exact.add(np.ascontiguousarray(vectors))
     _, truth = exact.search(np.ascontiguousarray(queries), k)
     is_other = truth != sample[:, None]  # that a vector finds itself says nothing
+    all_probes = VectorCells(centers, min(MAX_PROBES, count), 0.0).find_cells(queries)
     one_cell = VectorCells(centers, 1, 0.0)
     index = one_cell.build_index(vectors, one_cell.find_cells(vectors)[:, 0])
     probes = min(4, count)
     while True:
-        index.nprobe = probes
-        cells = VectorCells(centers, probes, 0.0)
-        _, found = cells.search(index, queries, cells.find_cells(queries), k)
+        _, found = index.search(queries, all_probes[:, :probes], k)
         is_found = (truth[:, :, None] == found[:, None, :]).any(axis=2)
         recall = float(is_found[is_other].mean()) if is_other.any() else 1.0
         if recall >= MIN_RECALL or probes >= min(MAX_PROBES, count):

@@ -177,9 +177,9 @@ class NearestProducts:
 
     def _find(self, index: Any, queries: Vectors, cells: NDArray[np.integer] | None, k: int) -> tuple[Vectors, Int64]:
         """Return cosines and positions [m, k] in an index of `_build_index`; `cells` are those of the queries."""
-        if self.cells is None or cells is None:
+        if cells is None:
             return index.search(np.ascontiguousarray(queries), k)
-        return self.cells.search(index, queries, cells, k)
+        return index.search(queries, cells, k)
 
     def _build_index(self, vectors: Vectors, members: Int64) -> Any:
         if self.cells is not None and self.product_cells is not None:

@@ -88,7 +88,7 @@ def test_a_search_of_all_cells_is_exact() -> None:
     cells = train_cells(vectors, K)
     everywhere = type(cells)(cells.centers, len(cells.centers), 1.0)
     own_cells = everywhere.find_cells(vectors)
-    cosines, found = everywhere.search(everywhere.build_index(vectors, own_cells[:, 0]), vectors, own_cells, K)
+    cosines, found = everywhere.build_index(vectors, own_cells[:, 0]).search(vectors, own_cells, K)
     expected = -np.sort(-(vectors @ vectors.T), axis=1)[:, :K]
     np.testing.assert_allclose(cosines, expected, atol=1e-5)
     assert (found[:, 0] == np.arange(300)).all()
@@ -99,7 +99,7 @@ def test_the_recall_of_cells_is_that_of_the_sample() -> None:
     cells = train_cells(vectors, K)
     assert MIN_RECALL <= cells.recall <= 1
     index = cells.build_index(vectors, cells.find_cells(vectors)[:, 0])
-    _, found = cells.search(index, vectors, cells.find_cells(vectors), K + 1)
+    _, found = index.search(vectors, cells.find_cells(vectors), K + 1)
     truth = np.argsort(-(vectors @ vectors.T), axis=1)[:, : K + 1]
     recall = np.mean([len(set(a) & set(b)) / K for a, b in zip(truth[:, 1:], found, strict=True)])
     assert abs(recall - cells.recall) < 0.03
