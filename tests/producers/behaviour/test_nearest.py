@@ -58,7 +58,10 @@ def test_lists_are_those_of_a_fresh_search(seed: int, exact_members: int, change
             recalls.append(len(expected & set(nearest.neighbours[product].tolist())) / K)
         assert (nearest.neighbours[np.isnan(vectors[:, 0])] == -1).all()
         assert not np.isin(nearest.neighbours, np.flatnonzero(~nearest.has_history)).any()
-    assert np.mean(recalls) == 1 if nearest.cells is None else np.mean(recalls) > MIN_RECALL - 0.03
+    if nearest.cells is None:
+        assert np.mean(recalls) == 1
+    else:  # cells that were made for other vectors find fewer
+        assert np.mean(recalls) > MIN_RECALL - (0.03 if changed < 0.1 else 0.1)
 
 
 def test_a_list_without_some_of_its_products_stays_right_until_it_is_too_short() -> None:
