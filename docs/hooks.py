@@ -20,9 +20,8 @@ import pyarrow as pa
 import typer
 
 ROOT = Path(__file__).parent.parent
-EXIT_CODES = """Exit codes: 0 success; 1 an error in the data, a store or a threshold that was exceeded; 2 an invalid
-command
-line; 3 nothing could be checked; 130 Ctrl-C.
+EXIT_CODES = """Exit codes: 0 success; 1 an error in the data or a store, or an exceeded threshold; 2 an invalid command
+line; 3 nothing could be checked, or for `produce day` a failed check; 130 Ctrl-C.
 """
 
 
