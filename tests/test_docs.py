@@ -135,6 +135,40 @@ def test_every_file_and_module_that_a_page_names_exists(file: Path) -> None:
         assert (ROOT / path).exists(), path
 
 
+def find_command_lines(text: str) -> set[str]:
+    """The commands of `produce` and `consume` in the code of a page, except in Python, without comments."""
+    text = re.sub(r" *\\\n *", " ", text)
+    fenced = re.findall(r"^```(?!python)\w*\n(.*?)^```", text, re.M | re.S)
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
+    code = [
+        *"\n".join(fenced).splitlines(),
+        *re.findall(r"^(?: {4}|\t)(.*)", prose, re.M),
+        *re.findall(r"`([^`]+)`", prose),
+    ]
+    lines = (" ".join(line.split("  #")[0].split()) for line in code)
+    return {
+        match[0].strip() for line in lines for match in re.finditer(r"\b(?:produce|consume) [a-z][^#|&;)\"`{}]*", line)
+    }
+
+
+@pytest.mark.parametrize(
+    "file",
+    [ROOT / "README.md", ROOT / "Makefile", *sorted(DOCS.rglob("*.md"))],
+    ids=lambda file: file.relative_to(ROOT).as_posix(),
+)
+def test_every_command_line_of_a_page_names_a_command_and_its_options(file: Path) -> None:
+    options = {
+        name: {each for option in command.params for each in (*option.opts, *option.secondary_opts)}
+        for name, command in commands()
+    }
+    for line in find_command_lines(file.read_text()):
+        words = line.split()
+        name = next((" ".join(words[:n]) for n in (3, 2) if " ".join(words[:n]) in options), None)
+        assert name, f"no such command: {line}"
+        unknown = {word.partition("=")[0] for word in words if re.match(r"--[a-z]", word)} - options[name] - {"--help"}
+        assert not unknown, f"{name} has no {', '.join(unknown)}: {line}"
+
+
 def test_the_readmes_example_runs(tmp_path: Path) -> None:
     unpack(tmp_path / "demo")
     (tmp_path / "feature_repo").mkdir()
