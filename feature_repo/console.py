@@ -32,7 +32,7 @@ StoreOption = Annotated[
     typer.Option(
         "--store",
         envvar=config.ENVIRONMENT_VARIABLE,
-        help="The deployment's feature_store.yaml.",
+        help="Path of the deployment's feature_store.yaml.",
         show_default="feature_repo/feature_store.yaml",
     ),
 ]
@@ -47,7 +47,8 @@ MaxLostShareOption = Annotated[
     typer.Option(
         min=0.0,
         max=1.0,
-        help="After the rest is written, end with exit code 1 if a larger share of the values of a column is lost.",
+        help="Largest share of a column's values that may be lost. If more are lost, the rest is written and the exit "
+        "code is 1.",
     ),
 ]
 
@@ -59,7 +60,8 @@ def _prepare_json(file: Path | None) -> Path | None:
 
 
 JsonOption = Annotated[
-    Path | None, typer.Option(dir_okay=False, callback=_prepare_json, help="Write the figures as JSON to this file.")
+    Path | None,
+    typer.Option(dir_okay=False, callback=_prepare_json, help="Also write the figures as JSON to this file."),
 ]
 
 console = Console(stderr=True)

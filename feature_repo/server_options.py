@@ -9,9 +9,12 @@ from feature_repo.errors import UsageError
 
 MAX_PORT = 65_535
 
-HostOption = Annotated[str, typer.Option(help="Address to listen on. Without a token, only a loopback address.")]
+HostOption = Annotated[
+    str, typer.Option(help="Address to listen on. Without --token-file it must be a loopback address.")
+]
 TokenFileOption = Annotated[
-    Path | None, typer.Option(help="File with one line: the bearer token that callers must send.")
+    Path | None,
+    typer.Option(help="File with one line: the bearer token that callers must send.", show_default="no token"),
 ]
 TlsCertificateOption = Annotated[
     Path | None, typer.Option(help="Serve TLS with the certificate chain in this PEM file.")
@@ -19,13 +22,11 @@ TlsCertificateOption = Annotated[
 TlsKeyOption = Annotated[Path | None, typer.Option(help="PEM file with the certificate's private key.")]
 ConnectionsOption = Annotated[
     int,
-    typer.Option(
-        min=1, help="HTTP connections that may be open at the same time; fewer if `ulimit -Hn` allows only those."
-    ),
+    typer.Option(min=1, help="Maximum number of open HTTP connections; fewer if the limit `ulimit -Hn` is lower."),
 ]
 AccessLogOption = Annotated[
     str,
-    typer.Option(help="File for one line of JSON per request. - is standard output. An empty text writes no log."),
+    typer.Option(help="File for one line of JSON per request. - is standard output; an empty text writes no log."),
 ]
 
 

@@ -11,22 +11,26 @@ _PARAMETER = "table_format"
 _OPTIONS = {
     "encoding": Annotated[
         str | None,
-        typer.Option(help="Encoding of CSV files: utf-8, gbk, utf-16, cp1252.", show_default="utf-8, or as marked"),
+        typer.Option(
+            help="Encoding of CSV files, such as gbk, utf-16 or cp1252.",
+            show_default="utf-8, or by the byte order mark",
+        ),
     ],
     "delimiter": Annotated[
         str | None,
-        typer.Option(help="Character between the columns of CSV files; `tab` for tabs.", show_default="as the header"),
+        typer.Option(
+            help="Character between the columns of CSV files; `tab` for tabs.", show_default="found in the header"
+        ),
     ],
     "columns": Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="THEIRS=OURS", help="Name of a column in the file, and our name of it. Once for each column."
-        ),
+        typer.Option(metavar="THEIRS=OURS", help="Read column THEIRS of the file as column OURS; may be repeated."),
     ],
     "timezone": Annotated[
         str | None,
         typer.Option(
-            help="Time zone of timestamps without one: Asia/Shanghai, +08:00, UTC.", show_default="they are refused"
+            help="Time zone of timestamps without one, such as Asia/Shanghai, +08:00 or UTC.",
+            show_default="they are refused",
         ),
     ],
 }

@@ -36,6 +36,7 @@ REFUSED = {
     "produce encoder --data . --output new --tag-labels labels.parquet": "give --task matching or selection",
     "produce encoder --data . --output new --seed -1": "'--seed'",
     "produce embeddings --encoder . --engine spark": "'--engine'",
+    "produce picture pairs --shop . --output new --hold-out 0": "'--hold-out'",
     "produce tags --labels labels.parquet --abstain 1.5": "'--abstain'",
     "produce tags --labels labels.parquet --abstain nan": "'--abstain'",
     "produce runs --last 0": "'--last'",

@@ -22,7 +22,7 @@ def calibrate_search(
 ) -> None:
     """Fit the weights of a search's parts, and a cut-off for each category, on labels.
 
-    Products without a label take no part. Needs the extra `search`.
+    Products without a label are ignored. Needs the extra `search`.
     """
     from consumers.search import evaluation
     from consumers.search.calibration import write_calibration

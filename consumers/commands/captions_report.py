@@ -14,7 +14,7 @@ from feature_repo.console import JsonOption, StoreOption
 def captions_report(
     truth: Annotated[
         Path | None,
-        typer.Option(help="Truth folder of a generated shop; adds whether what a caption names is true."),
+        typer.Option(help="Truth folder of a generated shop; adds how often the statements are true."),
     ] = None,
     held_out: Annotated[
         Path | None,
@@ -24,7 +24,7 @@ def captions_report(
     json: JsonOption = None,
     store: StoreOption = None,
 ) -> None:
-    """Report the quality of the written captions: similarity to the sellers' titles, and truth of what they name."""
+    """Report the quality of captions: similarity to the sellers' titles, and how often their statements are true."""
     from consumers.captions import report
 
     quality = report.evaluate_captions(config.load(store), held_out=held_out, truth=truth, seed=seed)

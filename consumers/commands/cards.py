@@ -30,7 +30,7 @@ def cards(
 ) -> None:
     """Write a page for each feature view: meaning, owner, producer, cost, coverage, freshness, drift and lift.
 
-    Meaning and owner come from Feast's registry; the other figures are measured now, the lift excepted. Needs the
+    Meaning and owner come from Feast's registry; the figures are measured now, except the lift (--lift). Needs the
     extra `rank`.
     """
     from consumers.cards.card import CardList

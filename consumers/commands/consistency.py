@@ -22,7 +22,7 @@ def consistency(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the sample. Another seed selects other keys.")] = 0,
     budget: Annotated[float, typer.Option(min=0, max=1, help="Share of the keys that may be faulty.")] = 0.0,
     grace: Annotated[
-        str, typer.Option(help="How long a streamed row may be online before its version is offline: 2m.")
+        str, typer.Option(help="Time for which a streamed row may be online before its version is offline: 2m.")
     ] = "2m",
     served: Annotated[
         Path | None,

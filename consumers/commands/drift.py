@@ -15,7 +15,9 @@ CHECKS_PER_ALARM = 365
 
 def drift(
     window: Annotated[str, typer.Option(help="Length of the recent window, which ends now: 7d, 12h.")] = "7d",
-    before: Annotated[str, typer.Option(help="Length of the time before the window.")] = "28d",
+    before: Annotated[
+        str, typer.Option(help="Length of the time before the window, with which it is compared: 28d.")
+    ] = "28d",
     false_alarm_rate: Annotated[
         float,
         typer.Option(

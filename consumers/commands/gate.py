@@ -23,19 +23,30 @@ def gate(
         Path, typer.Option(dir_okay=False, help="JSON for `produce upgrade advance --gate`; an HTML page is beside it.")
     ] = Path("gate.json"),
     impressions: Annotated[
-        Path | None, typer.Option(help="A log: compare hit rate and AUC of both versions on it.")
+        Path | None,
+        typer.Option(help="Log of impressions (Parquet or CSV): compare hit rate and AUC of both versions on it."),
     ] = None,
     features: Annotated[str, typer.Option(help="The feature service with the ranker's features.")] = "ranking",
-    min_coverage: Annotated[float, typer.Option(min=0, max=1, help="Least share of rows in each table.")] = 0.999,
+    min_coverage: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Smallest accepted share of the rows in production that the candidate has too, in each table.",
+        ),
+    ] = 0.999,
     min_overlap: Annotated[
-        float, typer.Option(min=0, max=1, help="Least share of the 10 nearest products on which both agree.")
+        float,
+        typer.Option(min=0, max=1, help="Smallest accepted share of the 10 nearest products on which both agree."),
     ] = 0.1,
     min_tag_agreement: Annotated[
-        float, typer.Option(min=0, max=1, help="Least share of products that keep each tag.")
+        float, typer.Option(min=0, max=1, help="Smallest accepted share of products that keep each tag.")
     ] = 0.8,
-    max_hit_rate_loss: Annotated[float, typer.Option(min=0, help="Largest loss of next-click hit rate.")] = 0.02,
+    max_hit_rate_loss: Annotated[
+        float, typer.Option(min=0, help="Largest accepted loss of next-click hit rate.")
+    ] = 0.02,
     max_auc_loss: Annotated[
-        float, typer.Option(min=0, help="Largest loss of AUC, at the lower bound of its interval.")
+        float, typer.Option(min=0, help="Largest accepted loss of AUC, at the lower bound of its interval.")
     ] = 0.002,
     seeds: Annotated[int, typer.Option(min=1, help="Rankers trained for each version.")] = 2,
     replicates: Annotated[int, typer.Option(min=20, help="Bootstrap draws of the interval.")] = 200,

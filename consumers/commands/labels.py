@@ -21,14 +21,19 @@ def sample(
     page: Annotated[
         bool, typer.Option("--page", help="Store the sample, to be judged at /labels of `consume serve --pages`.")
     ] = False,
-    anchors: Annotated[int, typer.Option(min=1, help="Products to draw from each category: the anchors.")] = 50,
-    depth: Annotated[int, typer.Option(min=0, help="Most probable candidates of an anchor that are always drawn.")] = 3,
+    anchors: Annotated[int, typer.Option(min=1, help="Number of products (anchors) to draw from each category.")] = 50,
+    depth: Annotated[
+        int, typer.Option(min=0, help="Number of the most probable candidates of an anchor that are always drawn.")
+    ] = 3,
     tail: Annotated[
         float,
         typer.Option(min=0.0, max=1.0, help="Share of the other candidates in the rarest score stratum."),
     ] = 0.1,
     repeats: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Share of the pairs that are asked a second time.")
+        float,
+        typer.Option(
+            min=0.0, max=1.0, help="Share of the pairs that are drawn a second time, with the sides exchanged."
+        ),
     ] = 0.05,
     week: Annotated[str | None, typer.Option(help="Name of the sample.", show_default="the ISO week, 2026-W10")] = None,
     seed: Annotated[int, typer.Option(min=0, help="One seed for all weeks that are to be compared.")] = 0,
@@ -70,7 +75,9 @@ def import_(
 
 @app.command()
 def score(
-    top_k: Annotated[int, typer.Option(min=1, help="Most probable candidates that precision@k counts.")] = 3,
+    top_k: Annotated[
+        int, typer.Option(min=1, help="Number of the most probable candidates that precision@k counts.")
+    ] = 3,
     json: JsonOption = None,
     store: StoreOption = None,
 ) -> None:

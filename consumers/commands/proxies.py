@@ -21,8 +21,8 @@ def proxies(
     """Compare encoders by figures that need no ranker, and by the lift that a ranker had with them.
 
     Next-click hit rate, same-product recall and tag F1 of a new encoder can be measured before a ranker is trained.
-    Below a figure is that for products that the encoder was not trained on ("new"), if there are such. The table shows
-    whether they predicted the lift so far; from 8 encoders on a rank correlation is printed too.
+    The table shows whether they predicted the lift of earlier encoders; with 8 encoders or more it has a rank
+    correlation too. A second figure ("new") is of products that the encoder was not trained on.
     """
     from consumers.ranking.proxies import MIN_ENCODERS, NAMES, UNSEEN, correlate_with_lift, read_points
 

@@ -29,7 +29,9 @@ def search(
         list[str] | None, typer.Option(help="A predicted tag, such as child_age=1-3y; may be repeated.")
     ] = None,
     in_stock: Annotated[bool, typer.Option("--in-stock", help="Only products that the shop has in stock.")] = False,
-    top_k: Annotated[int | None, typer.Option(min=1, help="Most products to select.", show_default="200")] = None,
+    top_k: Annotated[
+        int | None, typer.Option(min=1, help="Maximum number of products to select.", show_default="200")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Write the selection: .csv, or .html for a page of pictures.")
     ] = None,

@@ -12,15 +12,17 @@ from feature_repo.errors import UsageError
 
 def similar(
     product_ids: Annotated[list[str], typer.Argument(help="The products.")],
-    top_k: Annotated[int, typer.Option(min=1, max=1_000, help="Most similar products of each one.")] = 20,
-    output: Annotated[Path | None, typer.Option(help="Also write them as .csv.")] = None,
+    top_k: Annotated[
+        int, typer.Option(min=1, max=1_000, help="Number of similar products to list for each product.")
+    ] = 20,
+    output: Annotated[Path | None, typer.Option(help="Also write the list to this .csv file.")] = None,
     store: StoreOption = None,
 ) -> None:
-    """List the same and similar products of some products.
+    """List the products that are the same as, or similar to, some products.
 
-    The same ones are those of its group (`produce groups`). Similar ones are the nearest by pictures and titles in the
-    index of `produce index`: 7 to 3, or by weights for each category from the pairs that `consume labels import` added.
-    Needs the extra `search`.
+    The same products are those of the product's group (`produce groups`). Similar products are the nearest by pictures
+    and titles in the index of `produce index`, weighted 7 to 3, or by weights for each category that are fitted to the
+    pairs of `consume labels import`. Needs the extra `search`.
     """
     from feature_repo.extras import require
 

@@ -30,7 +30,7 @@ def captions(
         typer.Option(help="CATEGORY=STYLE: another style for a category and those below it; may be repeated."),
     ] = None,
     language: Annotated[str, typer.Option(help="zh or en; the checkpoint's titles must have been in it.")] = "zh",
-    length: Annotated[int, typer.Option(min=1, help="Most characters of a caption.")] = 40,
+    length: Annotated[int, typer.Option(min=1, help="Maximum number of characters of a caption.")] = 40,
     min_probability: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="State an attribute only if its value is at least this probable.")
     ] = 0.9,
@@ -56,7 +56,7 @@ def captions(
     ] = False,
     store: StoreOption = None,
 ) -> None:
-    """Write a selling line for every image that this captioner has not captioned yet.
+    """Write a selling line for every image that has none yet with these options.
 
     A line states only values of tags whose probability is at least --min-probability. A product without any such value
     gets a row with the reason. Unusable images go to the quarantine table with the reason.

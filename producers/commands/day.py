@@ -17,10 +17,11 @@ CHECK_FAILED = 3
 
 def day(
     products: Annotated[
-        Path | None, typer.Option(help="Parquet or CSV with one row for each active product: {products} in steps.")
+        Path | None, typer.Option(help="Parquet or CSV with one row for each active product: {products} in the steps.")
     ] = None,
     impressions: Annotated[
-        Path | None, typer.Option(help="The whole log of impressions so far: {impressions} in steps.")
+        Path | None,
+        typer.Option(help="The whole log of impressions so far (Parquet or CSV): {impressions} in the steps."),
     ] = None,
     pipeline: Annotated[
         Path | None,
@@ -30,8 +31,12 @@ def day(
             show_default="vitrine.toml beside feature_store.yaml",
         ),
     ] = None,
-    init: Annotated[bool, typer.Option("--init", help="Write that file, and run nothing. Needs --encoder.")] = False,
-    encoder: Annotated[Path | None, typer.Option(help="With --init: the encoder's checkpoint.")] = None,
+    init: Annotated[
+        bool, typer.Option("--init", help="Write the file of --pipeline, and run nothing. Needs --encoder.")
+    ] = False,
+    encoder: Annotated[
+        Path | None, typer.Option(help="With --init: the encoder's checkpoint, as for `produce embeddings`.")
+    ] = None,
     labels: Annotated[Path | None, typer.Option(help="With --init: labels, for `produce tags`.")] = None,
     restart: Annotated[
         bool, typer.Option("--restart", help="Run all steps, also those that an unfinished day has completed.")
@@ -41,8 +46,9 @@ def day(
 ) -> None:
     """Run the steps of this deployment in order, from the day's tables to features online.
 
-    A step that fails ends the day. The same command goes on from there, also after a kill. Exit code 1: a step failed.
-    2: an option or the TOML file is wrong, and nothing was run. 3: the features are written, but a check failed.
+    A step that fails ends the day. The same command continues with that step, also after a kill. Exit code 1: a step
+    failed. 2: an option or the TOML file is wrong, and nothing was run. 3: the features are written, but a check
+    failed.
     """
     from producers.pipeline.plan import FILE_NAME, load_pipeline, write_template
     from producers.pipeline.run import run_day

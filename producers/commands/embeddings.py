@@ -26,7 +26,10 @@ class Engine(StrEnum):
 def embeddings(
     encoder: Annotated[
         str,
-        typer.Option(help="A CLIP, Chinese-CLIP, SigLIP or sentence-encoder checkpoint: a directory or a hub name."),
+        typer.Option(
+            help="A checkpoint of `produce encoder`, CLIP, Chinese-CLIP, SigLIP, BLIP or a sentence encoder: directory "
+            "or hub name."
+        ),
     ],
     accept_changed: Annotated[
         bool,
@@ -42,11 +45,14 @@ def embeddings(
         ),
     ] = None,
     impressions: Annotated[
-        Path | None, typer.Option(dir_okay=False, help="A log of impressions: encode the products shown most first.")
+        Path | None,
+        typer.Option(dir_okay=False, help="A log of impressions: encode the products that were shown most first."),
     ] = None,
     engine: Annotated[
         Engine,
-        typer.Option(help="This machine, or the Ray cluster named by `offline_store.ray` (if unset, a local one)."),
+        typer.Option(
+            help="local: this machine; ray: the Ray cluster that `offline_store.ray` names, or a local Ray instance."
+        ),
     ] = Engine.LOCAL,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be written and encoded, and write nothing.")

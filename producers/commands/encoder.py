@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 @with_table_options
 def encoder(
     context: typer.Context,
-    data: Annotated[Path, typer.Option(help="Folder whose products.parquet has the titles and images to learn from.")],
+    data: Annotated[Path, typer.Option(help="Folder whose products.parquet has the titles and images to train on.")],
     output: Annotated[Path, typer.Option("--output", "--out", help="Folder to write the checkpoint to.")],
     name: Annotated[
         str | None,
         typer.Option(
-            help="Name of the encoder, in its version and beside its vectors.", show_default="that of the folder"
+            help="Name of the encoder, the part of its version before the @.", show_default="that of the folder"
         ),
     ] = None,
     licence: Annotated[
@@ -38,8 +38,9 @@ def encoder(
         str | None,
         typer.Option(
             metavar="N|FILE",
-            help="Number of image-text pairs to learn from, repeats included. With --task the file of labels: for "
-            "matching the pairs of `consume labels`, for selection query, product_id and relevant (0 or 1).",
+            help="Number of image-text pairs to train on, repeats included. With --task it is a file of labels: for "
+            "matching, judged pairs as `consume labels` writes them; for selection, query, product_id and relevant (0 "
+            "or 1).",
             show_default="5 for each product, at least 40,000: a minute on 2 cores; fine-tuning 2 for each product",
         ),
     ] = None,
@@ -52,11 +53,17 @@ def encoder(
     ] = None,
     tag_labels: Annotated[
         Path | None,
-        typer.Option(help="Labels of tags, as for `produce tags`: with --task, what their prediction loses or gains."),
+        typer.Option(
+            help="With --task: labels, as for `produce tags`; the report then has how well they are predicted."
+        ),
     ] = None,
     minutes: Annotated[
         float | None,
-        typer.Option(min=0.1, help="Time for the training instead: as many pairs are learnt from as fit into it."),
+        typer.Option(
+            min=0.1,
+            help="Minutes that the training may take, instead of --pairs: it uses as many pairs as fit into them.",
+            show_default="no limit",
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Random seed of the weights, the order and the crops.")] = 0,
     checkpoint: Annotated[
@@ -85,16 +92,18 @@ def encoder(
     ] = "none",
     crop: Annotated[float, typer.Option(help="Smallest share of an image that a training crop shows.")] = 0.95,
     jitter: Annotated[
-        float, typer.Option(help="Strength of random colour changes; 0 because colour is a property of the product.")
+        float, typer.Option(help="Strength of random colour changes in training crops, from 0 (none) to 1.")
     ] = 0.0,
     batch: Annotated[
         int | None,
         typer.Option(min=2, help="Pairs in a training step, over all processes.", show_default="64, fine-tuning 256"),
     ] = None,
-    accumulate: Annotated[int, typer.Option(min=1, help="Compute a step in this many parts.")] = 1,
+    accumulate: Annotated[
+        int, typer.Option(min=1, help="Number of parts in which a step is computed, to save memory.")
+    ] = 1,
     learning_rate: Annotated[
         float | None,
-        typer.Option(min=1e-8, max=1.0, help="The peak learning rate.", show_default="4e-3, fine-tuning 3e-5"),
+        typer.Option(min=1e-8, max=1.0, help="Peak learning rate.", show_default="4e-3, fine-tuning 3e-5"),
     ] = None,
     layer_decay: Annotated[
         float | None,
@@ -106,26 +115,37 @@ def encoder(
     precision: Annotated[
         str, typer.Option(help="float32, bfloat16, or auto: bfloat16 on a GPU, float32 elsewhere.")
     ] = "auto",
-    save_every: Annotated[int, typer.Option(min=1, help="Save the state of the training every so many steps.")] = 500,
+    save_every: Annotated[int, typer.Option(min=1, help="Steps between two saved states of the training.")] = 500,
     align: Annotated[
         Path | None,
-        typer.Option(help="Impressions: learn from clicks which directions of the vectors users prefer."),
+        typer.Option(
+            help="Log of impressions (Parquet or CSV): learn from clicks which directions of the vectors users prefer."
+        ),
     ] = None,
     until: Annotated[
-        str | None, typer.Option(help="Use only clicks before this time, such as 2026-02-20T00:00:00+00:00.")
+        str | None,
+        typer.Option(help="With --align: use only clicks before this time, such as 2026-02-20T00:00:00+00:00."),
     ] = None,
     test_days: Annotated[
         float | None,
-        typer.Option(min=0.01, max=36_500, help="Days at the end of the log to leave out, as in `consume lift`."),
+        typer.Option(
+            min=0.01, max=36_500, help="With --align: days at the end of the log to leave out, as in `consume lift`."
+        ),
     ] = None,
     align_weight: Annotated[
         float,
         typer.Option(
-            help="Weight of an additional objective: products that a user clicked in one session get close vectors."
+            help="With --align: weight of another objective, by which products that a user clicked in one session get "
+            "close vectors."
         ),
     ] = 0.0,
     held_out: Annotated[
-        int, typer.Option("--hold-out", min=0, help="Products to hold out of training, by design, to measure recall.")
+        int,
+        typer.Option(
+            "--hold-out",
+            min=0,
+            help="Number of products to hold out of the training, by design, to measure recall. Needs --designs.",
+        ),
     ] = 0,
     designs: Annotated[
         Path | None,
@@ -170,9 +190,11 @@ def encoder(
         bool,
         typer.Option("--lock-image/--unlock-image", help="Freeze the image tower, or train its last layers."),
     ] = True,
-    lock_text: Annotated[bool, typer.Option("--lock-text/--unlock-text", help="The same for the text tower.")] = True,
+    lock_text: Annotated[
+        bool, typer.Option("--lock-text/--unlock-text", help="Freeze the text tower, or train its last layers.")
+    ] = True,
     unlock_last: Annotated[
-        int, typer.Option(min=1, help="Last layers of an unlocked tower that are trained, after the heads.")
+        int, typer.Option(min=1, help="Number of last layers of an unlocked tower that are trained, after the heads.")
     ] = 2,
     *,
     table_format: "TableFormat",

@@ -36,7 +36,7 @@ def muge(
 ) -> None:
     """Measure on MUGE: R@1, R@5, R@10 and their mean, or BLEU-4 and CIDEr-D of captions.
 
-    Give an encoder or a file of predictions. Every malformed line is refused with its number.
+    Give --encoder or --predictions. A malformed line ends the command with its number.
     """
     from feature_repo.evaluation.muge import TOP_K, write_predictions
     from producers.evaluation import on_muge
@@ -122,7 +122,7 @@ def trec(
 @app.command()
 def table(
     folder: Annotated[Path, typer.Argument(help="Folder of JSON files that --json wrote.")],
-    output: Annotated[Path | None, typer.Option(help="Write the table as CSV.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Also write the table to this CSV, with intervals.")] = None,
 ) -> None:
     """Show the runs of a folder: a table for each data set, one row a run, one column a measure."""
     from rich.table import Table

@@ -22,7 +22,7 @@ def groups(
         bool, typer.Option("--one-per-seller", help="Never put two products of one seller into one group.")
     ] = False,
     top_k: Annotated[
-        int, typer.Option(min=1, max=1_000, help="Candidates of a product in each space of vectors.")
+        int, typer.Option(min=1, max=1_000, help="Number of candidates of a product in each vector space.")
     ] = 30,
     encoder_version: EncoderVersionOption = None,
     seed: Annotated[int, typer.Option(min=0, help="Random seed of the training.")] = 0,

@@ -13,7 +13,9 @@ def hand_out(
     output: Annotated[Path, typer.Option("--output", "--out", dir_okay=False, help="Parquet file to write.")],
     encoder: Annotated[
         str | None,
-        typer.Option(help="Leave out the products that this checkpoint has encoded.", show_default="all products"),
+        typer.Option(
+            help="Leave out the products that this checkpoint has encoded already.", show_default="all products"
+        ),
     ] = None,
     store: StoreOption = None,
 ) -> None:

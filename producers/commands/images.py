@@ -34,20 +34,26 @@ def images(
     ],
     to: Annotated[
         ImageStoreFormat,
-        typer.Option(help="An LMDB in the folder, or objects below `offline_store.pictures` of the deployment."),
+        typer.Option(
+            help="lmdb: an LMDB in the folder; bucket: objects below `offline_store.pictures` of the deployment."
+        ),
     ] = ImageStoreFormat.LMDB,
     download: Annotated[
         bool,
-        typer.Option("--download", help="Download the images that are named by an http or https URL and are not here."),
+        typer.Option(
+            "--download", help="Download images that are named by an http or https URL and were not downloaded yet."
+        ),
     ] = False,
     revalidate: Annotated[
         bool,
-        typer.Option("--revalidate", help="Ask also whether downloaded images have changed. Implies --download."),
+        typer.Option("--revalidate", help="Also check whether downloaded images have changed. Implies --download."),
     ] = False,
-    workers: Annotated[int, typer.Option(min=1, max=256, help="Images that are downloaded at once.")] = 16,
-    per_host: Annotated[int, typer.Option(min=1, max=64, help="Images that one host is asked for at once.")] = 4,
+    workers: Annotated[int, typer.Option(min=1, max=256, help="Maximum number of downloads at the same time.")] = 16,
+    per_host: Annotated[
+        int, typer.Option(min=1, max=64, help="Maximum number of downloads at the same time from one host.")
+    ] = 4,
     host_delay: Annotated[
-        float, typer.Option(min=0.0, max=60.0, help="Least seconds between two requests to one host.")
+        float, typer.Option(min=0.0, max=60.0, help="Minimum number of seconds between two requests to one host.")
     ] = 0.05,
     allow_network: Annotated[
         list[str] | None,
@@ -58,7 +64,7 @@ def images(
         typer.Option(
             min=0.0,
             max=1.0,
-            help="After the rest is written, end with exit code 1 if a larger share of the URLs failed.",
+            help="Largest share of the URLs that may fail. If more fail, the rest is written and the exit code is 1.",
         ),
     ] = console.MAX_LOST_SHARE,
     store: StoreOption = None,

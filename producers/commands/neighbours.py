@@ -37,7 +37,7 @@ def neighbours(
     table_format: "TableFormat",
     store: StoreOption = None,
 ) -> None:
-    """Compute for each product how its most similar products performed before; a new product has nothing else.
+    """Compute click statistics of each product's most similar products, the only ones that a new product has.
 
     A second run over the same log adds nothing; a longer or corrected log adds the versions that differ.
     """

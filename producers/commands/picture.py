@@ -33,21 +33,27 @@ app.command()(judge)
 def generate(
     model: ModelOption,
     output: Annotated[Path, typer.Option("--output", "--out", help="New folder for the pictures and metadata.jsonl.")],
-    texts: Annotated[list[str] | None, typer.Argument(metavar="SENTENCE...", help="What the pictures show.")] = None,
+    texts: Annotated[
+        list[str] | None, typer.Argument(metavar="SENTENCE...", help="What the pictures shall show.")
+    ] = None,
     sentences: Annotated[
         Path | None,
         typer.Option(
-            help="A file of sentences instead: one a line, or .jsonl with `text` and fields that metadata.jsonl keeps."
+            help="File of sentences instead: one a line, or .jsonl with `text` and further fields for metadata.jsonl."
         ),
     ] = None,
-    count: Annotated[int, typer.Option(min=1, max=64, help="Pictures of each sentence.")] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the first picture; each further one has the next.")] = 0,
+    count: Annotated[int, typer.Option(min=1, max=64, help="Number of pictures of each sentence.")] = 1,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of the first picture; each further picture has the next seed.")
+    ] = 0,
     steps: Annotated[int, typer.Option(min=1, max=150, help="Denoising steps.")] = 30,
     guidance: Annotated[
         float, typer.Option(min=1.0, max=30.0, help="How closely the sentence is followed; 1 is without guidance.")
     ] = 4.0,
-    height: Annotated[int | None, typer.Option(help="Pixels.", show_default="the model's")] = None,
-    width: Annotated[int | None, typer.Option(help="Pixels.", show_default="the model's")] = None,
+    height: Annotated[
+        int | None, typer.Option(help="Height of a picture in pixels.", show_default="the model's")
+    ] = None,
+    width: Annotated[int | None, typer.Option(help="Width of a picture in pixels.", show_default="the model's")] = None,
     batch: Annotated[int, typer.Option(min=1, max=64, help="Pictures that are generated together.")] = 8,
 ) -> None:
     """Generate pictures from sentences: PNG files, and metadata.jsonl with sentence, seed and model of each."""
@@ -78,7 +84,7 @@ def pairs(
     shop: Annotated[Path, typer.Option(help="Folder of `produce shop`.")],
     output: Annotated[Path, typer.Option("--output", "--out", help="New folder, for train/ and held_out/.")],
     language: Annotated[str, typer.Option(help="Language of the sentences: en or zh.")] = "en",
-    held_out: Annotated[int, typer.Option(min=1, help="Held-out pictures.")] = 500,
+    held_out: Annotated[int, typer.Option("--hold-out", min=1, help="Number of pictures to hold out.")] = 500,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the words of the sentences.")] = 0,
 ) -> None:
     """Write the pictures of a generated shop with sentences that state category, colour and pattern."""
@@ -92,14 +98,17 @@ def pretrain(
     data: PicturesOption,
     output: NewCheckpointOption,
     start: Annotated[
-        Path | None, typer.Option("--from", help="Train UNet and text encoder of this checkpoint further instead.")
+        Path | None,
+        typer.Option("--from", help="Train UNet and text encoder of this checkpoint further, instead of new ones."),
     ] = None,
     side: Annotated[int, typer.Option(min=16, max=256, help="Height and width of the pictures in pixels.")] = 32,
     autoencoder_steps: Annotated[int, typer.Option(min=1, help="Steps of the VAE.")] = 2000,
     text_steps: Annotated[int, typer.Option(min=1, help="Steps of the text encoder alone.")] = 600,
     steps: Annotated[int, typer.Option(min=1, help="Steps of UNet and text encoder together.")] = 2400,
-    batch: Annotated[int, typer.Option(min=1, help="Pictures of a step of UNet and text encoder.")] = 64,
-    learning_rate: Annotated[float, typer.Option(min=1e-8, max=1.0, help="Peak, of UNet and text encoder.")] = 1e-3,
+    batch: Annotated[int, typer.Option(min=1, help="Pictures in a training step of UNet and text encoder.")] = 64,
+    learning_rate: Annotated[
+        float, typer.Option(min=1e-8, max=1.0, help="Peak learning rate of UNet and text encoder.")
+    ] = 1e-3,
     precision: PrecisionOption = "bfloat16",
     save_every: SaveEveryOption = 200,
     seed: SeedOption = 0,
@@ -135,7 +144,8 @@ def train(
     accumulate: AccumulateOption = 1,
     learning_rate: LearningRateOption = 1e-4,
     ema_decay: Annotated[
-        float, typer.Option("--ema", min=0.0, max=0.99999, help="Decay of the mean weights, which are saved.")
+        float,
+        typer.Option("--ema", min=0.0, max=0.99999, help="Decay of the moving average of the weights, which is saved."),
     ] = 0.999,
     caption_dropout: Annotated[
         float, typer.Option(min=0.0, max=0.9, help="Share of the sentences replaced by the empty one, for guidance.")

@@ -29,7 +29,7 @@ def judge(
         str,
         typer.Option(help="Key of the sentences in metadata.jsonl, in the encoder's language."),
     ] = "text",
-    real_text_key: Annotated[str, typer.Option(help="The same for the real pictures.")] = "text",
+    real_text_key: Annotated[str, typer.Option(help="The same for --real.")] = "text",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the classifier.")] = 0,
     json: JsonOption = None,
 ) -> None:

@@ -36,23 +36,28 @@ def studio(
     words: Annotated[Path, typer.Option(help="Parquet or CSV: attribute, value, word: as for `produce captions`.")],
     labels: Annotated[
         Path | None,
-        typer.Option(help="Labels, as for `produce tags`: caption pictures too that are no products of the store."),
+        typer.Option(
+            help="Labels, as for `produce tags`: also caption pictures of other products. Without it they are refused."
+        ),
     ] = None,
     tags_encoder: Annotated[
         str | None,
         typer.Option(help="With --labels: checkpoint of the encoder in production.", show_default="as --encoder"),
     ] = None,
-    language: Annotated[str, typer.Option(help="Language of lines if a request names none: zh or en.")] = "zh",
+    language: Annotated[str, typer.Option(help="Language of lines if the request has none: zh or en.")] = "zh",
     min_probability: Annotated[
         float,
-        typer.Option(min=MIN_PROBABILITY, max=1.0, help="State an attribute only if it is at least this probable."),
+        typer.Option(
+            min=MIN_PROBABILITY, max=1.0, help="State an attribute only if its value is at least this probable."
+        ),
     ] = MIN_PROBABILITY,
     picture_model: Annotated[
         Path | None,
         typer.Option(help="A Stable Diffusion 1.x or 2.x checkpoint in the form of diffusers: generate pictures."),
     ] = None,
     serve_url: Annotated[
-        str | None, typer.Option(help="Address of `consume serve --pages`, to which pages link: https://HOST:PORT.")
+        str | None,
+        typer.Option(help="Address of `consume serve --pages`, such as https://HOST:PORT: pages link to it."),
     ] = None,
     host: HostOption = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=MAX_PORT, help="Port of HTTP. 0: any free port.")] = 8081,
@@ -61,26 +66,31 @@ def studio(
     tls_key: TlsKeyOption = None,
     connections: ConnectionsOption = ConnectionLimits.max_connections,
     queue_size: Annotated[
-        int, typer.Option(min=1, help="Requests for captions in progress or waiting. Further ones get 503.")
+        int,
+        typer.Option(
+            min=1, help="Maximum number of requests for captions in progress or waiting. Further ones get 503."
+        ),
     ] = CaptionLimits.queue_size,
     deadline: Annotated[
-        float, typer.Option(min=0.1, help="Time limit of a request for captions in seconds.")
+        float, typer.Option(min=0.1, help="Time limit of a request for captions, in seconds.")
     ] = CaptionLimits.deadline_seconds,
     picture_queue: Annotated[
-        int, typer.Option(min=1, help="Jobs of generating pictures that may wait. Further ones get 503.")
+        int, typer.Option(min=1, help="Maximum number of waiting jobs that generate pictures. Further ones get 503.")
     ] = PictureLimits.queue_size,
     max_steps: Annotated[
-        int, typer.Option(min=1, max=150, help="Most steps of the sampler.")
+        int, typer.Option(min=1, max=150, help="Maximum number of steps of the sampler.")
     ] = PictureLimits.max_steps,
-    max_count: Annotated[int, typer.Option(min=1, max=64, help="Most pictures of one job.")] = PictureLimits.max_count,
+    max_count: Annotated[
+        int, typer.Option(min=1, max=64, help="Maximum number of pictures of one job.")
+    ] = PictureLimits.max_count,
     max_side: Annotated[
         int, typer.Option(min=8, max=1024, help="Largest height and width of a generated picture, in pixels.")
     ] = PictureLimits.max_side,
     keep_jobs: Annotated[
-        int, typer.Option(min=1, help="Jobs that are kept when they have ended.")
+        int, typer.Option(min=1, help="Maximum number of ended jobs that are kept.")
     ] = PictureLimits.max_jobs,
     keep_days: Annotated[
-        float, typer.Option(min=0.0, help="Days for which they are kept.")
+        float, typer.Option(min=0.0, help="Days for which ended jobs are kept.")
     ] = PictureLimits.max_age_days,
     access_log: AccessLogOption = "-",
     store: StoreOption = None,

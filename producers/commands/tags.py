@@ -22,7 +22,7 @@ def tags(
     ],
     encoder_version: EncoderVersionOption = None,
     abstain: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Store a label with a lower probability than this as unknown.")
+        float, typer.Option(min=0.0, max=1.0, help="Store a tag as unknown if its probability is lower than this.")
     ] = 0.5,
     recompute: Annotated[
         bool, typer.Option("--recompute", help="Write all rows again, those that are up to date too.")
@@ -34,7 +34,7 @@ def tags(
     """Tag every product with child age, child gender, category and any further tag, learned from labelled products.
 
     The values of child_age are the stages of `child_age_stages` in feature_store.yaml; those of child_gender are boy,
-    girl and unisex; other tags may have any values. The others are stored as `further_tags`.
+    girl and unisex; other tags may have any values. Further tags are stored in the column `further_tags`.
     """
     from feature_repo import run_log
     from feature_repo.offline.created_time import choose_created_timestamp

@@ -77,7 +77,7 @@ def find_given(context: typer.Context) -> set[str]:
 
 
 def _option(name: str) -> str:
-    """Return how a parameter is spelt on the command line."""
+    """Return how a parameter is written on the command line."""
     own = {"checkpoint": "--from", "keep": "--filter", "outputs": "--tower-outputs"}
     own |= {"lock_image": "--unlock-image", "lock_text": "--unlock-text"}
     return own.get(name, "--" + name.replace("_", "-"))

@@ -39,7 +39,7 @@ def start(
     ] = None,
     store: StoreOption = None,
 ) -> None:
-    """Record the next encoder and print the cost of the upgrade. Nothing else is written."""
+    """Record the next encoder, and print the cost of the upgrade. No rows are written yet."""
     from feature_repo import run_log
     from producers.embeddings.estimate import estimate_embeddings
     from producers.upgrade import cost, machine, versions
@@ -90,11 +90,11 @@ def status(store: StoreOption = None) -> None:
 def advance(
     context: typer.Context,
     gate: Annotated[
-        Path | None, typer.Option(dir_okay=False, help="Report of `consume gate`, needed in the state shadow.")
+        Path | None, typer.Option(dir_okay=False, help="Report of `consume gate`; required in the state shadow.")
     ] = None,
     store: StoreOption = None,
 ) -> None:
-    """Write the rows that the other version lacks, and go to the next state. Run it again if it was killed."""
+    """Write the rows that the other version lacks, and go to the next state. After a kill run it again."""
     from producers.upgrade import machine
 
     _change_state(context, store, partial(machine.advance, gate=gate))
@@ -119,7 +119,7 @@ def rollback(context: typer.Context, store: StoreOption = None) -> None:
 @app.command()
 def retire(
     grace: Annotated[
-        str, typer.Option(help="Minimum time since the switch; choose it longer than any reader keeps its catalog.")
+        str, typer.Option(help="Minimum time since the switch: 10m, 1h. Choose it longer than any reader's --refresh.")
     ] = "10m",
     store: StoreOption = None,
 ) -> None:
