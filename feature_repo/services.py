@@ -58,7 +58,7 @@ ranking_without_labels = FeatureService(
         user_interest,
     ],
     owner=OWNER,
-    description=f"`ranking` for shops without labelled products: no tags are learnt. {FULL_NAMES}",
+    description=f"`ranking` for shops without labelled products: no tags are learned. {FULL_NAMES}",
 )
 
 ranking_without_tags = FeatureService(

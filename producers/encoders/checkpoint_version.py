@@ -22,7 +22,7 @@ HUB_TIMEOUT_SECONDS = 5.0
 NAME_FILE = "encoder_name"
 """File of a checkpoint with the encoder's name. The fingerprint leaves it out: a name changes no vector."""
 TRAINING_PRODUCTS_FILE = "training_products.parquet"
-"""File beside a checkpoint that `produce encoder` trained: the products that it learnt from, as column product_id."""
+"""File beside a checkpoint that `produce encoder` trained: the products that it learned from, as column product_id."""
 
 
 def read_version(path_or_name: str) -> str:

@@ -2,7 +2,7 @@
 
 The image tower is convolutional, because it learns from thousands of images what a transformer needs millions for. The
 text tower has one layer and averages its token vectors: with one layer and some hundred steps, a class token has not
-learnt to attend to them. Both towers are classes of transformers, and the checkpoint is saved and read like any other.
+learned to attend to them. Both towers are classes of transformers, and the checkpoint is saved and read like any other.
 """
 
 import math

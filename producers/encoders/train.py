@@ -46,7 +46,7 @@ MAX_WHITENING_PRODUCTS = 20_000
 
 @dataclass(frozen=True)
 class TrainingSummary:
-    """What one training learnt from, and how it ended."""
+    """What one training learned from, and how it ended."""
 
     pairs: int
     """Products with a title and a usable image."""
@@ -63,7 +63,7 @@ class TrainingSummary:
     resumed_at: int
     """Step at which an interrupted run was continued; 0 if this run started from the beginning."""
     co_clicks: int
-    """Pairs of clicks of one session that were learnt from; 0 if no clicks were given or the alignment has weight 0."""
+    """Pairs of clicks of one session in the training; 0 if no clicks were given or the alignment has weight 0."""
     has_preferences: bool | None
     """Whether the fused space has preference whitening (whitening.py). False if there were too few clicks or products,
     None if no clicks were given."""
@@ -197,7 +197,7 @@ def train(
             task,
             learning_rate=learning_rate,
             folder=folder,
-            # How often the state is saved does not change what is learnt.
+            # How often the state is saved does not change what is learned.
             identity=_hash_arguments(
                 (replace(recipe, save_every=1), minutes or pairs_seen, seed, initial.version),
                 kept,

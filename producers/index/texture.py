@@ -2,7 +2,7 @@
 
 A picture is compared with a dictionary of small grey patches (Coates, Lee and Ng 2011): each patch of the picture is
 described by how much closer than their mean distance each patch of the dictionary is, and the picture by mean and
-maximum over its patches. The dictionary is learnt from the shop's own pictures by k-means.
+maximum over its patches. The dictionary is learned from the shop's own pictures by k-means.
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,7 +29,7 @@ STRIDE = 2
 ENTRIES = 400
 """Patches of a dictionary."""
 TRAINING_PICTURES = 2_000
-"""About how many pictures a dictionary is learnt from."""
+"""About how many pictures a dictionary is learned from."""
 TRAINING_PATCHES = 40_000
 """About how many patches of them."""
 NOISE = 10.0

@@ -152,7 +152,7 @@ def write_training_files(
     seen = [product_ids.cast(pa.string()), *([] if before is None else [before])]
     ids = pa.chunked_array([chunk for part in seen for chunk in part.chunks], pa.string())
     pq.write_table(pa.table({PRODUCT_ID: pc.unique(ids)}), out / TRAINING_PRODUCTS_FILE)
-    (out / HELD_OUT).unlink(missing_ok=True)  # an earlier training's: this one may have learnt from those products
+    (out / HELD_OUT).unlink(missing_ok=True)  # an earlier training's: this one may have learned from those products
     if held_out is not None:
         pq.write_table(held_out, out / HELD_OUT)
     (out / NAME_FILE).unlink(missing_ok=True)

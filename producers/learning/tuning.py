@@ -46,7 +46,7 @@ MAX_PRODUCTS = 100_000
 MIN_HELD_OUT = 50
 """With fewer held-out products a measure would be chance."""
 TEXTURE_PICTURES = 2_000
-"""Pictures that the dictionary of texture is learnt from, at most."""
+"""Pictures that the dictionary of texture is learned from, at most."""
 ROWS_AT_ONCE = 1024
 """Images or texts that pass through the heads at once for a measure."""
 WORDS, LABELLED = "words of the titles", "labelled sentences"

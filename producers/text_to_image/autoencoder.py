@@ -32,7 +32,7 @@ class AutoencoderLoss(nn.Module):
         """Return the loss of pixels [n, 3, height, width], -1 to 1; the noise of the latents follows from the seed.
 
         The loss adds up squared and absolute errors of pixels, errors of edges (patterns are edges), errors of means of
-        4 x 4 pixels (colours are learnt late otherwise), and the divergence of the latents.
+        4 x 4 pixels (colours are learned late otherwise), and the divergence of the latents.
         """
         latents = self.vae.encode(pixels).latent_dist
         noise = torch.randn(latents.mean.shape, generator=torch.Generator("cpu").manual_seed(seed))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
 MIN_WEIGHT = 0.1
-"""Of a timestep in the loss. Sampling starts from noise without signal, whose ratio is 0: it must be learnt too."""
+"""Of a timestep in the loss. Sampling starts from noise without signal, whose ratio is 0: it must be learned too."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
     [word, word, ..., 0, 0 | token, token, ...]
      words_length positions  as many as the title has
 
-The words are pieces of a byte-pair encoding learnt from the shop's titles. Position 0 of their vocabulary is padding.
+The words are pieces of a byte-pair encoding learned from the shop's titles. Position 0 of their vocabulary is padding.
 """
 
 from collections.abc import Sequence

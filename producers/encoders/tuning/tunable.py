@@ -165,7 +165,7 @@ class ProjectedEncoder:
         """Let the small encoder see texture; its vectors stay the same until it is trained.
 
         Args:
-            dictionary: a `producers.index.texture.TextureDictionary`, learnt from `pixels`.
+            dictionary: a `producers.index.texture.TextureDictionary`, learned from `pixels`.
             noise: added to the variance of a patch by it.
             pixels: resized images of the shop, uint8 [n, height, width, 3].
         """

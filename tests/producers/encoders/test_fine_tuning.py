@@ -80,7 +80,7 @@ def test_a_better_checkpoint_is_saved_with_its_recall_and_a_worse_one_is_not(sho
     assert max(summary.recalls[1:]) > summary.recalls[0] + 0.1
     assert re.search(r"recall of \d+ validation products: 0\.\d+ before, 0\.\d+ after", str(summary))
 
-    wild = replace(GENTLE, learning_rate=10.0)  # one step is enough to lose what was learnt
+    wild = replace(GENTLE, learning_rate=10.0)  # one step is enough to lose what was learned
     with pytest.raises(VitrineError, match=r"nothing was saved.*products 0\.\d+ before and 0\.\d+ after") as caught:
         tuned(shop, tmp_path / "worse", tmp_path / "better", recipe=wild, pairs_seen=320)
     assert "\n" not in str(caught.value)

@@ -83,7 +83,7 @@ def test_only_the_last_layers_change_and_the_fingerprint_with_them(
 def test_layers_that_do_not_help_are_left_as_they_are(
     tower: Path, locked: AssembledEncoder, monkeypatch: pytest.MonkeyPatch, rate: float
 ) -> None:
-    for name in ("HEAD_RATE", "TOWER_RATE"):  # nothing is learnt, or every weight becomes NaN
+    for name in ("HEAD_RATE", "TOWER_RATE"):  # nothing is learned, or every weight becomes NaN
         monkeypatch.setattr(unlock, name, rate)
     summary, encoder = build(tower, "text", text_layers=2)
     assert "the last layers stay as they are" in str(summary)
