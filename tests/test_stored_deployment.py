@@ -143,7 +143,9 @@ def test_a_report_has_the_keys_that_it_had_before(deployment: Path, report: str,
     run_command(f"{line} --json new-{report}", deployment, settings_of(deployment))
     before = json.loads((deployment / report).read_text())
     after = json.loads((deployment / f"new-{report}").read_text())
-    assert missing_keys(key_tree(before), key_tree(after)) == []
+    lost = missing_keys(key_tree(before), key_tree(after))
+    # The keys of `importance` are the columns of the ranker; since 0.2 the screening leaves groups out.
+    assert [key for key in lost if not key.startswith("/importance/")] == []
 
 
 @pytest.mark.slow
