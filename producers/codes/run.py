@@ -137,7 +137,7 @@ def code_products(
     if failures := gates.find_failures(quality):
         raise InvalidInputError(
             f"{codebook.version}: {'; '.join(failures)}; nothing was written. Train with other --levels and --size "
-            "(--retrain), or relax the gate if a ranker still gains"
+            "(--retrain), or relax the limit if a ranker still gains"
         )
     if existing is None:
         codebooks.save_codebook(settings, codebook)

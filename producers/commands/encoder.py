@@ -54,7 +54,7 @@ def encoder(
     tag_labels: Annotated[
         Path | None,
         typer.Option(
-            help="With --task: labels, as for `produce tags`; the report then has how well they are predicted."
+            help="With --task: labels, as for `produce tags`; the report then shows how well they are predicted."
         ),
     ] = None,
     minutes: Annotated[
@@ -62,7 +62,7 @@ def encoder(
         typer.Option(
             min=0.1,
             help="Minutes that the training may take, instead of --pairs: it uses as many pairs as fit into them.",
-            show_default="no limit",
+            show_default="no limit; with --task 200 steps",
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Random seed of the weights, the order and the crops.")] = 0,

@@ -88,5 +88,5 @@ def open_log(folder: Path) -> Iterator[DownloadLog]:
             yield DownloadLog(connection)
     except sqlite3.Error as error:
         raise CorruptDataError(
-            f"{folder / FILE}: {error}; check the free disk space, or remove the file: all URLs are then asked again"
+            f"{folder / FILE}: {error}; check the free disk space, or remove the file; all URLs are then requested anew"
         ) from error

@@ -132,7 +132,9 @@ class CaptionService:
         try:
             (answer,) = await asyncio.wait_for(future, max(0.0, end - time.monotonic()))
         except TimeoutError:
-            raise RequestError(ErrorCode.DEADLINE_EXCEEDED, "the deadline passed before the lines were there") from None
+            raise RequestError(
+                ErrorCode.DEADLINE_EXCEEDED, "the deadline passed before the lines were written"
+            ) from None
         self.metrics.captions.inc(len(answer.lines))
         return answer
 

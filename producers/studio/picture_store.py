@@ -119,7 +119,7 @@ class PictureStore:
                 return (self._folder / job_id / f"{number}.png").read_bytes()
             except FileNotFoundError:
                 pass
-        raise NotFoundError(f"there is no such picture of a job {job_id[:16]!r}")
+        raise NotFoundError(f"job {job_id[:16]!r} has no such picture, or is deleted")
 
     def delete(self, job_id: str) -> None:
         """Delete a job and its pictures, if there is one.

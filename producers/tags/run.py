@@ -110,8 +110,8 @@ def tag_products(
     fitted = tagger_set.fit_variants(labelled, chosen, tag_values, track)
     if chosen and not fitted:
         raise InvalidInputError(
-            f"{labels}: the training split has two different labels for none of {', '.join(tags)}, so nothing can be "
-            f"learned from its {len(labelled)} valid labels; nothing was written"
+            f"{labels}: no tag of {', '.join(tags)} has two different labels in the training split, so nothing can be "
+            f"learned from the {len(labelled)} valid labels; nothing was written"
             + "".join(f"; refused {reason}" for reason in label_file.describe_refused(refused))
         )
 
