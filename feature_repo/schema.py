@@ -200,8 +200,8 @@ PRODUCT_NEIGHBOURS = pa.schema(
         (INPUT_DIGEST, pa.int64()),
     ]
 )
-"""Table `product_neighbours`: what the nearest products earned strictly before the event timestamp. A product's own
-impressions never take part."""
+"""Table `product_neighbours`: statistics of the nearest products strictly before the event timestamp. A product's own
+impressions are never used."""
 
 HISTORY_LENGTH = 50
 """Number of a user's last clicks that are kept."""
@@ -252,7 +252,7 @@ PRODUCT_PAIR = pa.schema(
         (CREATED_TIMESTAMP, TIMESTAMP),
     ]
 )
-"""Table `product_pair`: scored pairs that are not quite improbable. The row created last of a pair counts."""
+"""Table `product_pair`: scored pairs, except improbable ones. Of the rows of a pair, the one created last counts."""
 
 PAIR_LABEL = pa.schema(
     [
@@ -262,7 +262,7 @@ PAIR_LABEL = pa.schema(
         ("label", pa.string()),  # of pairs.labels.PAIR_LABELS; null: not judged
         ("labeller", pa.string()),
         ("labelled_at", TIMESTAMP),  # null if not stated
-        ("inclusion_probability", pa.float64()),  # with which the pair was drawn, in (0, 1]
+        ("inclusion_probability", pa.float64()),  # probability with which the pair was drawn, in (0, 1]
         ("week", pa.string()),  # name of the sample
         ("category", pa.string()),  # of the anchor, first level
         ("probability", pa.float64()),  # of the verifier, when the pair was drawn
@@ -272,7 +272,7 @@ PAIR_LABEL = pa.schema(
         (CREATED_TIMESTAMP, TIMESTAMP),  # of the import; null in a sample
     ]
 )
-"""Table `pair_label`: pairs that people judged. Of the rows of a pair the one created last counts."""
+"""Table `pair_label`: pairs that people judged. Of the rows of a pair, the one created last counts."""
 
 PRODUCT_GROUP = pa.schema(
     [
@@ -286,13 +286,13 @@ PRODUCT_GROUP = pa.schema(
     ]
 )
 """Table `product_group`: which offers are the same product. A product's first row is valid from its own event
-timestamp. A later one, when its group changed, is valid from the newest event timestamp of the group's members: no
-change of a group is joined before all of its members were there."""
+timestamp. A row with another group is valid from the newest event timestamp of the group's members, so that a join sees
+a change of a group only when all of its members exist."""
 
 PRODUCT_GROUP_JOURNAL = pa.schema(
     [
         (PRODUCT_ID, pa.string()),
-        ("change", pa.string()),  # joined, merged, split or gone
+        ("change", pa.string()),  # joined, merged, split, gone or returned
         ("from_group_id", pa.string()),  # null for `joined`
         ("to_group_id", pa.string()),  # null for `gone`
         ("verifier_version", pa.string()),
@@ -389,7 +389,7 @@ UPGRADES = pa.schema(
 
 QUARANTINE = pa.schema(
     [
-        ("step", pa.string()),  # the command that rejected it: "catalogue", "embeddings", ...
+        ("step", pa.string()),  # the command: "catalogue", "embeddings", ...
         ("row_id", pa.string()),  # product_id or impression_id where there is one, else "row 17"
         ("column", pa.string()),
         ("reason", pa.string()),
@@ -397,4 +397,4 @@ QUARANTINE = pa.schema(
         (CREATED_TIMESTAMP, TIMESTAMP),
     ]
 )
-"""Table `quarantine`: rejected input rows with the reason."""
+"""Table `quarantine`: rejected rows, dropped values and repaired values of the input, with the reason."""
