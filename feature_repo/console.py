@@ -33,7 +33,7 @@ StoreOption = Annotated[
         "--store",
         envvar=config.ENVIRONMENT_VARIABLE,
         help="Path of the deployment's feature_store.yaml.",
-        show_default="feature_repo/feature_store.yaml",
+        show_default="feature_repo/feature_store.yaml, or feature_store.yaml",
     ),
 ]
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from feature_repo import console
+from feature_repo.console import StoreOption
 from feature_repo.errors import UsageError
 from feature_repo.table_options import with_table_options
-from producers.commands.tower_options import check_locks, check_towers, describe_choice, find_outputs, find_pictures
+from producers.commands.tower_options import check_locks, check_towers, describe_choice, find_deployment
 from producers.commands.tuning_options import check_tuning, parse_pairs
 
 if TYPE_CHECKING:
@@ -198,6 +199,7 @@ def encoder(
     ] = 2,
     *,
     table_format: "TableFormat",
+    store: StoreOption = None,
 ) -> None:
     """Train an image-text encoder on a catalogue: a small one from scratch, or heads for pretrained towers.
 
@@ -242,7 +244,9 @@ def encoder(
         align=align_weight,
         save_every=save_every,
     )
-    now, pictures = datetime.now(UTC), find_pictures()
+    now, deployment = datetime.now(UTC), find_deployment(store)
+    pictures = None if deployment is None else deployment.pictures
+    kept_outputs = outputs or (output.parent / "tower-outputs" if deployment is None else deployment.local / "towers")
     clicks, held_out_ids = None, None
     if align:
         clicks, before = read_clicks_before(
@@ -284,7 +288,7 @@ def encoder(
                 task=task,
                 pairs=Path(pairs) if pairs else None,
                 designs=read_designs(designs) if designs else None,
-                outputs=outputs or find_outputs(output),
+                outputs=kept_outputs,
                 minutes=minutes,
                 seed=seed,
                 progress=progress,
@@ -304,7 +308,7 @@ def encoder(
                 text_tower=text_tower or "none",
                 head=head,
                 dim=dim,
-                outputs=outputs or find_outputs(output),
+                outputs=kept_outputs,
                 clicked=clicks,
                 image_layers=0 if lock_image else unlock_last,
                 text_layers=0 if lock_text else unlock_last,

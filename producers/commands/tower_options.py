@@ -5,8 +5,8 @@ from pathlib import Path
 import typer
 
 from feature_repo import config
+from feature_repo.config import Settings
 from feature_repo.errors import NotFoundError, UsageError
-from feature_repo.location import BucketPath
 
 TRAINING_OPTIONS = (
     "pairs",
@@ -94,17 +94,15 @@ def describe_choice(chosen: tuple[str, str] | None) -> str:
     return f"towers at hand: image {chosen[0]}, text {chosen[1]}{without}"
 
 
-def find_outputs(output: Path) -> Path:
-    """Return where tower outputs are kept: in the deployment, beside its vectors; without one beside the output."""
-    try:
-        return config.load().local / "towers"
-    except NotFoundError:
-        return output.parent / "tower-outputs"
+def find_deployment(store: Path | None) -> Settings | None:
+    """Return the settings of the deployment, whose tower outputs and pictures are used; None without a deployment.
 
-
-def find_pictures() -> BucketPath | None:
-    """Return the prefix of the bucket that has the deployment's pictures; None without one or without a deployment."""
+    Raises:
+        NotFoundError: `store` is given, and there is no such file.
+    """
     try:
-        return config.load().pictures
+        return config.load(store)
     except NotFoundError:
+        if store is not None:
+            raise
         return None

@@ -11,8 +11,8 @@ import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
-from feature_repo import config
 from feature_repo.bucket import open_filesystem
+from feature_repo.errors import NotFoundError
 from feature_repo.images.geometry import Geometry
 from feature_repo.location import BucketObject, BucketPath
 from producers.cli import app
@@ -67,18 +67,22 @@ def test_pictures_in_a_bucket_have_the_pixels_of_those_on_disk(shop: Path, bucke
     assert np.array_equal(decode(shop, bucket), decode(shop, None))
 
 
-def test_an_encoder_is_trained_on_pictures_in_a_bucket(
-    shop: Path, bucket: BucketPath, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_encoder_is_trained_on_pictures_in_a_bucket(shop: Path, bucket: BucketPath, tmp_path: Path) -> None:
     store = {"path": "offline", "pictures": bucket.url, "storage_options": dict(bucket.options)}
     file = tmp_path / "feature_store.yaml"
     file.write_text(yaml.safe_dump({"project": "shop", "offline_store": store}))
-    monkeypatch.setenv(config.ENVIRONMENT_VARIABLE, str(file))
     for number in range(COUNT):
         (shop / "images" / f"{number}.png").unlink()
-    arguments = f"encoder --data {shop} --output {tmp_path / 'encoder'} --pairs 64 --batch 32"
+    arguments = f"encoder --data {shop} --output {tmp_path / 'encoder'} --pairs 64 --batch 32 --store {file}"
     done = CliRunner().invoke(app, shlex.split(arguments))
     assert done.exit_code == 0, done.output
     products = read_training_products(tmp_path / "encoder")
     assert products is not None
     assert len(products) == COUNT
+
+
+def test_a_deployment_that_is_named_must_exist(shop: Path, tmp_path: Path) -> None:
+    arguments = f"encoder --data {shop} --output {tmp_path / 'encoder'} --store {tmp_path / 'none.yaml'}"
+    done = CliRunner().invoke(app, shlex.split(arguments))
+    assert isinstance(done.exception, NotFoundError)
+    assert not (tmp_path / "encoder").exists()
