@@ -36,7 +36,7 @@ def read_words(file: Path) -> dict[str, Words]:
     """Read a table of words: attribute -> value -> words.
 
     Attributes, values and words are in the order in which they first occur in the table. A row that occurs twice gives
-    its word twice. Texts are normalised, values as category paths, so that they equal those of labels and tags.
+    its word twice. Texts are normalized, values as category paths, so that they equal those of labels and tags.
 
     Args:
         file: Parquet or CSV with attribute, value and word.

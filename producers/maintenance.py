@@ -165,7 +165,7 @@ def forget(
     Args:
         settings: the deployment.
         products: product ids; may be empty. An id stands for its spelling as it is given, which a table of an earlier
-            version may have, and for its normalised form.
+            version may have, and for its normalized form.
         users: user ids, likewise; may be empty.
         dry_run: only count, and delete nothing.
 

@@ -1,6 +1,6 @@
 """Weights of the parts and a cut-off for each category, fitted on labels.
 
-A label says whether a product fits a sentence. A logistic regression of the labels on the standardised parts gives the
+A label says whether a product fits a sentence. A logistic regression of the labels on the standardized parts gives the
 weights; a part with a negative weight is left out. The cut-off of a category is a score such that the products from it
 upwards have the wanted precision (cutoffs.py). Products without a label are ignored, not counted as wrong.
 """
@@ -69,7 +69,7 @@ def fit_calibration(
 
     Args:
         encoder_version: of the index that was searched.
-        parts: [PARTS, n], standardised; NaN where a product lacks a part.
+        parts: [PARTS, n], standardized; NaN where a product lacks a part.
         is_relevant: [n].
         categories: [n], category path of each product.
         precision: wanted precision above a cut-off, in (0, 1).

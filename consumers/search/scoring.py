@@ -5,7 +5,7 @@
     image     cosine of the sentence and the image vector
     text      cosine of the sentence and the text vector
 
-The parts have different scales. Each is standardised over the products that the filter leaves, so that a sum of them
+The parts have different scales. Each is standardized over the products that the filter leaves, so that a sum of them
 can be weighted; a product without a part, such as one without a picture, gets its mean.
 """
 
@@ -43,7 +43,7 @@ class ScoredProducts:
     rows: Ints
     """[n], rows of the index."""
     parts: Floats
-    """[PARTS, n], standardised; NaN where a product lacks the part."""
+    """[PARTS, n], standardized; NaN where a product lacks the part."""
     words: Floats
     """[words, n], how much each picture looks like each of `known_words`, in deviations; NaN without a picture."""
     known_words: tuple[str, ...]
@@ -101,7 +101,7 @@ class SentenceScorer:
         return ScoredProducts(rows, _standardize(parts, reference), words, known)
 
     def _compute_parts(self, known: tuple[str, ...], keywords: Floats, vector: Vectors, rows: Ints) -> Floats:
-        """Return the parts of some rows before they are standardised, float32 [PARTS, rows]."""
+        """Return the parts of some rows before they are standardized, float32 [PARTS, rows]."""
         columns = [self._word_columns[word] for word in known]
         words = self.index.take_lines(WORDS, columns, rows)
         missing = np.full(len(rows), np.nan, np.float32)

@@ -81,7 +81,7 @@ _ODD_CATEGORY += f"|{CATEGORY_SEPARATOR}{{2}}"
 
 @dataclass(frozen=True)
 class NormalizedValues:
-    """How many values of a column were normalised, with one of them as an example."""
+    """How many values of a column were normalized, with one of them as an example."""
 
     column: str
     """Name of the column."""
@@ -110,7 +110,7 @@ def normalize_id(text: str) -> str:
 
 
 def normalize_id_list(ids: Sequence[Any]) -> Sequence[Any]:
-    """Return the ids of a request, in their order, with each text normalised; other values stay as they are.
+    """Return the ids of a request, in their order, with each text normalized; other values stay as they are.
 
     The sequence itself is returned if no id can need a change: for some hundred ids that is known in microseconds.
     """
@@ -148,7 +148,7 @@ def normalize_category(text: str) -> str:
 
 
 def normalize_ids(values: Texts) -> Texts:
-    """Normalise a column of ids, as `normalize_id` does each.
+    """Normalize a column of ids, as `normalize_id` does each.
 
     Visible ASCII is checked at the speed of memory; other texts by one regular expression; only distinct texts that
     may need a change are handled one by one.
@@ -164,12 +164,12 @@ def normalize_ids(values: Texts) -> Texts:
 
 
 def normalize_texts(values: Texts) -> Texts:
-    """Normalise a column of titles, brands or other texts, as `normalize_text` does each; else as `normalize_ids`."""
+    """Normalize a column of titles, brands or other texts, as `normalize_text` does each; else as `normalize_ids`."""
     return _normalize(values, _ODD_TEXT, normalize_text)
 
 
 def normalize_categories(values: Texts) -> Texts:
-    """Normalise a column of category paths, as `normalize_category` does each; else as `normalize_ids`."""
+    """Normalize a column of category paths, as `normalize_category` does each; else as `normalize_ids`."""
     return _normalize(values, _ODD_CATEGORY, normalize_category)
 
 
@@ -181,12 +181,12 @@ def find_changed(before: Texts, after: Texts) -> NDArray[np.bool_]:
 
 
 def count_normalized(column: str, before: Texts, after: Texts) -> NormalizedValues | None:
-    """Return how many values of a column were normalised, for the run's output; None if none was.
+    """Return how many values of a column were normalized, for the run's output; None if none was.
 
     Args:
         column: name of the column.
         before: [n] texts as they came.
-        after: [n] the same texts, normalised.
+        after: [n] the same texts, normalized.
     """
     rows = np.flatnonzero(find_changed(before, after))
     if not len(rows):

@@ -1,4 +1,4 @@
-"""Recognise file formats by their first bytes, and name those that are not read as pictures."""
+"""Recognize file formats by their first bytes, and name those that are not read as pictures."""
 
 import re
 

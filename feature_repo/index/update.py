@@ -303,7 +303,7 @@ def _flag_gone(segments: Sequence[Segment], gone: Sequence[str]) -> NDArray[np.u
 def _draw_queries(segment: Segment, vector: str) -> Vectors:
     """Return the vectors that recall is measured with, float32 [at most QUERIES, d]; the same in each call.
 
-    Image vectors are searched by text vectors and the reverse, where the segment has both; others by normalised sums of
+    Image vectors are searched by text vectors and the reverse, where the segment has both; others by normalized sums of
     two random vectors. A product's own vector is too easy: a search that finds the product has its nearest ones beside
     it.
     """

@@ -54,7 +54,7 @@ class CheckedImpressions:
     """Number of rows in the file."""
     remarks: tuple[str, ...]
     """What the user should know of the rows that were kept, one line each: rows without a user, ids that stand for many
-    people, ids that were normalised."""
+    people, ids that were normalized."""
 
 
 def load_impressions(

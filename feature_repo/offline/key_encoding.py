@@ -1,6 +1,6 @@
 """Encode join keys of one or more columns as dense integers. Columns may be of any type that can be hashed.
 
-Texts are normalised (feature_repo.arrow.text): ids that look equal are one key, however either table spells them.
+Texts are normalized (feature_repo.arrow.text): ids that look equal are one key, however either table spells them.
 """
 
 from collections.abc import Sequence
@@ -171,7 +171,7 @@ def _take(values: Int64, indices: pa.Array) -> Int64:
 
 
 def plain_keys(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return a column of join keys decoded if it is dictionary-encoded, and its texts normalised."""
+    """Return a column of join keys decoded if it is dictionary-encoded, and its texts normalized."""
     type_ = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     return text.normalize_ids(column.cast(pa.string() if pa.types.is_string_view(type_) else type_))
 

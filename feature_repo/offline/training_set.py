@@ -1,4 +1,4 @@
-"""Training sets in normalised form: the rows, and for each feature view row numbers into its distinct versions.
+"""Training sets in normalized form: the rows, and for each feature view row numbers into its distinct versions.
 
 A training set of 10 million impressions over 60,000 product versions holds 10 million integers and 60,000 vectors.
 What is computed per version (a projection, a norm) is computed 60,000 times. `TrainingSet.to_table` copies the vectors

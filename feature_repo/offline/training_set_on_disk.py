@@ -1,4 +1,4 @@
-"""Training sets larger than memory: joined block by block and kept in a folder in normalised form.
+"""Training sets larger than memory: joined block by block and kept in a folder in normalized form.
 
     FOLDER/row_index/VIEW.npy      int64 [rows]: each row's version in versions/VIEW.parquet, -1 for none
     FOLDER/versions/VIEW.parquet   the versions in use, each once

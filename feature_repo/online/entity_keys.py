@@ -5,7 +5,7 @@
     ...     the entity: the text of its join key; with several join keys, ordered by name, a uint16 length before each
 
 The JSON is compact and not ASCII-escaped. Lengths are little-endian. The text of a join key is the UTF-8 of its
-normalised form (feature_repo.arrow.text), so that ids that look equal are one entity for writers and readers; or its
+normalized form (feature_repo.arrow.text), so that ids that look equal are one entity for writers and readers; or its
 bytes; or the decimal digits of an integer or of a timestamp in seconds. A view without entities has one row, whose
 entity is empty. An entity of more than 400 bytes (LMDB allows keys of 511) is replaced by 0xFF and its BLAKE2b-256 of
 32 bytes.
@@ -49,7 +49,7 @@ def make_keys(prefix: bytes, join_keys: Sequence[Sequence[Any]]) -> list[bytes]:
     Args:
         prefix: the PREFIX_SIZE bytes of the view, from `make_prefix`.
         join_keys: n values for each join key, the join keys ordered by name. Values are text, bytes or integers; 7 and
-            "7" give the same key, and so do texts that are equal when they are normalised; bytes stay as they are. For
+            "7" give the same key, and so do texts that are equal when they are normalized; bytes stay as they are. For
             a view without entities one join key with n empty texts. n may be 0.
 
     Raises:
@@ -106,7 +106,7 @@ def _make_text_keys(prefix: bytes, values: Sequence[Any]) -> list[bytes] | None:
         keys = (start + start.join(values)).encode()
     except TypeError:
         return None
-    # Texts of visible ASCII characters are normalised already. Without those only the line feeds are left.
+    # Texts of visible ASCII characters are normalized already. Without those only the line feeds are left.
     if len(keys.translate(None, _VISIBLE_ASCII)) != len(values):
         keys = (start + start.join(text.normalize_id_list(values))).encode()
     return keys.split(b"\n")[1:] if len(values) else []

@@ -114,7 +114,7 @@ class OnlineTable:
         for name, view in self.catalog.reload().views.items():
             names = [key for key, _ in view.join_keys]
             if names == [join_key]:
-                # Version 0.2.0 wrote texts under their own spelling; bytes are not normalised.
+                # Version 0.2.0 wrote texts under their own spelling; bytes are not normalized.
                 spellings = [*values, *(value.encode() for value in values)]
                 keys = entity_keys.make_keys(entity_keys.make_prefix(self.project, name), [spellings])
                 yield name, list(dict.fromkeys(keys)), 0

@@ -2,7 +2,7 @@
 
 Two photographs of one product differ in some directions, such as the light; other directions differ between products
 only. The projection divides by the standard deviation within pairs and keeps the directions of the largest remaining
-variance: within-class covariance normalisation (Hatch, Kajarekar and Stolcke, 2006), then linear discriminant analysis.
+variance: within-class covariance normalization (Hatch, Kajarekar and Stolcke, 2006), then linear discriminant analysis.
 """
 
 from dataclasses import dataclass

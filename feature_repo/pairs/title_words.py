@@ -1,6 +1,6 @@
 """The words of titles, in Chinese and in languages with spaces, for the comparison of two products.
 
-Text is NFKC-normalised and lower case. A run of ASCII letters and digits is one word, with inner hyphens, dots and
+Text is NFKC-normalized and lower case. A run of ASCII letters and digits is one word, with inner hyphens, dots and
 slashes removed: `DMW-BLB13` and `dmwblb13` are the same word, and `10.1` becomes `101`. A run of any other letters,
 such as Chinese ones, gives its overlapping pairs of characters.
 """

@@ -65,9 +65,9 @@ class _IngestProgress:
     refused: list[RejectedRow] = field(default_factory=list)
     """Refused rows of all blocks, without the rows of a repeated id."""
     spellings: dict[int, str] = field(default_factory=dict)
-    """Row number in the whole table -> its product id as it came, for ids that were normalised."""
+    """Row number in the whole table -> its product id as it came, for ids that were normalized."""
     normalized: list[NormalizedValues] = field(default_factory=list)
-    """Counts of normalised values, block by block."""
+    """Counts of normalized values, block by block."""
     currencies: Counter[str] = field(default_factory=Counter)
     """Currency -> prices that had it beside the number."""
     given: Counter[str] = field(default_factory=Counter)

@@ -1,4 +1,4 @@
-"""Product ids that several rows of a table have, and ids that are one only when they are normalised."""
+"""Product ids that several rows of a table have, and ids that are one only when they are normalized."""
 
 import numpy as np
 import pyarrow as pa
@@ -33,9 +33,9 @@ def find_collisions(
     Which of the products that the shop takes for two is meant cannot be known, so all rows of such an id are refused.
 
     Args:
-        product_ids: [n] normalised ids.
+        product_ids: [n] normalized ids.
         repeated: numbers of the rows with an id that another valid row has.
-        spellings: row number -> id as it came, for ids that were normalised.
+        spellings: row number -> id as it came, for ids that were normalized.
     """
     if not spellings:
         return {}

@@ -46,7 +46,7 @@ class IngestSummary:
     """Repaired and dropped values (validate.KEPT_VALUE has the reasons of the former); their rows count as new, changed
     or unchanged."""
     normalized: tuple[NormalizedValues, ...]
-    """For each column with values that were normalised, how many."""
+    """For each column with values that were normalized, how many."""
     currencies: dict[str, int]
     """Currency -> prices that had it beside the number, the most frequent first."""
     given: dict[str, int]
@@ -55,7 +55,7 @@ class IngestSummary:
     """Names of columns of the table that were not read, in the table's order. They are not stored."""
 
     def __str__(self) -> str:
-        """Return one line of counts, and one more for each kind of change, reason, normalised, URLs, ignored column."""
+        """Return one line of counts, and one more for each kind of change, reason, normalized, URLs, ignored column."""
         lines = [
             f"read {self.read:,} products: {self.new:,} new, {self.changed:,} changed, {self.unchanged:,} unchanged, "
             f"{len(self.refused):,} refused"

@@ -45,9 +45,9 @@ class ValidatedProducts:
     """The outcome for a block of n rows, in the order of the block."""
 
     product_ids: pa.ChunkedArray
-    """[n], normalised texts; null or empty only in refused rows."""
+    """[n], normalized texts; null or empty only in refused rows."""
     spellings: dict[int, str]
-    """Row number in the block -> its product id as it came, for ids that were normalised."""
+    """Row number in the block -> its product id as it came, for ids that were normalized."""
     updated_at_us: NDArray[np.int64]
     """[n], microseconds since 1970 UTC; 0 where the time is missing or cannot be read."""
     rows: pa.Table
@@ -61,7 +61,7 @@ class ValidatedProducts:
     repairs: list[tuple[int, RejectedRow]]
     """Repaired and dropped values of valid rows, each with its row number in the block, from 0."""
     normalized: list[NormalizedValues]
-    """For each text column with values that were normalised, how many."""
+    """For each text column with values that were normalized, how many."""
     currencies: Counter[str]
     """Currency -> prices that had it beside the number, refused rows included."""
     given: Counter[str]
@@ -80,7 +80,7 @@ def validate_products(
 ) -> ValidatedProducts:
     """Check a block of rows.
 
-    Ids, titles, categories and brands are normalised (`feature_repo.arrow.text`); prices may have a currency and marks
+    Ids, titles, categories and brands are normalized (`feature_repo.arrow.text`); prices may have a currency and marks
     (`producers.catalogue.prices`).
 
     A row is refused if its product id is missing, a text is not UTF-8, `updated_at` is missing, invalid or in the
@@ -227,7 +227,7 @@ def resolve_images(
 
 
 def _normalize_repeated(values: pa.ChunkedArray, normalize: Callable[[pa.Array], pa.Array]) -> pa.ChunkedArray:
-    """Return a column of few distinct texts normalised, each distinct text once; `values` itself if none changes."""
+    """Return a column of few distinct texts normalized, each distinct text once; `values` itself if none changes."""
     encoded = values.combine_chunks().dictionary_encode()
     distinct = normalize(encoded.dictionary)
     return values if distinct is encoded.dictionary else pa.chunked_array([distinct.take(encoded.indices)])

@@ -73,7 +73,7 @@ def images(
 ) -> None:
     """Copy the images of a products table into one LMDB or a bucket, each content once; write a table that names them.
 
-    Give the written table to `produce catalogue`: it recognises images by their keys and does not read them again.
+    Give the written table to `produce catalogue`: it recognizes images by their keys and does not read them again.
     """
     from producers.catalogue.pack import pack_images
 

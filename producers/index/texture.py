@@ -43,7 +43,7 @@ class TextureDictionary:
     """Whitening and patches that pictures are compared with."""
 
     mean: Floats
-    """[PATCH * PATCH], mean of the normalised patches."""
+    """[PATCH * PATCH], mean of the normalized patches."""
     whitening: Floats
     """[PATCH * PATCH, PATCH * PATCH]"""
     entries: Floats

@@ -234,7 +234,7 @@ def read_pairs(data: Path, pictures: BucketPath | None = None) -> tuple[pa.Table
 
     Returns:
         The products in the order of the file, with all of its columns; path, object or bytes of each one's image, in
-        the same order; and how many products were left out. Ids and titles are normalised (feature_repo.arrow.text), as
+        the same order; and how many products were left out. Ids and titles are normalized (feature_repo.arrow.text), as
         in the catalogue. The images are not opened. Text that is not UTF-8 counts as
         missing; an empty title does not. A repeated product id is kept each time.
 

@@ -257,7 +257,7 @@ def _parse_clicks(messages: Sequence[StreamMessage], now: datetime, rejected: li
 
 
 def _decode_fields(message: StreamMessage) -> tuple[str, str, str]:
-    """Return user, product and timestamp as text; empty where one is missing or not UTF-8. Ids are normalised."""
+    """Return user, product and timestamp as text; empty where one is missing or not UTF-8. Ids are normalized."""
     user, product, timestamp = (_decode(message.fields.get(name, b"")) for name in FIELDS)
     return normalize_id(user), normalize_id(product), timestamp.strip()
 

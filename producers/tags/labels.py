@@ -40,7 +40,7 @@ def read_labels(
 ) -> pa.Table:
     """Return the rows of a label file, in its order, with the columns of schema.LABELS, and `group` if the file has it.
 
-    The values are not checked and may be null. Numbers become text. Texts are normalised (feature_repo.arrow.text),
+    The values are not checked and may be null. Numbers become text. Texts are normalized (feature_repo.arrow.text),
     `value` as a category path, so that labels that look equal are one class.
 
     Args:

@@ -3,7 +3,7 @@
 A classifier can learn a change of shape in many dimensions that no single statistic shows (Ben-David et al. 2010, A
 Theory of Learning from Different Domains).
 
-There is one regression for each labelling of the same products. They minimise the objective of scikit-learn's
+There is one regression for each labelling of the same products. They minimize the objective of scikit-learn's
 `LogisticRegression(C=1, class_weight="balanced")`, and are solved together by Newton's method. scikit-learn would fit
 them one by one: for 1,200 products, 730 labellings and 3 folds it took 51 s (newton-cholesky) to 55 s (lbfgs) where
 this module took 2.6 s, on one core of an AMD EPYC. The AUCs differed by less than 0.00001.
@@ -68,7 +68,7 @@ def compute_auc(vectors: NDArray, now: NDArray[np.bool_], seed: int) -> Floats:
 def fit(rows: Floats, labels: NDArray[np.bool_]) -> Floats:
     """Fit one logistic regression for each labelling of the same rows.
 
-    Minimises 0.5 |w|^2 plus the sum of the class-balanced log losses. The intercept is not penalised.
+    Minimizes 0.5 |w|^2 plus the sum of the class-balanced log losses. The intercept is not penalized.
 
     Args:
         rows: [n, width], finite.

@@ -2,8 +2,8 @@
 
 If nothing has changed, it does not matter which products of a stratum (same category, both new or both not) are recent
 and which are earlier: every exchange of the labels within strata is equally likely. So all statistics are computed for
-many such exchanges. Each statistic is standardised by its own mean and standard deviation over the exchanges. The
-observed values are compared with the largest standardised statistic of each exchange (Westfall and Young 1993,
+many such exchanges. Each statistic is standardized by its own mean and standard deviation over the exchanges. The
+observed values are compared with the largest standardized statistic of each exchange (Westfall and Young 1993,
 Resampling-Based Multiple Testing, the single-step max-T procedure). The false alarm rate then holds for all statistics
 together, whatever the number of statistics, products and new products.
 """
@@ -27,7 +27,7 @@ class PermutationThresholds:
     threshold: Floats
     """[K]. A larger value is an alarm. Infinite if the statistic is the same for every permutation."""
     p_value: float
-    """Share of labellings, the observed one included, whose largest standardised statistic is at least the observed's.
+    """Share of labellings, the observed one included, whose largest standardized statistic is at least the observed's.
 
     It is at least 1 / (1 + permutations).
     """
@@ -84,8 +84,8 @@ def compute_thresholds(statistics: Floats, checks_per_alarm: int) -> Permutation
         )
     mean, deviation = statistics.mean(axis=0), statistics.std(axis=0)
     varies = deviation > 1e-12
-    standardised = np.where(varies, (statistics - mean) / np.where(varies, deviation, 1), 0.0)
-    largest = standardised.max(axis=1)
+    standardized = np.where(varies, (statistics - mean) / np.where(varies, deviation, 1), 0.0)
+    largest = standardized.max(axis=1)
     allowed = (permutations + 1) // checks_per_alarm  # labellings, the observed one included, at the bound or above it
     bound = np.sort(largest[1:])[permutations - allowed]
     return PermutationThresholds(
