@@ -30,6 +30,7 @@ FILES = (
     "RESULTS.md",
     "INCREMENTS.md",
     "GROWTH.md",
+    "DAY.md",
     "SHOPS.md",
     "REAL.md",
     "PRECISION.md",
@@ -44,6 +45,7 @@ FILES = (
 FILE_OF_COMMAND = {
     "python -m tests.benchmarks.increments": "INCREMENTS.md",
     "python -m tests.benchmarks.growth": "GROWTH.md",
+    "python -m tests.benchmarks.day": "DAY.md",
     "python -m tests.benchmarks.shops": "SHOPS.md",
     "python -m tests.benchmarks.real": "REAL.md",
     "python -m tests.benchmarks.photographs": "PHOTOGRAPHS.md",
