@@ -192,7 +192,7 @@ class Stream:
         is_first = version is self.versions.current[0]
         for table, rows in result.tables.items():
             if is_first or table != schema.CATALOGUE_TABLE:
-                self.writer.write(table, rows)
+                self.writer.write(table, rows, is_in_production=self.versions.is_in_production(version))
         if version.interests is not None:
             version.interests.add_product_versions(result.tables)
         if not is_first:
@@ -212,7 +212,7 @@ class Stream:
         if not clicks or version.interests is None:
             return []
         result = version.interests.apply_clicks(clicks, self.clock())
-        self.writer.write(schema.INTEREST_TABLE, result.rows)
+        self.writer.write(schema.INTEREST_TABLE, result.rows, is_in_production=self.versions.is_in_production(version))
         if version is self.versions.current[0]:
             counts.duplicate_clicks += result.duplicates
         return list(result.rejected)

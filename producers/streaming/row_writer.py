@@ -67,7 +67,7 @@ class RowWriter:
         """Number of rows, of all tables, that wait for the next commit; repeated rows count each time."""
         return sum(len(part) for parts in self._uncommitted.values() for part in parts)
 
-    def write(self, table: str, rows: pa.Table) -> None:
+    def write(self, table: str, rows: pa.Table, *, is_in_production: bool = True) -> None:
         """Write rows to the online store, and keep them for the next commit.
 
         During an upgrade each encoder version has keys of its own. Rows of a version that has none yet are only kept.
@@ -76,13 +76,14 @@ class RowWriter:
             table: a key of KEYS, which is also the name of the view. If the view is not applied, or the table is not in
                 ONLINE_TABLES, the rows are only kept.
             rows: rows with the schema of the table, all of one encoder version; with none, nothing happens.
+            is_in_production: whether this is the encoder version in production; True for rows without a version.
 
         Raises:
             VitrineError: the online store does not answer. The rows are not kept then.
         """
         if not len(rows):
             return
-        view = self._find_view(table, rows) if table in ONLINE_TABLES else None
+        view = self._find_view(table, rows, is_in_production) if table in ONLINE_TABLES else None
         if view is not None:
             packer = Packer(view, schema.EVENT_TIMESTAMP, schema.CREATED_TIMESTAMP)
             self._online.store.write(*packer.pack(self._online, rows), view.ttl_us)
@@ -119,8 +120,11 @@ class RowWriter:
                 self._compact(table)
         return added
 
-    def _find_view(self, table: str, rows: pa.Table) -> View | None:
-        """Return the view as the store has it now; None if it is not applied. A store without views is filled first."""
+    def _find_view(self, table: str, rows: pa.Table, is_in_production: bool) -> View | None:
+        """Return the view of the rows' version as the store has it now; None if it has none.
+
+        A store without views is filled first.
+        """
         catalog = self._online.catalog
         if not catalog.has_view(table) and not catalog.load().views:
             self._fill_catalog()
@@ -131,6 +135,8 @@ class RowWriter:
             )
         if table not in schema.ENCODER_TABLES:
             return catalog.load().find_view(table)
+        if not is_in_production and not catalog.load().production_version:
+            return None  # before the end of a backfill, or after a loss of data: all keys are of the one in production
         return catalog.load().views.get(catalog.load().find_stored_name(table, _read_version(rows)))
 
     def _append(self, table: str, key: tuple[str, ...], rows: pa.Table) -> int:

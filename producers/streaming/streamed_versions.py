@@ -66,6 +66,7 @@ class StreamedVersions:
         self._encoder = encoder
         self._open_version = open_version
         self._sequence = 0
+        self._production_version = encoder.version
         self.current: tuple[StreamedVersion, ...] = ()
         self.refresh()
         if not self.current:  # a store without a recorded version
@@ -90,9 +91,13 @@ class StreamedVersions:
         if not current:
             self._require_candidate(upgrade)
             current = (before.get(self._encoder.version) or self._open_version(self._encoder, True),)
-        self.current, self._sequence = current, upgrade.sequence
+        self.current, self._sequence, self._production_version = current, upgrade.sequence, upgrade.production_version
         _log.info("the upgrade is %s: writing rows of %s", upgrade.state, ", ".join(one.version for one in current))
         return before.keys() - {one.version for one in current}
+
+    def is_in_production(self, version: StreamedVersion) -> bool:
+        """Return whether readers get a version; a stream of a candidate alone has none that they get."""
+        return version.version == self._production_version
 
     def _follow(
         self, wanted: WrittenVersion, before: dict[str, StreamedVersion], upgrade: Upgrade

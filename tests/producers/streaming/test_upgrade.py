@@ -144,6 +144,25 @@ def test_after_the_switch_readers_get_what_a_stream_of_the_former_encoder_wrote(
         assert reader.fetch("user_interest", ["u3"]).status.tolist() == [Status.PRESENT]
 
 
+def test_readers_never_get_rows_of_a_candidate_that_has_no_keys_of_its_own_online(
+    shop: Shop, old: str, next_encoder: Path
+) -> None:
+    def read_versions(first: int, end: int) -> set[str]:
+        with shop.reader() as reader:
+            return set(reader.fetch("product_embedding", sorted(names(first, end))).values["encoder_version"])
+
+    start_upgrade(shop, next_encoder)
+    move(shop, State.BACKFILLING)
+    write_products(shop, 20, 30)
+    assert read_versions(0, 30) == {old}
+    move(shop, State.SHADOW)
+    for key in shop.redis.scan_iter("*"):
+        if shop.redis.type(key) != b"stream":  # the online store loses its data
+            shop.redis.delete(key)
+    write_products(shop, 30, 40)
+    assert read_versions(30, 40) == {old}
+
+
 def test_rows_of_a_version_that_is_being_deleted_are_not_committed(shop: Shop, old: str, next_encoder: Path) -> None:
     new = start_upgrade(shop, next_encoder)
     move(shop, State.BACKFILLING)
