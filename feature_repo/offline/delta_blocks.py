@@ -6,8 +6,8 @@ memory at once. Here Arrow writes the Parquet files, and Delta Lake gets the com
 
 import json
 import uuid
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,8 +17,10 @@ import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction
 from deltalake.transaction import AddAction
 
+from feature_repo.errors import ConflictError
 from feature_repo.location import Location
 from feature_repo.offline import delta
+from feature_repo.offline.delta_files import list_files
 from feature_repo.offline.storage import open_storage
 
 FILE_BYTES = 1 << 30
@@ -34,7 +36,8 @@ def append_blocks_if_version(
     """Add rows in one commit, unless another writer has committed under the name `series` since `version` was read.
 
     Like `delta.append_if_version`, but only one block is in memory at a time, and becomes one row group of a file. If
-    an error is raised, the files that were written are removed; those of a killed process stay until a full vacuum.
+    a block or a file fails, or another writer was first, the files that were written are removed. They stay until a
+    full vacuum if the process is killed, or interrupted while it commits: the commit may have been made.
 
     Args:
         path: the table's location. The table is created if it does not exist.
@@ -53,16 +56,21 @@ def append_blocks_if_version(
         OSError: a file cannot be written.
     """
     delta.create_table(path, columns)
-    with _write_files(path, columns, blocks) as actions:
+    actions = _write_files(path, columns, blocks)
 
-        def commit() -> int:
-            table = _add_missing_columns(path, columns)
-            delta.require_txn_version(table, path, series, version)
-            transactions = CommitProperties(app_transactions=[Transaction(series, version + 1)])
-            table.create_write_transaction(actions, "append", table.schema(), commit_properties=transactions)
-            return version + 1
+    def commit() -> int:
+        table = _add_missing_columns(path, columns)
+        delta.require_txn_version(table, path, series, version)
+        transactions = CommitProperties(app_transactions=[Transaction(series, version + 1)])
+        table.create_write_transaction(actions, "append", table.schema(), commit_properties=transactions)
+        return version + 1
 
+    try:
         return delta.commit_with_retries(path, commit)
+    except ConflictError:
+        committed = list_files(delta.open_table(path))  # a commit whose reply was lost looks like another writer's
+        _delete_files(path, [action.path for action in actions if action.path not in committed])
+        raise
 
 
 def _add_missing_columns(path: Location, columns: pa.Schema) -> DeltaTable:
@@ -75,9 +83,8 @@ def _add_missing_columns(path: Location, columns: pa.Schema) -> DeltaTable:
     return delta.open_table(path) if missing else table
 
 
-@contextmanager
-def _write_files(path: Location, columns: pa.Schema, blocks: Iterable[pa.Table]) -> Iterator[list[AddAction]]:
-    """Write Parquet files, and yield what a commit says of them. If an error is raised meanwhile, remove them."""
+def _write_files(path: Location, columns: pa.Schema, blocks: Iterable[pa.Table]) -> list[AddAction]:
+    """Write Parquet files, and return what a commit says of them. If an error is raised, remove them."""
     actions: list[AddAction] = []
     names: list[str] = []
     filesystem = open_storage(path).filesystem
@@ -96,12 +103,17 @@ def _write_files(path: Location, columns: pa.Schema, blocks: Iterable[pa.Table])
                 size = file.tell()
             written_ms = int(datetime.now(UTC).timestamp() * 1e3)
             actions.append(AddAction(names[-1], size, {}, written_ms, True, statistics.to_json()))
-        yield actions
     except BaseException:
-        for name in names:
-            with suppress(FileNotFoundError):
-                filesystem.delete_file(name)
+        _delete_files(path, names)
         raise
+    return actions
+
+
+def _delete_files(path: Location, names: Iterable[str]) -> None:
+    filesystem = open_storage(path).filesystem
+    for name in names:
+        with suppress(FileNotFoundError):
+            filesystem.delete_file(name)
 
 
 class _Statistics:

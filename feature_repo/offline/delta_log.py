@@ -60,8 +60,13 @@ def _remove_entries(path: Location, checkpoint: int, before: datetime) -> int:
         entry = _ENTRY.fullmatch(info.base_name)
         return info.is_file and entry is not None and int(entry[1]) < checkpoint and info.mtime < before
 
+    def remove(name: str) -> bool:
+        try:
+            storage.filesystem.delete_file(name)
+        except FileNotFoundError:  # another process shortens the log too
+            return False
+        return True
+
     with translate_errors(storage.uri), ThreadPoolExecutor(REQUESTS) as executor:
         entries = storage.filesystem.get_file_info(FileSelector("_delta_log"))
-        old = sorted(info.path for info in entries if is_old(info))
-        list(executor.map(storage.filesystem.delete_file, old))
-    return len(old)
+        return sum(executor.map(remove, sorted(info.path for info in entries if is_old(info))))

@@ -56,6 +56,22 @@ def test_entries_stay_as_long_as_the_caller_says(tmp_path: Path) -> None:
     assert delta_log.shorten_log(path, HOUR) == 0
 
 
+def test_several_writers_shorten_one_log_at_the_same_time(tmp_path: Path) -> None:
+    path, writers = tmp_path / "table", 4
+    append(path, 3)
+    for number in range(2_000):
+        (path / "_delta_log" / f"{0:020}.{number}.crc").touch()
+    barrier = threading.Barrier(writers)
+
+    def shorten(_: int) -> int:
+        barrier.wait()
+        return delta_log.shorten_log(path, timedelta(0))
+
+    with ThreadPoolExecutor(writers) as executor:
+        assert sum(executor.map(shorten, range(writers))) == 2_000 + 3  # each entry is removed once
+    assert delta.open_dataset(path).count_rows() == 3
+
+
 def test_the_property_of_a_table_decides(tmp_path: Path) -> None:
     path = tmp_path / "table"
     append(path, 3)
