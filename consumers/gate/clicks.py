@@ -89,7 +89,7 @@ def measure_clicks(
     start = find_test_start(data, None)
     test = data.timestamp_us >= start
     weights = draw_weights(data, test, replicates, seed=0)
-    scores = [_score(each, test, start, range(seeds)) for each in joined]
+    scores = [score_all_features(each, test, start, range(seeds)) for each in joined]
     slices = {ALL_ROWS: np.ones(int(test.sum()), bool), **slice_test_rows(data, test)}
     auc = {}
     for name, rows in slices.items():
@@ -100,8 +100,20 @@ def measure_clicks(
     return ClickMeasures((hit_rates[0], hit_rates[1]), auc)
 
 
-def _score(data: RankingTrainingSet, test: NDArray[np.bool_], start: int, seeds: range) -> NDArray[np.float64]:
-    """Train a ranker with every feature on the rows before the test, and return the scores [seeds, test rows]."""
+def score_all_features(
+    data: RankingTrainingSet, test: NDArray[np.bool_], start: int, seeds: range
+) -> NDArray[np.float64]:
+    """Train a ranker with every feature on the rows before the test, and return its scores of the test rows.
+
+    Args:
+        data: impressions and features of one encoder version.
+        test: whether each row is one of the test.
+        start: time of the first test row, microseconds since 1970 UTC.
+        seeds: of the rankers, one for each.
+
+    Returns:
+        Scores [seeds, test rows].
+    """
     embedding = data.views.get(schema.EMBEDDING_TABLE)
     features = dict(compute_baseline(data))
     for group in compute_groups(data, fit_projection(embedding, start) if embedding is not None else None).values():

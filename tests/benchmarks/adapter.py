@@ -17,7 +17,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from consumers.gate.clicks import _score
+from consumers.gate.clicks import score_all_features
 from consumers.ranking import lightgbm_ranker
 from consumers.ranking.baseline_features import compute_baseline
 from consumers.ranking.bootstrap import average_rankers, draw_weights, percentile_interval
@@ -48,7 +48,7 @@ def measure_lift_kept(settings: Settings, impressions: Path, versions: tuple[str
         dict(compute_baseline(joined[0])), joined[0].clicked, ~test, test, list(range(SEEDS))
     )
     rows = np.ones(int(test.sum()), bool)
-    scores = [base, *(_score(each, test, start, range(SEEDS)) for each in joined)]
+    scores = [base, *(score_all_features(each, test, start, range(SEEDS)) for each in joined)]
     before, native, adapted = (weights.compute_two_way_auc(each, rows) for each in scores)
     lifts = [average_rankers(each - before, seed=0) for each in (native, adapted)]
     names = ("features of the target", "adapted features")
