@@ -203,19 +203,21 @@ def fit_adapter(pairs: PairedVectors, source_version: str, target_version: str, 
     """Fit the maps and the space of fused vectors.
 
     Raises:
-        InvalidInputError: fewer than MIN_PRODUCTS_PER_DIMENSION products for each dimension have titles of both.
+        InvalidInputError: fewer than MIN_PRODUCTS_PER_DIMENSION products for each dimension have titles of both, or
+            fewer have fused vectors of the same image and title.
     """
     image, text = (_fit_modality(pairs, modality, kind, seed) for modality in VECTORS)
-    width = max(side["text"].shape[1] for side in (pairs.source, pairs.target))
-    if text is None:
-        rows = int((~np.isnan(pairs.source["text"][:, 0] + pairs.target["text"][:, 0])).sum())
-        raise InvalidInputError(
-            f"{rows:,} products to fit on have vectors of the same title by {source_version} and {target_version}; "
-            f"expected {MIN_PRODUCTS_PER_DIMENSION * width:,} at least: encode more with `produce embeddings`"
-        )
-    fused = _fuse(pairs.source, image, text, None)
+    required = MIN_PRODUCTS_PER_DIMENSION * max(side["text"].shape[1] for side in (pairs.source, pairs.target))
     goal = pairs.target[FUSED]
+    fused = np.full_like(goal, np.nan) if text is None else _fuse(pairs.source, image, text, None)
     usable = ~np.isnan(fused[:, 0] + goal[:, 0])
+    if text is None or usable.sum() < required:
+        contents = "title" if text is None else "image and title"
+        rows = _find_shared(pairs, "text") if text is None else usable
+        raise InvalidInputError(
+            f"{rows.sum():,} products to fit on have vectors of the same {contents} by {source_version} and "
+            f"{target_version}; expected {required:,} at least: encode more with `produce embeddings`"
+        )
     centre = fused[usable].mean(axis=0, dtype=np.float64)
     axes = fit_ridge(fused[usable] - centre, goal[usable].astype(np.float64))
     space = Space(centre.astype(np.float32), np.ascontiguousarray(axes, np.float32))
@@ -245,11 +247,15 @@ def measure_losses(adapter: Adapter, pairs: PairedVectors) -> list[AdapterLoss]:
 
 def _fit_modality(pairs: PairedVectors, modality: str, kind: MapKind, seed: int) -> VectorMap | None:
     """Return the map of images or texts; None if too few contents have vectors of both."""
-    source, target = pairs.source[modality], pairs.target[modality]
-    usable = ~np.isnan(source[:, 0] + target[:, 0])
+    source, target, usable = pairs.source[modality], pairs.target[modality], _find_shared(pairs, modality)
     if usable.sum() < MIN_PRODUCTS_PER_DIMENSION * max(source.shape[1], target.shape[1], 1):
         return None
     return fit_map(kind, source[usable], target[usable], seed=seed)
+
+
+def _find_shared(pairs: PairedVectors, modality: str) -> NDArray[np.bool_]:
+    """Return which products have vectors of the same image or title by both encoders, [n]."""
+    return ~np.isnan(pairs.source[modality][:, 0] + pairs.target[modality][:, 0])
 
 
 def _fuse(source: Mapping[str, Vectors], image: VectorMap | None, text: VectorMap, space: Space | None) -> Vectors:

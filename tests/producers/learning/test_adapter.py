@@ -106,6 +106,15 @@ def test_the_loss_is_that_of_products_that_the_maps_were_not_fitted_on(made: Set
     assert checkpoint_version.read_version(str(tmp_path / "rotated")).startswith("rotated@")
 
 
+def test_an_adapter_needs_fused_vectors_of_the_same_contents(made: Settings) -> None:
+    first, second = (checkpoint_version.read_version(str(made.file.parent / name)) for name in ("first", "second"))
+    pairs = adapter.read_pairs(made, first, second, seed=0)
+    nowhere = np.full_like(pairs.target["fused"], np.nan)  # every image was taken again
+    changed = adapter.PairedVectors(pairs.source, {**pairs.target, "fused": nowhere})
+    with pytest.raises(InvalidInputError, match="0 products to fit on have vectors of the same image and title by"):
+        adapter.fit_adapter(changed, first, second, MapKind.RIDGE, seed=0)
+
+
 def test_a_changed_source_or_a_damaged_file_is_refused(made: Settings, tmp_path: Path) -> None:
     folder = tmp_path / "adapted"
     train(made, "first", "second", folder)
