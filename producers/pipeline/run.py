@@ -5,6 +5,7 @@ did not end well. Otherwise all steps run: each writes only what is new, so a se
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -142,15 +143,13 @@ def _run_step(
                 raise StepFailedError(f"{ended}: {message}" if message else ended)
     except StepFailedError as raised:
         error = str(raised)
-    outcome = StepOutcome(
-        step.name, run_log.DONE if error is None else run_log.FAILED, time.monotonic() - start, error=error
-    )
-    if step.command[0] != "produce":
-        return outcome
-    own = [run for run in run_log.read_runs(settings, step=step.command[1]) if run.id > run_id]
-    if not own:
-        return outcome
-    return StepOutcome(step.name, outcome.ending, outcome.seconds, own[-1].counts, own[-1].quarantined, error)
+    seconds, counts, quarantined = time.monotonic() - start, Counter[str](), Counter[str]()
+    for own in run_log.read_runs(settings, step=step.command[1]) if step.command[0] == "produce" else ():
+        if own.id > run_id:  # during an upgrade `produce embeddings` makes a run for each version
+            counts.update(own.counts)
+            quarantined.update(own.quarantined)
+    ending = run_log.DONE if error is None else run_log.FAILED
+    return StepOutcome(step.name, ending, seconds, dict(counts), dict(quarantined), error)
 
 
 def _identify_inputs(pipeline: DayPipeline, files: Mapping[str, Path]) -> dict[str, int | None]:

@@ -21,7 +21,7 @@ class StepOutcome:
     seconds: float
     """Duration; 0 if it was done before."""
     counts: Mapping[str, int] = field(default_factory=dict)
-    """Row counts of the step, as its own run in the run log has them."""
+    """Row counts of the step, as its own runs in the run log have them; their sum if there are several."""
     quarantined: Mapping[str, int] = field(default_factory=dict)
     """Refused, dropped and unusable values by reason."""
     error: str | None = None
