@@ -74,6 +74,8 @@ def read_report(file: Path) -> GateReport:
         if not gates or not all(isinstance(gate.passed, bool) for gate in gates):
             raise ValueError("expected one gate or more, each with `passed` true or false")
         created = datetime.fromisoformat(content["created"])
+        if created.tzinfo is None:
+            raise ValueError("expected `created` with a time zone")
         return GateReport(content["candidate_version"], content["production_version"], created, gates)
     except FileNotFoundError as error:
         raise NotFoundError(f"no report of `consume gate` at {file}; run `consume gate --output {file}`") from error

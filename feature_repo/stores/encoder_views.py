@@ -31,7 +31,7 @@ def write_version(store: FeatureStore, encoder_version: str, production_version:
     Args:
         store: the deployment's feature store.
         encoder_version: the version whose rows to write.
-        production_version: the version whose rows are online under the views' own names, if there was no upgrade yet.
+        production_version: the version in production; a store that has recorded none has its rows.
         now: the last event time, with a time zone.
 
     Returns:
@@ -68,7 +68,7 @@ def switch_version(store: FeatureStore, encoder_version: str, production_version
     Args:
         store: the deployment's feature store.
         encoder_version: the version that readers get from now on.
-        production_version: the version whose rows are online under the views' own names, if there was no upgrade yet.
+        production_version: the version in production; a store that has recorded none has its rows.
 
     Raises:
         ConflictError: a view has no rows of this version online; nothing is changed.

@@ -23,6 +23,7 @@ LOCK = "upgrade"
 
 @app.command()
 def start(
+    context: typer.Context,
     encoder: Annotated[
         str, typer.Option(help="The next encoder: a checkpoint's directory or hub name.", show_default=False)
     ],
@@ -41,18 +42,24 @@ def start(
 ) -> None:
     """Record the next encoder, and print the cost of the upgrade. No rows are written yet."""
     from feature_repo import run_log
+    from producers.embeddings.encoder_check import require_version
     from producers.embeddings.estimate import estimate_embeddings
+    from producers.encoders.checkpoint_version import read_version
     from producers.upgrade import cost, machine, versions
 
     settings, now = config.load(store), datetime.now(UTC)
     with run_log.record_run(settings, LOCK, now=now) as run:
         before = machine.require_version(settings, now)
+        if former_encoder is not None:
+            require_version(former_encoder, read_version(former_encoder), before.production_version)
+            former_encoder = versions.to_absolute(former_encoder)
         embeddings = estimate_embeddings(settings, encoder, accept_changed=True)
         version = embeddings.encoder_version
         run.set_model(version)
         steps = versions.parse_steps(settings, step or [], before.production_version)
-        folders = [str(Path(one).resolve()) if one and Path(one).exists() else one for one in (encoder, former_encoder)]
-        options = versions.UpgradeOptions(folders[0] or encoder, folders[1], steps)
+        options = versions.UpgradeOptions(versions.to_absolute(encoder), former_encoder, steps)
+        for arguments in versions.list_commands(options, options.encoder, version):
+            _check_options(context, arguments)
         costs = cost.estimate(settings, embeddings, before.production_version, version)
         typer.echo(f"{before.production_version} -> {version}: {embeddings.images:,} images and {embeddings.titles:,} ")
         typer.echo("titles to encode; bytes are those of the offline tables, the online store takes about as many:")
@@ -109,11 +116,17 @@ def catch_up(context: typer.Context, store: StoreOption = None) -> None:
 
 
 @app.command()
-def rollback(context: typer.Context, store: StoreOption = None) -> None:
+def rollback(
+    context: typer.Context,
+    at_once: Annotated[
+        bool, typer.Option("--at-once", help="Do not first write the former encoder's rows of what came since.")
+    ] = False,
+    store: StoreOption = None,
+) -> None:
     """Put the former encoder back into production. Rows of both are kept."""
     from producers.upgrade import machine
 
-    _change_state(context, store, machine.rollback)
+    _change_state(context, store, partial(machine.rollback, at_once=at_once))
 
 
 @app.command()
@@ -150,6 +163,16 @@ def _change_state(context: typer.Context, store: Path | None, change: Callable[.
             report=typer.echo,
         )
     _print_state(after)
+
+
+def _check_options(context: typer.Context, arguments: Sequence[str]) -> None:
+    """Raise click's UsageError if a command of `produce` does not take these arguments. It is not run."""
+    name, *options = arguments
+    produce = context.find_root().command
+    assert isinstance(produce, typer.core.TyperGroup)
+    command = produce.get_command(context, name)
+    assert command is not None
+    command.make_context(name, options, parent=context.find_root())
 
 
 def _make_step_runner(context: typer.Context, settings: "Settings") -> "RunStep":

@@ -11,9 +11,11 @@ from pathlib import Path
 
 from feature_repo.config import Settings
 from feature_repo.errors import ConflictError, InvalidInputError, NotFoundError
+from feature_repo.files import locks
 from feature_repo.gate_report import read_report
 from feature_repo.offline import production
 from feature_repo.offline.production import State, Upgrade
+from producers.embeddings import existing_rows
 from producers.upgrade import versions
 from producers.upgrade.both_versions import COMPLETE
 from producers.upgrade.versions import RunStep, UpgradeOptions
@@ -136,7 +138,12 @@ def catch_up(
 
 
 def rollback(
-    settings: Settings, *, run_step: RunStep, clock: Callable[[], datetime], report: Callable[[str], None]
+    settings: Settings,
+    *,
+    run_step: RunStep,
+    clock: Callable[[], datetime],
+    report: Callable[[str], None],
+    at_once: bool = False,
 ) -> Upgrade:
     """Put the version that was in production at the start back into production. The candidate's rows are kept.
 
@@ -144,6 +151,7 @@ def rollback(
 
     Args:
         settings: the deployment.
+        at_once: do not write these rows. The daily steps with the former encoder write them later.
         run_step: runs a command of `produce`.
         clock: returns the current time, with a time zone.
         report: called with one line for each thing that was done.
@@ -160,7 +168,8 @@ def rollback(
         raise ConflictError(f"the upgrade is {current.state}: there is nothing to roll back")
     former = current.production_version
     if current.state is State.CUT_OVER:
-        _catch_up(settings, current, run_step, clock, report)
+        if not at_once:
+            _catch_up(settings, current, run_step, clock, report)
         assert current.candidate_version is not None
         former = current.candidate_version
     return _switch(settings, current, State.ROLLED_BACK, former, clock)
@@ -176,7 +185,8 @@ def retire(settings: Settings, *, grace: timedelta = RETIRE_GRACE, clock: Callab
 
     Raises:
         NotFoundError: there is no upgrade.
-        ConflictError: the upgrade was neither cut over nor rolled back.
+        ConflictError: the upgrade was neither cut over nor rolled back; or `produce embeddings` is running, which may
+            write rows of both versions. Nothing is deleted then.
         InvalidInputError: the switch was less than `grace` ago.
     """
     current = _require_running(settings)
@@ -191,6 +201,12 @@ def retire(settings: Settings, *, grace: timedelta = RETIRE_GRACE, clock: Callab
     if current.state is not State.RETIRING:
         raise ConflictError(f"the upgrade is {current.state}; advance it, or run `produce upgrade rollback` first")
     assert current.candidate_version is not None
+    for step in (existing_rows.STEP, existing_rows.BACKFILL):
+        if locks.is_locked(settings, step):  # runs that begin from here on write one version
+            raise ConflictError(
+                f"a run of `produce {existing_rows.STEP}` may still write rows of {current.candidate_version}; run "
+                "`produce upgrade retire` again when it has ended"
+            )
     deleted = versions.delete_version(settings, current.candidate_version)
     production.record_step(
         settings.offline, current, state=State.RETIRED, candidate_version=None, options={}, created=clock()
@@ -237,14 +253,6 @@ def _require_running(settings: Settings) -> Upgrade:
     return current
 
 
-def _find_first_version(upgrade: Upgrade) -> str:
-    """Return the version in production when the upgrade was started."""
-    is_cut_over = upgrade.state is State.CUT_OVER
-    version = upgrade.candidate_version if is_cut_over else upgrade.production_version
-    assert version is not None
-    return version
-
-
 def _catch_up(
     settings: Settings,
     upgrade: Upgrade,
@@ -259,19 +267,25 @@ def _catch_up(
     if encoder is None:
         report(f"new products are not encoded with {version}, because `produce upgrade start` had no --former-encoder")
     else:
-        versions.write_offline(options, encoder, version, run_step)
-    versions.write_online(settings, version, _find_first_version(upgrade), clock())
+        for arguments in versions.list_commands(options, encoder, version):
+            run_step(arguments)
+    versions.write_online(settings, version, upgrade.production_version, clock())
     report(f"{version} is up to date, offline and online")
 
 
 def _require_passed(upgrade: Upgrade, file: Path) -> None:
-    """Raise InvalidInputError if the report is not of this upgrade, or a gate failed."""
+    """Raise InvalidInputError if the report is not of this upgrade in its state shadow, or a gate failed."""
     gate = read_report(file)
     expected = (upgrade.candidate_version, upgrade.production_version)
     if (gate.candidate_version, gate.production_version) != expected:
         raise InvalidInputError(
             f"{file} compares {gate.candidate_version} with {gate.production_version}; expected {expected[0]} with "
             f"{expected[1]}: run `consume gate` again"
+        )
+    if gate.created < upgrade.created:
+        raise InvalidInputError(
+            f"{file} is of {gate.created:%Y-%m-%d %H:%M} UTC: all rows of {gate.candidate_version} were written later; "
+            "run `consume gate` again"
         )
     if gate.failures:
         names = "; ".join(f"{failure.name}: {failure.detail}" for failure in gate.failures)
@@ -285,7 +299,7 @@ def _switch(
     other = (
         upgrade.candidate_version if production_version == upgrade.production_version else upgrade.production_version
     )
-    versions.switch_online(settings, production_version, _find_first_version(upgrade))
+    versions.switch_online(settings, production_version, upgrade.production_version)
     return production.record_step(
         settings.offline,
         upgrade,

@@ -74,7 +74,7 @@ class UpgradeOptions:
 
 
 def parse_steps(settings: Settings, steps: Sequence[str], production_version: str) -> tuple[tuple[str, ...], ...]:
-    """Return the commands of an upgrade, split into arguments, with absolute paths.
+    """Return the commands of an upgrade, split into arguments, with absolute paths. Their options are not checked.
 
     Args:
         settings: the deployment.
@@ -85,7 +85,7 @@ def parse_steps(settings: Settings, steps: Sequence[str], production_version: st
         InvalidInputError: a command does not derive rows from vectors; or a table has rows of the version in
             production, or there is an index of its products, and no command writes those of the candidate.
     """
-    parsed = [tuple(map(_to_absolute, _split_step(step))) for step in steps]
+    parsed = [_split_step(step) for step in steps]
     known = [EMBEDDINGS, *STEP_OF_TABLE.values(), INDEX]
     for step in parsed:
         if not step or step[0] not in known:
@@ -105,16 +105,28 @@ def parse_steps(settings: Settings, steps: Sequence[str], production_version: st
     return tuple(parsed)
 
 
-def _split_step(step: str) -> list[str]:
-    """Split a command line as a shell does; raise InvalidInputError if a quote is open."""
+def _split_step(step: str) -> tuple[str, ...]:
+    """Split a command line as a shell does, with absolute paths; raise InvalidInputError if a quote is open."""
     try:
-        return shlex.split(step)
+        words = shlex.split(step)
     except ValueError as error:
         raise InvalidInputError(f"--step {step!r}: not a command line ({error}); close its quotes") from None
+    return (*words[:1], *map(_to_absolute_option, words[1:]))
 
 
-def write_offline(options: UpgradeOptions, encoder: str, encoder_version: str, run_step: RunStep) -> None:
-    """Write the missing rows of an encoder version to the offline tables, one command after the other.
+def _to_absolute_option(word: str) -> str:
+    """Return an argument of a command with an absolute path, also as the value in `--name=value`."""
+    name, separator, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    return name + separator + to_absolute(value)
+
+
+def to_absolute(word: str) -> str:
+    """Return a path of an existing file or folder as an absolute one, and any other word as it is."""
+    return str(Path(word).resolve()) if word and Path(word).exists() else word
+
+
+def list_commands(options: UpgradeOptions, encoder: str, encoder_version: str) -> list[list[str]]:
+    """Return the commands that write the missing rows of an encoder version offline, each with its arguments, in order.
 
     A command that was killed continues where it stopped; one that has nothing to do adds nothing.
 
@@ -122,13 +134,11 @@ def write_offline(options: UpgradeOptions, encoder: str, encoder_version: str, r
         options: has the commands.
         encoder: checkpoint of the version.
         encoder_version: the version.
-        run_step: runs a command.
     """
     own = next((step[1:] for step in options.steps if step[0] == EMBEDDINGS), ())
-    run_step([EMBEDDINGS, *own, "--encoder", encoder, "--encoder-version", encoder_version])
-    for step in options.steps:
-        if step[0] != EMBEDDINGS:
-            run_step([*step, "--encoder-version", encoder_version])
+    version = ["--encoder-version", encoder_version]
+    derived = [[*step, *version] for step in options.steps if step[0] != EMBEDDINGS]
+    return [[EMBEDDINGS, *own, "--encoder", encoder, *version], *derived]
 
 
 def write_online(settings: Settings, encoder_version: str, production_version: str, now: datetime) -> None:
@@ -137,7 +147,7 @@ def write_online(settings: Settings, encoder_version: str, production_version: s
     Args:
         settings: the deployment.
         encoder_version: the version whose rows to write.
-        production_version: the version in production when the upgrade was started.
+        production_version: the version in production; an online store that has recorded none has its rows.
         now: the last event time, with a time zone.
     """
     from feature_repo.stores import encoder_views
@@ -163,7 +173,7 @@ def switch_online(settings: Settings, encoder_version: str, production_version: 
     Args:
         settings: the deployment.
         encoder_version: the version that they get from now on.
-        production_version: the version in production when the upgrade was started.
+        production_version: the version in production; an online store that has recorded none has its rows.
 
     Raises:
         ConflictError: a view has no rows of this version online; nothing is changed.
@@ -217,8 +227,3 @@ def _open_store(settings: Settings) -> "FeatureStore":
     from feature_repo.stores.feature_store import open_feature_store
 
     return open_feature_store(settings)
-
-
-def _to_absolute(word: str) -> str:
-    """Return a path of an existing file or folder as an absolute one, and any other word as it is."""
-    return str(Path(word).resolve()) if Path(word).exists() else word

@@ -149,6 +149,15 @@ def test_a_report_without_gates_or_with_another_verdict_than_true_or_false_does_
             read_report(file)
 
 
+def test_a_report_says_when_it_was_made(tmp_path: Path) -> None:
+    gate = {"name": "coverage", "passed": True, "value": 1.0, "limit": 1.0, "detail": ""}
+    report = {"candidate_version": NEW, "production_version": OLD, "created": "2026-01-01T00:00:00", "gates": [gate]}
+    file = tmp_path / "gate.json"
+    file.write_text(json.dumps(report))
+    with pytest.raises(InvalidInputError, match="expected `created` with a time zone"):
+        read_report(file)
+
+
 def test_a_report_is_not_written_over_by_its_page(tmp_path: Path) -> None:
     result = RUNNER.invoke(cli.app, ["gate", "--candidate", NEW, "--output", str(tmp_path / "gate.html")])
     assert isinstance(result.exception, UsageError)

@@ -94,9 +94,11 @@ def copy(settings: Settings, folder: Path) -> Settings:
     return config.load(file)
 
 
-def write_gate(file: Path, *, passed: bool = True, candidate: str = NEW, version: str = OLD) -> Path:
+def write_gate(
+    file: Path, *, passed: bool = True, candidate: str = NEW, version: str = OLD, created: datetime = RANKED
+) -> Path:
     gate = Gate("coverage of product_tags", passed, 0.5, 0.9, "half of the rows")
-    GateReport(candidate, version, RANKED, (gate,)).write(file)
+    GateReport(candidate, version, created, (gate,)).write(file)
     return file
 
 

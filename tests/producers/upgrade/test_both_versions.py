@@ -18,7 +18,8 @@ from producers import cli
 from producers.embeddings.run import embed_catalogue
 from producers.embeddings.served_order import list_most_served
 from producers.encoders import checkpoint_version
-from producers.pipeline.run import find_upgrade_step
+from producers.pipeline.plan import load_pipeline
+from producers.pipeline.run import find_upgrade_step, run_day
 from producers.upgrade.versions import UpgradeOptions
 from tests.producers.catalogue.shop import ingest, open_deployment
 
@@ -160,3 +161,34 @@ def test_a_day_keeps_the_other_version_up_to_date_or_says_that_it_does_not(
     steps, remark = find_upgrade_step(store)
     assert [step.command for step in steps] == ([("produce", "upgrade", "catch-up")] if has_step else [])
     assert (remark is None) if note is None else (remark is not None and note in remark)
+
+
+def test_the_summary_of_a_day_counts_the_rows_of_both_versions(store: Settings) -> None:
+    set_state(store, State.BACKFILLING)
+    add_product(store, "x")
+    file = store.file.parent / "vitrine.toml"
+    file.write_text('[pipeline]\nsteps = ["produce embeddings --encoder old"]\n')
+    summary = run_day(store, load_pipeline(file, {}), {}, now=datetime.now(UTC))
+    assert encoded(store, "new") == ["x"]
+    assert summary.steps[0].counts["rows"] == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--former-encoder", "new"], "expected old@"),
+        (["--step", "embeddings --impresions log.parquet"], "--impresions"),
+        (["--step", "codes --levels many"], "--levels"),
+    ],
+)
+def test_options_that_cannot_be_used_are_refused_at_the_start_and_not_after_the_backfill(
+    store: Settings, monkeypatch: pytest.MonkeyPatch, options: list[str], message: str
+) -> None:
+    monkeypatch.chdir(store.file.parent)
+    line = ["upgrade", "start", "--encoder", "new", *options, "--store", str(store.file)]
+    result = CliRunner().invoke(cli.app, line)
+    assert result.exit_code != 0
+    assert message in f"{result.output} {result.exception}"
+    current = production.read_current(store.offline)
+    assert current is not None
+    assert current.state is State.IN_PRODUCTION

@@ -1,5 +1,7 @@
 """An upgrade goes from state to state; killed anywhere, the same call ends in the same state."""
 
+import shutil
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -8,12 +10,15 @@ import pytest
 from consumers.online import OnlineReader
 from feature_repo.config import Settings
 from feature_repo.errors import ConflictError, InvalidInputError, NotFoundError
+from feature_repo.files import locks
 from feature_repo.index.manifest import Manifest, read_encoder_version, write_manifest
 from feature_repo.index.rows import FOLDER, GROUP_FOLDER, name_folder
 from feature_repo.offline import delta, production
 from feature_repo.offline.production import State
+from feature_repo.stores.feature_store import open_feature_store
 from producers import maintenance
 from producers.upgrade import machine, versions
+from producers.upgrade.both_versions import find_other_version
 from tests.feature_repo.features import world
 from tests.feature_repo.features.world import RANKED
 from tests.producers.upgrade import shop
@@ -49,7 +54,7 @@ def online_views(settings: Settings) -> set[str]:
 def test_readers_get_the_candidate_once_it_is_cut_over_and_the_former_version_after_a_rollback(
     settings: Settings, tmp_path: Path
 ) -> None:
-    steps, before = Steps(settings), shop.count_rows(settings)
+    steps, before, earlier = Steps(settings), shop.count_rows(settings), RANKED - timedelta(days=1)
     assert shop.start(settings).state is State.STAGED
     assert shop.advance(settings, steps).state is State.SHADOW
     assert shop.count_rows(settings) == {table: 2 * rows for table, rows in before.items()}
@@ -58,6 +63,8 @@ def test_readers_get_the_candidate_once_it_is_cut_over_and_the_former_version_af
         shop.advance(settings, steps, shop.write_gate(tmp_path / "gate.json", passed=False))
     with pytest.raises(InvalidInputError, match=f"compares other@1 with {OLD}; expected {NEW} with {OLD}"):
         shop.advance(settings, steps, shop.write_gate(tmp_path / "gate.json", candidate="other@1"))
+    with pytest.raises(InvalidInputError, match=f"is of {earlier:%Y-%m-%d}.*: all rows of {NEW} were written later"):
+        shop.advance(settings, steps, shop.write_gate(tmp_path / "gate.json", created=earlier))
     assert shop.advance(settings, steps, shop.write_gate(tmp_path / "gate.json")).state is State.GATED
     assert served_versions(settings) == {OLD}
     after = shop.advance(settings, steps)
@@ -109,6 +116,20 @@ def cut_over(settings: Settings, steps: Steps, folder: Path) -> None:
     assert shop.advance(settings, steps).state is State.CUT_OVER
 
 
+def test_an_online_store_that_lost_its_data_after_the_cut_over_has_no_mixed_rows_and_can_be_rolled_back(
+    settings: Settings, tmp_path: Path
+) -> None:
+    steps = Steps(settings)
+    cut_over(settings, steps, tmp_path)
+    shutil.rmtree(settings.file.parent / "online")
+    open_feature_store(settings).materialize_incremental(RANKED + timedelta(hours=1))
+    assert served_versions(settings) == {NEW}
+    shop.catch_up(settings, steps)
+    assert served_versions(settings) == {NEW}
+    shop.rollback(settings, steps)
+    assert served_versions(settings) == {OLD}
+
+
 def write_indexes(settings: Settings) -> list[Path]:
     """Write an index of products and one of groups for each version, without segments."""
     names = [name_folder(OLD), name_folder(NEW)]
@@ -144,6 +165,30 @@ def test_a_retired_version_has_no_row_left_and_can_be_a_candidate_again(
     machine.start(settings, gone, options, now=RANKED)
     assert shop.advance(settings, steps).state is State.SHADOW
     assert served_versions(settings) == {kept}
+
+
+def test_nothing_is_deleted_while_a_run_may_write_rows_of_the_version(settings: Settings, tmp_path: Path) -> None:
+    cut_over(settings, Steps(settings), tmp_path)
+    before = shop.count_rows(settings)
+    with locks.hold_lock(settings, "embeddings"):
+        with pytest.raises(ConflictError, match=f"`produce embeddings` may still write rows of {OLD}"):
+            machine.retire(settings, grace=timedelta(0), clock=lambda: RANKED)
+        assert find_other_version(settings, NEW) is None  # a run that begins now writes one version
+    assert shop.count_rows(settings) == before
+    machine.retire(settings, grace=timedelta(0), clock=lambda: RANKED)
+    assert versions.count_rows(settings, "product_embedding", OLD) == 0
+
+
+def test_a_rollback_at_once_needs_no_step_of_the_former_encoder(settings: Settings, tmp_path: Path) -> None:
+    def fail(arguments: Sequence[str]) -> None:
+        raise NotFoundError("no such checkpoint")
+
+    cut_over(settings, Steps(settings), tmp_path)
+    options = {"run_step": fail, "clock": lambda: RANKED, "report": print}
+    with pytest.raises(NotFoundError, match="no such checkpoint"):
+        machine.rollback(settings, **options)
+    assert machine.rollback(settings, **options, at_once=True).state is State.ROLLED_BACK
+    assert served_versions(settings) == {OLD}
 
 
 @pytest.mark.parametrize("fail_at", [0, 3, 2 * len(TABLES) - 1])
@@ -224,6 +269,19 @@ def test_an_upgrade_needs_a_step_for_each_table_of_the_version_in_production(set
         versions.parse_steps(settings, ['tags --labels "open'], OLD)
     steps = versions.parse_steps(settings, ['tags --labels "my labels.csv"', "codes", "interests"], OLD)
     assert steps == (("tags", "--labels", "my labels.csv"), ("codes",), ("interests",))
+
+
+def test_paths_in_steps_are_absolute_and_commands_are_not_taken_for_paths(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("tags").mkdir()
+    Path("labels.csv").touch()
+    tags, embeddings, *_ = versions.parse_steps(
+        settings, ["tags --labels=labels.csv", "embeddings --impressions labels.csv", "codes", "interests"], OLD
+    )
+    assert tags == ("tags", f"--labels={tmp_path / 'labels.csv'}")
+    assert embeddings == ("embeddings", "--impressions", f"{tmp_path / 'labels.csv'}")
 
 
 def test_an_upgrade_of_a_store_with_an_index_needs_the_step_that_writes_that_of_the_candidate(

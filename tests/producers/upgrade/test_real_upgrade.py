@@ -72,7 +72,7 @@ def start_arguments() -> list[str]:
 
 def write_gate(settings: Settings) -> None:
     candidate = production.read_current(settings.offline).candidate_version
-    report = check_candidate(settings, candidate, Limits(min_tag_agreement=0.3), None, seed=0, now=NOW)
+    report = check_candidate(settings, candidate, Limits(min_tag_agreement=0.3), None, seed=0, now=datetime.now(UTC))
     assert not report.failures
     report.write(Path("gate.json"))
 
