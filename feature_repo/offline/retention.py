@@ -14,7 +14,7 @@ from operator import or_
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import DeltaTable
+from deltalake import DeltaTable, WriterProperties
 
 from feature_repo.location import Location
 from feature_repo.offline import asof, delta, delta_columns, delta_files, delta_log
@@ -72,7 +72,10 @@ def drop_corrected(path: Location, *, keys: Sequence[str], event: str | None, cr
             return 0
         corrected = corrected.group_by(corrected.column_names).aggregate([])
         same_row = " AND ".join(f'kept."{column}" = gone."{column}"' for column in corrected.column_names)
-        merge = table.merge(corrected, predicate=same_row, source_alias="gone", target_alias="kept")
+        properties = _choose_writer_properties(table)
+        merge = table.merge(
+            corrected, predicate=same_row, source_alias="gone", target_alias="kept", writer_properties=properties
+        )
         return int(merge.when_matched_delete().execute()["num_target_rows_deleted"])
 
     return delta.commit_with_retries(path, drop)
@@ -137,7 +140,12 @@ def forget(path: Location, column: str, values: Sequence[str | int]) -> int:
         return 0
     quoted = (str(value) if isinstance(value, int) else "'" + value.replace("'", "''") + "'" for value in values)
     predicate = f'"{column}" IN ({", ".join(quoted)})'
-    return delta.commit_with_retries(path, lambda: int(delta.open_table(path).delete(predicate)["num_deleted_rows"]))
+
+    def delete() -> int:
+        table = delta.open_table(path)
+        return int(table.delete(predicate, writer_properties=_choose_writer_properties(table))["num_deleted_rows"])
+
+    return delta.commit_with_retries(path, delete)
 
 
 def compact(path: Location) -> None:
@@ -153,7 +161,12 @@ def compact(path: Location) -> None:
         UnavailableError: the commit cannot be written.
         CorruptDataError: there is no table at `path`, or its log cannot be read.
     """
-    delta.commit_with_retries(path, lambda: delta.open_table(path).optimize.compact())
+
+    def merge() -> None:
+        table = delta.open_table(path)
+        table.optimize.compact(writer_properties=_choose_writer_properties(table))
+
+    delta.commit_with_retries(path, merge)
 
 
 def compact_small_files(path: Location) -> bool:
@@ -179,8 +192,7 @@ def compact_small_files(path: Location) -> bool:
         table = delta.open_table(path)
         if sum(size < SMALL_BYTES for size in delta_files.list_files(table).values()) < SMALL_FILES:
             return False
-        properties = delta_columns.choose_writer_properties(pa.schema(table.schema().to_arrow()))
-        table.optimize.compact(target_size=COMPACTED_BYTES, writer_properties=properties)
+        table.optimize.compact(target_size=COMPACTED_BYTES, writer_properties=_choose_writer_properties(table))
         return True
 
     is_merged = delta.commit_with_retries(path, merge)
@@ -213,6 +225,11 @@ def vacuum(
     if not dry_run:
         delta_log.shorten_log(path, keep_log)
     return removed
+
+
+def _choose_writer_properties(table: DeltaTable) -> WriterProperties | None:
+    """Return the Parquet properties of a table's files, for those that are written again."""
+    return delta_columns.choose_writer_properties(pa.schema(table.schema().to_arrow()))
 
 
 def _find_corrected(

@@ -16,7 +16,7 @@ from pyarrow.fs import LocalFileSystem
 
 from feature_repo.errors import InvalidInputError, NotFoundError, UnavailableError
 from feature_repo.location import BucketPath, Location
-from feature_repo.offline import delta, retention
+from feature_repo.offline import delta, delta_files, retention
 
 ROWS = pa.table({"product_id": ["梦 1", "b"], "price": [1.5, None]})
 
@@ -210,9 +210,37 @@ def test_lists_of_a_table_with_vectors_have_no_dictionary_and_plain_columns_have
     assert pa.table(stated)["max.event_timestamp"].to_pylist() == [2]
 
 
+def drop_first_version(path: Path) -> None:
+    keys = {"keys": ["product_id"], "event": "event_timestamp", "created": "created_timestamp"}
+    assert retention.drop_corrected(path, **keys, before=datetime(2026, 1, 3, tzinfo=UTC)) == 1
+
+
+def forget_b(path: Path) -> None:
+    assert retention.forget(path, "product_id", ["b"]) == 1
+
+
+@pytest.mark.parametrize("rewrite", [retention.compact, drop_first_version, forget_b])
+def test_files_that_are_written_again_have_no_dictionary_of_vectors_either(
+    tmp_path: Path, rewrite: Callable[[Path], None]
+) -> None:
+    path, day = tmp_path / "products", datetime(2026, 1, 1, tzinfo=UTC)
+    for names, created in ((["a", "b"], day), (["a"], day + timedelta(days=1))):
+        times = {"event_timestamp": [day] * len(names), "created_timestamp": [created] * len(names)}
+        vectors = pa.array([[0.5, -1.0]] * len(names), pa.list_(pa.float32()))
+        delta.append(path, pa.table({"product_id": names, "vector": vectors, **times}))
+    before = set(delta_files.list_files(delta.open_table(path)))
+    rewrite(path)
+    (new,) = delta_files.list_files(delta.open_table(path)).keys() - before
+    assert has_dictionaries(path / new)["vector"] is False
+
+
 def written(path: Path) -> dict[str, bool]:
     """Whether each column of a table's one file has a dictionary."""
     (file,) = path.glob("*.parquet")
+    return has_dictionaries(file)
+
+
+def has_dictionaries(file: Path) -> dict[str, bool]:
     group = pq.read_metadata(file).row_group(0)
     columns = [group.column(number) for number in range(group.num_columns)]
     return {column.path_in_schema.split(".")[0]: column.has_dictionary_page for column in columns}
