@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -77,32 +78,48 @@ def collect_cards(
         sample=DRIFT_SAMPLE,
         seed=0,
     )
-    runs = _read_last_runs(settings)
-    licences = encoder_licence.read(settings)
-    services, meanings = _list_services(store), _read_meanings(store)
+    facts = _DeploymentFacts(
+        settings,
+        now,
+        _list_services(store),
+        _read_meanings(store),
+        fresh,
+        drift,
+        _read_last_runs(settings),
+        encoder_licence.read(settings),
+        lift,
+    )
     computed = list(PRODUCERS)
     cards = []
     for view in sorted(views, key=lambda one: (_is_on_demand(one), _rank(one.name, computed), one.name)):
         progress(view.name)
-        cards.append(_collect_card(settings, view, services, meanings, fresh, drift, runs, licences, lift, now))
+        cards.append(_collect_card(view, facts))
     return cards
 
 
-def _collect_card(
-    settings: Settings,
-    view: Any,
-    services: Mapping[str, Sequence[str]],
-    meanings: Mapping[tuple[str, str], str],
-    fresh: Freshness,
-    drift: Drift,
-    runs: Mapping[str, LastRun],
-    licences: Mapping[str, str],
-    lift: LiftFile | None,
-    now: datetime,
-) -> FeatureCard:
+@dataclass(frozen=True)
+class _DeploymentFacts:
+    """What is known of a deployment, of all views together."""
+
+    settings: Settings
+    now: datetime
+    services: Mapping[str, Sequence[str]]
+    """View -> the feature services that have features of it."""
+    meanings: Mapping[tuple[str, str], str]
+    """View and feature -> description."""
+    freshness: Freshness
+    drift: Drift
+    runs: Mapping[str, LastRun]
+    """Command -> its last run."""
+    licences: Mapping[str, str]
+    """Encoder version -> licence."""
+    lift: LiftFile | None
+
+
+def _collect_card(view: Any, facts: _DeploymentFacts) -> FeatureCard:
     """Return the card of a view of Feast's."""
     is_on_demand = _is_on_demand(view)
-    table = None if is_on_demand else _open_table(settings, view, now)
+    table = None if is_on_demand else _open_table(facts.settings, view, facts.now)
     names = [field.name for field in view.features]
     missing = table.measure_missing(names) if table else {}
     producer = view.tags.get(PRODUCER, "")
@@ -114,30 +131,30 @@ def _collect_card(
         owner=view.owner,
         producer=producer,
         entities=[] if is_on_demand else list(view.entities),
-        services=services.get(view.name, ()),
+        services=facts.services.get(view.name, ()),
         features=[
             FeatureEntry(
                 field.name,
                 str(field.dtype),
-                meanings.get((view.name, field.name), ""),
+                facts.meanings.get((view.name, field.name), ""),
                 field.tags.get("storage", "plain"),
                 missing.get(field.name),
             )
             for field in view.features
         ],
         table=table.measure_size() if table else None,
-        versions=_list_versions(table, names, licences) if table else (),
+        versions=_list_versions(table, names, facts.licences) if table else (),
         comparable_within=view.tags.get(COMPARABLE_WITHIN),
-        last_run=runs.get(producer),
-        online=_measure_online(settings, view.name, table) if table else None,
-        freshness=next((one for one in fresh.views if one.view == view.name), None),
-        active=fresh.active,
-        drift=[one for one in drift.statistics if one.view == view.name],
+        last_run=facts.runs.get(producer),
+        online=_measure_online(facts.settings, view.name, table) if table else None,
+        freshness=next((one for one in facts.freshness.views if one.view == view.name), None),
+        active=facts.freshness.active,
+        drift=[one for one in facts.drift.statistics if one.view == view.name],
         drift_notes=[
-            *(line for line in drift.changed if line.startswith(drift_prefix)),
-            *(f"Not compared: {line}" for line in drift.not_judged if line.startswith(drift_prefix)),
+            *(line for line in facts.drift.changed if line.startswith(drift_prefix)),
+            *(f"Not compared: {line}" for line in facts.drift.not_judged if line.startswith(drift_prefix)),
         ],
-        lift=lift.summarize_view(view.name) if lift else None,
+        lift=facts.lift.summarize_view(view.name) if facts.lift else None,
     )
 
 
