@@ -5,7 +5,7 @@ A commit is visible completely or not at all, so a killed writer leaves no parti
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import pyarrow as pa
 import pyarrow.dataset
@@ -111,23 +111,7 @@ def append(path: Location, rows: pa.Table) -> int:
         ConflictError: `ATTEMPTS` commits were lost to other writers.
         UnavailableError: the commit cannot be written, or the rows have other columns than the table.
     """
-
-    def write() -> int:
-        mode = find_schema_mode(path, open_table(path), rows.schema) if exists(path) else None
-        properties = choose_writer_properties(rows.schema)
-        storage = open_storage(path)
-        write_deltalake(
-            storage.uri,
-            rows,
-            mode="append",
-            schema_mode=mode,
-            storage_options=storage.options,
-            writer_properties=properties,
-        )
-        return open_table(path).version()
-
-    make_parent(path)
-    return commit_with_retries(path, write)
+    return _write(path, rows, "append")
 
 
 def commit_with_retries(path: Location, change: Callable[[], Result]) -> Result:
@@ -302,22 +286,7 @@ def overwrite(path: Location, rows: pa.Table) -> int:
         ConflictError: `ATTEMPTS` commits were lost to other writers.
         UnavailableError: the commit cannot be written.
     """
-
-    def write() -> int:
-        properties = choose_writer_properties(rows.schema)
-        storage = open_storage(path)
-        write_deltalake(
-            storage.uri,
-            rows,
-            mode="overwrite",
-            schema_mode="overwrite",
-            storage_options=storage.options,
-            writer_properties=properties,
-        )
-        return open_table(path).version()
-
-    make_parent(path)
-    return commit_with_retries(path, write)
+    return _write(path, rows, "overwrite")
 
 
 def open_dataset(path: Location, columns: Iterable[str] = ()) -> pyarrow.dataset.Dataset:
@@ -385,6 +354,28 @@ def read(
     """
     selected = None if columns is None else list(columns)
     return open_dataset(path, selected or ()).to_table(columns=selected, filter=where)
+
+
+def _write(path: Location, rows: pa.Table, mode: Literal["append", "overwrite"]) -> int:
+    """Write rows in one commit, and return the table's newest version after it."""
+
+    def write() -> int:
+        schema_mode: Literal["merge", "overwrite"] | None = "overwrite" if mode == "overwrite" else None
+        if mode == "append" and exists(path):
+            schema_mode = find_schema_mode(path, open_table(path), rows.schema)
+        storage = open_storage(path)
+        write_deltalake(
+            storage.uri,
+            rows,
+            mode=mode,
+            schema_mode=schema_mode,
+            storage_options=storage.options,
+            writer_properties=choose_writer_properties(rows.schema),
+        )
+        return open_table(path).version()
+
+    make_parent(path)
+    return commit_with_retries(path, write)
 
 
 def _open_version(path: Location, version: int | None) -> DeltaTable:
