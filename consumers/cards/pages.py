@@ -56,14 +56,14 @@ def write_pages(cards: Sequence[FeatureCard], folder: Path, context: CardContext
 
 
 def format_bytes(count: float | None) -> str:
-    """Return a number of bytes with its unit, three digits at most: 512 B, 1.5 kB, 20.3 MB; a dash for None."""
+    """Return a number of bytes with its unit and three digits: 512 B, 1.5 kB, 20.3 MB, 5,000 TB; a dash for None."""
     if count is None:
         return "–"
     for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
+        if count < 999.5:  # three digits of more would be 1e+03
             return f"{count:.3g} {unit}"
         count /= 1000
-    return f"{count:,.3g} TB"
+    return f"{count:.3g} TB" if count < 999.5 else f"{count:,.0f} TB"
 
 
 def format_percent(share: float | None) -> str:

@@ -293,8 +293,8 @@ def test_what_is_missing_is_named(store: Settings, tmp_path: Path) -> None:
 
 
 def test_numbers_are_short_and_never_rounded_to_none_or_all() -> None:
-    assert [format_bytes(count) for count in (None, 0, 999, 1500, 2_340_000, 5e15)] == [
-        "–", "0 B", "999 B", "1.5 kB", "2.34 MB", "5e+03 TB",
+    assert [format_bytes(count) for count in (None, 0, 999, 1500, 999_600, 2_340_000, 1.5e12, 5e15)] == [
+        "–", "0 B", "999 B", "1.5 kB", "1 MB", "2.34 MB", "1.5 TB", "5,000 TB",
     ]  # fmt: skip
     assert [format_percent(share) for share in (None, 0, 1e-5, 0.123456, 0.99999, 1)] == [
         "–", "0%", "<0.1%", "12.3%", ">99.9%", "100%",
