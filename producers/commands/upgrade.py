@@ -61,14 +61,10 @@ def start(
         for arguments in versions.list_commands(options, options.encoder, version):
             _check_options(context, arguments)
         costs = cost.estimate(settings, embeddings, before.production_version, version)
-        typer.echo(f"{before.production_version} -> {version}: {embeddings.images:,} images and {embeddings.titles:,} ")
-        typer.echo("titles to encode; bytes are those of the offline tables, the online store takes about as many:")
-        for line in costs:
-            typer.echo(line)
-        known = [one.seconds for one in costs if one.seconds is not None]
-        total = f"{sum(known):,.0f} s" + (" and more" if len(known) < len(costs) else "")
-        size = sum(one.bytes or 0 for one in costs) / 1e6
-        typer.echo(f"  in all: {sum(one.rows for one in costs):,} rows, {total}, {size:,.1f} MB")
+        typer.echo(f"{before.production_version} -> {version}")
+        typer.echo(f"{embeddings.images:,} images and {embeddings.titles:,} titles to encode")
+        typer.echo("bytes are those of the offline tables; the online store takes about as many")
+        typer.echo(cost.format_costs(costs))
         after = machine.start(settings, version, options, now=datetime.now(UTC))
     _print_state(after)
 
@@ -153,14 +149,14 @@ def retire(
 def _change_state(context: typer.Context, store: Path | None, change: Callable[..., "Upgrade"]) -> None:
     """Call a function of producers/upgrade/machine.py as a run of the run log, and print the state after it."""
     from feature_repo import run_log
+    from producers.upgrade import machine
 
     settings = config.load(store)
     with run_log.record_run(settings, LOCK, now=datetime.now(UTC)):
         after = change(
-            settings,
-            run_step=_make_step_runner(context, settings),
-            clock=lambda: datetime.now(UTC),
-            report=typer.echo,
+            machine.UpgradeContext(
+                settings, _make_step_runner(context, settings), clock=lambda: datetime.now(UTC), report=typer.echo
+            )
         )
     _print_state(after)
 

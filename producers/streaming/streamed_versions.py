@@ -96,7 +96,7 @@ class StreamedVersions:
         return before.keys() - {one.version for one in current}
 
     def is_in_production(self, version: StreamedVersion) -> bool:
-        """Return whether readers get a version; a stream of a candidate alone has none that they get."""
+        """Return whether a version is the one in production, as of the last `refresh`."""
         return version.version == self._production_version
 
     def _follow(

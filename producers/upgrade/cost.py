@@ -1,6 +1,6 @@
 """The cost of an upgrade: rows and bytes to write, and the seconds at the rates of earlier runs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from statistics import median
@@ -113,6 +113,16 @@ def estimate(
     costs = [cost for cost in costs if cost.rows]
     overhead = read_overhead(runs)
     return costs if overhead is None else [*costs, StepCost(OVERHEAD, 0, overhead, None)]
+
+
+def format_costs(costs: Sequence[StepCost]) -> str:
+    """Return a line for each step, and one for all of them."""
+    known = [cost.seconds for cost in costs if cost.seconds is not None]
+    seconds = f"{sum(known):,.0f} s" + (" and more" if len(known) < len(costs) else "")
+    size = sum(cost.bytes or 0 for cost in costs) / 1e6
+    return "\n".join(
+        [*map(str, costs), f"  in all: {sum(cost.rows for cost in costs):,} rows, {seconds}, {size:,.1f} MB"]
+    )
 
 
 def read_rates(runs: list[RunRecord]) -> Mapping[str, StepRate]:

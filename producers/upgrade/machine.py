@@ -6,6 +6,7 @@ repeated. Two changes concern readers: that of the online catalog, and the recor
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -22,7 +23,26 @@ from producers.upgrade.versions import RunStep, UpgradeOptions
 
 RETIRE_GRACE = timedelta(minutes=10)
 """Minimum time after a switch before the other version can be deleted: readers may still use the old catalog."""
+STREAM = "stream"
+"""Name of the lock of `produce stream`."""
+STREAM_GRACE = timedelta(minutes=2)
+"""After this time a running stream has seen a state: it reads it before each commit, and commits once a minute or more
+often."""
 _PREPARED = (State.STAGED, State.BACKFILLING, State.SHADOW, State.GATED)
+
+
+@dataclass(frozen=True)
+class UpgradeContext:
+    """A deployment, and what a change of its state needs."""
+
+    settings: Settings
+    """The deployment."""
+    run_step: RunStep
+    """Runs a command of `produce`."""
+    clock: Callable[[], datetime]
+    """Returns the current time, with a time zone."""
+    report: Callable[[str], None]
+    """Called with one line for each thing that was done."""
 
 
 def start(settings: Settings, encoder_version: str, options: UpgradeOptions, *, now: datetime) -> Upgrade:
@@ -63,14 +83,7 @@ def start(settings: Settings, encoder_version: str, options: UpgradeOptions, *, 
     )
 
 
-def advance(
-    settings: Settings,
-    *,
-    gate: Path | None,
-    run_step: RunStep,
-    clock: Callable[[], datetime],
-    report: Callable[[str], None],
-) -> Upgrade:
+def advance(context: UpgradeContext, *, gate: Path | None) -> Upgrade:
     """Bring the upgrade to its next state, or keep the version that is not in production up to date.
 
     Each call first writes the rows that the version that is not in production lacks. Then, by state:
@@ -81,11 +94,8 @@ def advance(
         cut over             nothing more: the former version is up to date, so that a rollback loses nothing
 
     Args:
-        settings: the deployment.
+        context: the deployment.
         gate: report of `consume gate`, for the state shadow; None if there is none yet.
-        run_step: runs a command of `produce`.
-        clock: returns the current time, with a time zone.
-        report: called with one line for each thing that was done.
 
     Returns:
         The state afterwards.
@@ -95,66 +105,48 @@ def advance(
         InvalidInputError: the report is of another candidate, or a gate failed.
         ConflictError: the upgrade was rolled back or is being retired; or another process has moved it on.
     """
-    current = _require_running(settings)
+    current, offline = _require_running(context.settings), context.settings.offline
     if current.state not in (*_PREPARED, State.CUT_OVER):
         raise ConflictError(f"the upgrade is {current.state}; start another one, or run `produce upgrade retire`")
     if current.state is State.STAGED:
-        current = production.record_step(settings.offline, current, state=State.BACKFILLING, created=clock())
+        current = production.record_step(offline, current, state=State.BACKFILLING, created=context.clock())
     if current.state is State.SHADOW and gate is not None:
         _require_passed(current, gate)  # before long work
-    _catch_up(settings, current, run_step, clock, report)
+    _catch_up(context, current)
     if current.state is State.BACKFILLING:
-        return production.record_step(settings.offline, current, state=State.SHADOW, created=clock())
+        return production.record_step(offline, current, state=State.SHADOW, created=context.clock())
     if current.state is State.SHADOW and gate is not None:
-        return production.record_step(settings.offline, current, state=State.GATED, created=clock())
+        return production.record_step(offline, current, state=State.GATED, created=context.clock())
     if current.state is State.GATED:
         assert current.candidate_version is not None
-        return _switch(settings, current, State.CUT_OVER, current.candidate_version, clock)
+        return switch(context.settings, current, State.CUT_OVER, current.candidate_version, context.clock())
     return current
 
 
-def catch_up(
-    settings: Settings, *, run_step: RunStep, clock: Callable[[], datetime], report: Callable[[str], None]
-) -> Upgrade:
+def catch_up(context: UpgradeContext) -> Upgrade:
     """Write the rows that the version that is not in production lacks, and stay in the state.
 
     Nothing is written before the end of the backfill, which `advance` makes, and after a rollback.
 
-    Args:
-        settings: the deployment.
-        run_step: runs a command of `produce`.
-        clock: returns the current time, with a time zone.
-        report: called with one line for each thing that was done.
-
     Raises:
         NotFoundError: there is no upgrade.
     """
-    current = _require_running(settings)
+    current = _require_running(context.settings)
     if current.state in COMPLETE:
-        _catch_up(settings, current, run_step, clock, report)
+        _catch_up(context, current)
     else:
-        report(f"{current.candidate_version} is {current.state}: nothing is written")
+        context.report(f"{current.candidate_version} is {current.state}: nothing is written")
     return current
 
 
-def rollback(
-    settings: Settings,
-    *,
-    run_step: RunStep,
-    clock: Callable[[], datetime],
-    report: Callable[[str], None],
-    at_once: bool = False,
-) -> Upgrade:
+def rollback(context: UpgradeContext, *, at_once: bool = False) -> Upgrade:
     """Put the version that was in production at the start back into production. The candidate's rows are kept.
 
     If the candidate is in production, the rows of the former version are first written for what came since.
 
     Args:
-        settings: the deployment.
+        context: the deployment.
         at_once: do not write these rows. The daily steps with the former encoder write them later.
-        run_step: runs a command of `produce`.
-        clock: returns the current time, with a time zone.
-        report: called with one line for each thing that was done.
 
     Returns:
         The state afterwards.
@@ -163,16 +155,16 @@ def rollback(
         NotFoundError: there is no upgrade.
         ConflictError: it was rolled back already, or its rows are being deleted.
     """
-    current = _require_running(settings)
+    current = _require_running(context.settings)
     if current.state not in (*_PREPARED, State.CUT_OVER):
         raise ConflictError(f"the upgrade is {current.state}: there is nothing to roll back")
     former = current.production_version
     if current.state is State.CUT_OVER:
         if not at_once:
-            _catch_up(settings, current, run_step, clock, report)
+            _catch_up(context, current)
         assert current.candidate_version is not None
         former = current.candidate_version
-    return _switch(settings, current, State.ROLLED_BACK, former, clock)
+    return switch(context.settings, current, State.ROLLED_BACK, former, context.clock())
 
 
 def retire(settings: Settings, *, grace: timedelta = RETIRE_GRACE, clock: Callable[[], datetime]) -> dict[str, int]:
@@ -185,8 +177,8 @@ def retire(settings: Settings, *, grace: timedelta = RETIRE_GRACE, clock: Callab
 
     Raises:
         NotFoundError: there is no upgrade.
-        ConflictError: the upgrade was neither cut over nor rolled back; or `produce embeddings` is running, which may
-            write rows of both versions. Nothing is deleted then.
+        ConflictError: the upgrade was neither cut over nor rolled back; or `produce embeddings`, or a stream that has
+            not seen this state yet, may still write rows of the version. Nothing is deleted then.
         InvalidInputError: the switch was less than `grace` ago.
     """
     current = _require_running(settings)
@@ -201,12 +193,7 @@ def retire(settings: Settings, *, grace: timedelta = RETIRE_GRACE, clock: Callab
     if current.state is not State.RETIRING:
         raise ConflictError(f"the upgrade is {current.state}; advance it, or run `produce upgrade rollback` first")
     assert current.candidate_version is not None
-    for step in (existing_rows.STEP, existing_rows.BACKFILL):
-        if locks.is_locked(settings, step):  # runs that begin from here on write one version
-            raise ConflictError(
-                f"a run of `produce {existing_rows.STEP}` may still write rows of {current.candidate_version}; run "
-                "`produce upgrade retire` again when it has ended"
-            )
+    _require_no_writer(settings, current, clock())
     deleted = versions.delete_version(settings, current.candidate_version)
     production.record_step(
         settings.offline, current, state=State.RETIRED, candidate_version=None, options={}, created=clock()
@@ -253,24 +240,33 @@ def _require_running(settings: Settings) -> Upgrade:
     return current
 
 
-def _catch_up(
-    settings: Settings,
-    upgrade: Upgrade,
-    run_step: RunStep,
-    clock: Callable[[], datetime],
-    report: Callable[[str], None],
-) -> None:
+def _require_no_writer(settings: Settings, upgrade: Upgrade, now: datetime) -> None:
+    """Raise ConflictError while a command that began before this state may write rows of both versions."""
+    if any(locks.is_locked(settings, step) for step in (existing_rows.STEP, existing_rows.BACKFILL)):
+        writer, when = f"produce {existing_rows.STEP}", "when it has ended"
+    elif locks.is_locked(settings, STREAM) and now - upgrade.created < STREAM_GRACE:
+        writer, when = f"produce {STREAM}", f"in {STREAM_GRACE.total_seconds():.0f} s"
+    else:
+        return
+    raise ConflictError(
+        f"`{writer}` may still write rows of {upgrade.candidate_version}; run `produce upgrade retire` again {when}"
+    )
+
+
+def _catch_up(context: UpgradeContext, upgrade: Upgrade) -> None:
     """Write what the version that is not in production lacks, offline and online."""
     options, version = UpgradeOptions.from_json(upgrade.options), upgrade.candidate_version
     assert version is not None
     encoder = options.former_encoder if upgrade.state is State.CUT_OVER else options.encoder
     if encoder is None:
-        report(f"new products are not encoded with {version}, because `produce upgrade start` had no --former-encoder")
+        context.report(
+            f"new products are not encoded with {version}, because `produce upgrade start` had no --former-encoder"
+        )
     else:
         for arguments in versions.list_commands(options, encoder, version):
-            run_step(arguments)
-    versions.write_online(settings, version, upgrade.production_version, clock())
-    report(f"{version} is up to date, offline and online")
+            context.run_step(arguments)
+    versions.write_online(context.settings, version, upgrade.production_version, context.clock())
+    context.report(f"{version} is up to date, offline and online")
 
 
 def _require_passed(upgrade: Upgrade, file: Path) -> None:
@@ -292,10 +288,16 @@ def _require_passed(upgrade: Upgrade, file: Path) -> None:
         raise InvalidInputError(f"{file}: {len(gate.failures)} gates failed: {names}")
 
 
-def _switch(
-    settings: Settings, upgrade: Upgrade, state: State, production_version: str, clock: Callable[[], datetime]
-) -> Upgrade:
-    """Put a version into production, online first, and record it."""
+def switch(settings: Settings, upgrade: Upgrade, state: State, production_version: str, now: datetime) -> Upgrade:
+    """Put a version into production, online first, and record it as a step to `state`.
+
+    Args:
+        settings: the deployment.
+        upgrade: the state before.
+        state: the state after: cut over, or rolled back.
+        production_version: one of the two versions of the upgrade.
+        now: the time of the step, with a time zone.
+    """
     other = (
         upgrade.candidate_version if production_version == upgrade.production_version else upgrade.production_version
     )
@@ -306,5 +308,5 @@ def _switch(
         state=state,
         production_version=production_version,
         candidate_version=other,
-        created=clock(),
+        created=now,
     )

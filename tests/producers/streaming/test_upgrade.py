@@ -19,6 +19,7 @@ from producers.codes.run import QualityGates, code_products
 from producers.encoders import checkpoint_version
 from producers.streaming.streamed_versions import StreamedVersions
 from producers.upgrade import machine, versions
+from producers.upgrade.machine import UpgradeContext
 from producers.upgrade.versions import UpgradeOptions
 from tests.producers.streaming import running
 from tests.producers.streaming.running import Shop
@@ -64,7 +65,7 @@ def move(shop: Shop, state: State) -> None:
     if state is State.SHADOW:  # the candidate has keys of its own online from here on
         versions.write_online(shop.settings, candidate, upgrade.production_version, now)
     if state in (State.CUT_OVER, State.ROLLED_BACK) and upgrade.state is not State.BACKFILLING:
-        machine._switch(shop.settings, upgrade, state, candidate, lambda: now)
+        machine.switch(shop.settings, upgrade, state, candidate, now)
     elif state is not upgrade.state:
         production.record_step(shop.settings.offline, upgrade, state=state, created=now)
 
@@ -204,7 +205,7 @@ def test_a_stream_of_the_candidate_writes_rows_of_the_encoder_in_production_too_
         names(0, 20),
         names(20, 25),
     )
-    machine.rollback(shop.settings, run_step=lambda line: None, clock=lambda: datetime.now(UTC), report=print)
+    machine.rollback(UpgradeContext(shop.settings, lambda line: None, clock=lambda: datetime.now(UTC), report=print))
     start_upgrade(shop, next_encoder)
     move(shop, State.BACKFILLING)
     write_products(shop, 25, 30, encoder=next_encoder)

@@ -14,7 +14,8 @@ from feature_repo.gate_report import Gate, GateReport
 from feature_repo.offline import delta, production
 from feature_repo.stores.feature_store import open_feature_store
 from producers.upgrade import machine
-from producers.upgrade.versions import UpgradeOptions
+from producers.upgrade.machine import UpgradeContext
+from producers.upgrade.versions import RunStep, UpgradeOptions
 from tests.feature_repo.features import world
 from tests.feature_repo.features.world import LISTED, RANKED
 
@@ -102,16 +103,20 @@ def write_gate(
     return file
 
 
+def context(settings: Settings, run_step: RunStep) -> UpgradeContext:
+    return UpgradeContext(settings, run_step, clock=lambda: RANKED, report=lambda line: None)
+
+
 def advance(settings: Settings, steps: Steps, gate: Path | None = None) -> production.Upgrade:
-    return machine.advance(settings, gate=gate, run_step=steps, clock=lambda: RANKED, report=lambda line: None)
+    return machine.advance(context(settings, steps), gate=gate)
 
 
 def rollback(settings: Settings, steps: Steps) -> production.Upgrade:
-    return machine.rollback(settings, run_step=steps, clock=lambda: RANKED, report=lambda line: None)
+    return machine.rollback(context(settings, steps))
 
 
 def catch_up(settings: Settings, steps: Steps) -> production.Upgrade:
-    return machine.catch_up(settings, run_step=steps, clock=lambda: RANKED, report=lambda line: None)
+    return machine.catch_up(context(settings, steps))
 
 
 def start(settings: Settings) -> production.Upgrade:

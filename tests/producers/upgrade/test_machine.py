@@ -174,8 +174,11 @@ def test_nothing_is_deleted_while_a_run_may_write_rows_of_the_version(settings: 
         with pytest.raises(ConflictError, match=f"`produce embeddings` may still write rows of {OLD}"):
             machine.retire(settings, grace=timedelta(0), clock=lambda: RANKED)
         assert find_other_version(settings, NEW) is None  # a run that begins now writes one version
-    assert shop.count_rows(settings) == before
-    machine.retire(settings, grace=timedelta(0), clock=lambda: RANKED)
+    with locks.hold_lock(settings, "stream"):
+        with pytest.raises(ConflictError, match=f"`produce stream` may still write rows of {OLD}.* again in 120 s"):
+            machine.retire(settings, clock=lambda: RANKED + timedelta(minutes=1))
+        assert shop.count_rows(settings) == before
+        machine.retire(settings, clock=lambda: RANKED + timedelta(minutes=2))  # it has seen the state
     assert versions.count_rows(settings, "product_embedding", OLD) == 0
 
 
@@ -184,10 +187,10 @@ def test_a_rollback_at_once_needs_no_step_of_the_former_encoder(settings: Settin
         raise NotFoundError("no such checkpoint")
 
     cut_over(settings, Steps(settings), tmp_path)
-    options = {"run_step": fail, "clock": lambda: RANKED, "report": print}
+    context = shop.context(settings, fail)
     with pytest.raises(NotFoundError, match="no such checkpoint"):
-        machine.rollback(settings, **options)
-    assert machine.rollback(settings, **options, at_once=True).state is State.ROLLED_BACK
+        machine.rollback(context)
+    assert machine.rollback(context, at_once=True).state is State.ROLLED_BACK
     assert served_versions(settings) == {OLD}
 
 
