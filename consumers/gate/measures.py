@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from feature_repo import schema
 from feature_repo.arrow.take import to_matrix
 from feature_repo.config import Settings
+from feature_repo.evaluation.nearest_products import compute_shared, find_nearest_products
 from feature_repo.features.similarity import normalize_rows
 from feature_repo.offline import delta, versions
 from feature_repo.schema import CREATED_TIMESTAMP, ENCODER_VERSION, EVENT_TIMESTAMP, PRODUCT_ID, USER_ID
@@ -95,9 +96,9 @@ def measure_overlap(settings: Settings, production: str, candidate: str, *, top_
     if top_k < 1:
         return Mean.of(np.empty(0))
     queries = np.sort(rng.choice(len(shared), min(MAX_QUERIES, len(shared)), replace=False))
-    nearest = [_find_nearest(each, shared, queries, top_k) for each in rows]
-    agree = [len(np.intersect1d(one, other)) / top_k for one, other in zip(*nearest, strict=True)]
-    return Mean.of(np.array(agree))
+    vectors = [_read_vectors(each, shared) for each in rows]
+    one, other = (find_nearest_products(each[queries], each, queries, top_k) for each in vectors)
+    return Mean.of(compute_shared(one, other))
 
 
 def measure_tag_agreement(settings: Settings, tag: str, production: str, candidate: str) -> Mean:
@@ -128,10 +129,7 @@ def _read_newest(settings: Settings, table: str, version: str, columns: list[str
     )
 
 
-def _find_nearest(rows: pa.Table, ids: pa.Array, queries: NDArray[np.int64], top_k: int) -> NDArray[np.int64]:
-    """Return the positions in `ids` of the nearest products of each query, [queries, top_k], without itself."""
+def _read_vectors(rows: pa.Table, ids: pa.Array) -> NDArray[np.float32]:
+    """Return the fused vectors of some products in their order, scaled to unit length."""
     row = pc.index_in(ids, value_set=rows[PRODUCT_ID].combine_chunks())
-    vectors = normalize_rows(to_matrix(rows["fused_vector"].take(row)))
-    cosine = vectors[queries] @ vectors.T
-    cosine[np.arange(len(queries)), queries] = -2.0
-    return np.argpartition(-cosine, top_k - 1, axis=1)[:, :top_k]
+    return normalize_rows(to_matrix(rows["fused_vector"].take(row)))

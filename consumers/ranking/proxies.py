@@ -28,6 +28,7 @@ from consumers.ranking.ground_truth import GroundTruth
 from consumers.ranking.training_set import RankingTrainingSet
 from feature_repo import schema
 from feature_repo.errors import InvalidInputError
+from feature_repo.evaluation.nearest_products import find_nearest_products
 from feature_repo.features.similarity import normalize_rows
 from feature_repo.files.json_text import parse_json
 from feature_repo.schema import PRODUCT_ID
@@ -130,9 +131,8 @@ def same_product_recall(data: RankingTrainingSet, truth: GroundTruth, rows: NDAr
         return float("nan")
     if len(queries) > MAX_SAMPLE:
         queries = np.sort(np.random.default_rng(0).choice(queries, MAX_SAMPLE, replace=False))
-    similarity = vectors[queries] @ vectors.T
-    similarity[np.arange(len(queries)), queries] = -2
-    nearest = np.argpartition(-similarity, min(SAME_PRODUCT_K, len(vectors) - 1) - 1, axis=1)[:, :SAME_PRODUCT_K]
+    top_k = min(SAME_PRODUCT_K, len(vectors) - 1)
+    nearest = find_nearest_products(vectors[queries], vectors, queries, top_k)
     hits = (design[nearest] == design[queries, None]).sum(axis=1)
     return float(np.mean(hits / np.minimum(counts[design[queries]] - 1, SAME_PRODUCT_K)))
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from feature_repo.arrow.take import to_matrix
 from feature_repo.config import Settings
 from feature_repo.errors import ConflictError, InvalidInputError, NotFoundError
+from feature_repo.evaluation.nearest_products import compute_shared, find_nearest_products
 from feature_repo.features.similarity import normalize_rows
 from feature_repo.files.atomic_write import replace_atomically
 from feature_repo.fusion import SAME_PRODUCT, Space, fuse
@@ -236,12 +237,15 @@ def measure_losses(adapter: Adapter, pairs: PairedVectors) -> list[AdapterLoss]:
         usable = ~np.isnan(vectors[:, 0] + source[:, 0] + target[:, 0])
         if usable.sum() < 2:
             continue
-        nearest = [_find_nearest(rows[usable]) for rows in (target, vectors, source)]
-        kept, without = (_count_shared(nearest[0], each) for each in nearest[1:])
+        products = np.arange(int(usable.sum()))
+        sides = [normalize_rows(rows[usable]) for rows in (target, vectors, source)]
+        top_k = min(TOP_K, len(products) - 1)
+        nearest = [find_nearest_products(each, each, products, top_k) for each in sides]
+        kept, without = (compute_shared(nearest[0], each) for each in nearest[1:])
         mean, half = float(kept.mean()), 1.96 * float(kept.std()) / len(kept) ** 0.5
-        cosine = float((vectors[usable] * normalize_rows(target[usable])).sum(axis=1).mean())
+        cosine = float((vectors[usable] * sides[0]).sum(axis=1).mean())
         recall = (mean, mean - half, mean + half)
-        losses.append(AdapterLoss(name, recall, float(without.mean()), cosine, int(usable.sum())))
+        losses.append(AdapterLoss(name, recall, float(without.mean()), cosine, len(products)))
     return losses
 
 
@@ -263,17 +267,3 @@ def _fuse(source: Mapping[str, Vectors], image: VectorMap | None, text: VectorMa
     texts = text.transform(source["text"])
     images = np.full_like(texts, np.nan) if image is None else image.transform(source["image"])
     return fuse(images, texts, SAME_PRODUCT, space)
-
-
-def _find_nearest(vectors: Vectors) -> NDArray[np.int64]:
-    """Return the row numbers of each row's nearest rows, [n, TOP_K or n - 1], without itself, in no order."""
-    unit = normalize_rows(vectors)
-    cosine = unit @ unit.T
-    np.fill_diagonal(cosine, -2.0)
-    top_k = min(TOP_K, len(vectors) - 1)
-    return np.argpartition(-cosine, top_k - 1, axis=1)[:, :top_k]
-
-
-def _count_shared(one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the share of each row's numbers that the same row of the other array has too, [n]."""
-    return np.array([len(np.intersect1d(*rows)) / len(rows[0]) for rows in zip(one, other, strict=True)])

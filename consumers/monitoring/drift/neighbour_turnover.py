@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from feature_repo.evaluation.nearest_products import compute_shared, find_nearest_products
+
 NEIGHBOURS = 10
 """Nearest products that are compared."""
 MIN_PRODUCTS = 20
@@ -29,13 +31,5 @@ def compute_turnover(
     """
     if len(pool) <= NEIGHBOURS or not len(old):
         return np.full(len(old), np.nan)
-    before, after = _find_nearest(old, pool, own), _find_nearest(new, pool, own)
-    kept = (before[:, :, None] == after[:, None, :]).any(axis=2).mean(axis=1)
-    return 1.0 - kept
-
-
-def _find_nearest(vectors: NDArray[np.float32], pool: NDArray[np.float32], own: NDArray[np.int64]) -> NDArray[np.int64]:
-    similarity = vectors @ pool.T
-    in_pool = np.flatnonzero(own >= 0)
-    similarity[in_pool, own[in_pool]] = -np.inf
-    return np.argpartition(-similarity, NEIGHBOURS - 1, axis=1)[:, :NEIGHBOURS]
+    before, after = (find_nearest_products(vectors, pool, own, NEIGHBOURS) for vectors in (old, new))
+    return 1.0 - compute_shared(before, after)
