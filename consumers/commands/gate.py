@@ -58,7 +58,8 @@ def gate(
     """Compare the candidate of an encoder upgrade with the version in production. Exit code 1: a gate failed."""
     from rich.table import Table
 
-    from consumers.gate.check import ClickLogOptions, Limits, check_candidate, format_html
+    from consumers.gate.check import check_candidate, format_html
+    from consumers.gate.options import ClickLogOptions, GateLimits
 
     if output.suffix.lower() == ".html":
         raise UsageError(f"--output {output}: the page is written beside the JSON; name a file that ends in .json")
@@ -67,7 +68,7 @@ def gate(
     report = check_candidate(
         config.load(store),
         candidate,
-        Limits(min_coverage, min_overlap, min_tag_agreement, max_hit_rate_loss, max_auc_loss),
+        GateLimits(min_coverage, min_overlap, min_tag_agreement, max_hit_rate_loss, max_auc_loss),
         None if impressions is None else ClickLogOptions(impressions, features, seeds, replicates, table_format),
         seed=seed,
         now=datetime.now(UTC),

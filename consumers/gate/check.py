@@ -1,58 +1,24 @@
-"""All gates of one candidate: their limits, their values, and the report."""
+"""All gates of one candidate, and the report."""
 
 import math
-from dataclasses import dataclass
 from datetime import datetime
 from html import escape
-from pathlib import Path
 
 from consumers.gate import measures
 from consumers.gate.measures import Mean
+from consumers.gate.options import ClickLogOptions, GateLimits
 from feature_repo import schema
 from feature_repo.config import Settings
 from feature_repo.errors import InvalidInputError, NotFoundError
 from feature_repo.gate_report import Gate, GateReport
 from feature_repo.offline import production
-from feature_repo.table_format import DEFAULT_FORMAT, TableFormat
 
 TOP_K = 10
 """Nearest products that are compared."""
 
 
-@dataclass(frozen=True)
-class Limits:
-    """The value at which each gate passes, inclusive."""
-
-    min_coverage: float = 0.999
-    """Share of the rows of the version in production that the candidate must have, in each table."""
-    min_overlap: float = 0.1
-    """Share of the nearest products that both versions must agree on."""
-    min_tag_agreement: float = 0.8
-    """Share of the products that must keep the value of each tag."""
-    max_hit_rate_loss: float = 0.02
-    """How much lower the next-click hit rate may be."""
-    max_auc_loss: float = 0.002
-    """How much lower the AUC may be, at the lower bound of its interval."""
-
-
-@dataclass(frozen=True)
-class ClickLogOptions:
-    """The log on which both versions are compared."""
-
-    impressions: Path
-    """The file."""
-    service: str = "ranking"
-    """The feature service with the ranker's features."""
-    seeds: int = 2
-    """Rankers that are trained for each version."""
-    replicates: int = 200
-    """Bootstrap draws."""
-    table_format: TableFormat = DEFAULT_FORMAT
-    """How the file is written: encoding, separator, names of columns, time zone."""
-
-
 def check_candidate(
-    settings: Settings, candidate: str, limits: Limits, log: ClickLogOptions | None, *, seed: int, now: datetime
+    settings: Settings, candidate: str, limits: GateLimits, log: ClickLogOptions | None, *, seed: int, now: datetime
 ) -> GateReport:
     """Compare a candidate with the version in production. Nothing but the log's quarantine is written.
 
@@ -99,7 +65,7 @@ def format_html(report: GateReport) -> str:
     )
 
 
-def _check_tables(settings: Settings, version: str, candidate: str, limits: Limits, seed: int) -> list[Gate]:
+def _check_tables(settings: Settings, version: str, candidate: str, limits: GateLimits, seed: int) -> list[Gate]:
     gates = []
     for table in schema.ENCODER_TABLES:
         coverage = measures.measure_coverage(settings, table, version, candidate)
@@ -120,23 +86,13 @@ def _check_tables(settings: Settings, version: str, candidate: str, limits: Limi
 
 
 def _check_log(
-    settings: Settings, versions: tuple[str, str], limits: Limits, log: ClickLogOptions, now: datetime
+    settings: Settings, versions: tuple[str, str], limits: GateLimits, log: ClickLogOptions, now: datetime
 ) -> list[Gate]:
     from consumers.gate.clicks import ALL_ROWS, measure_clicks
 
-    found = measure_clicks(
-        settings,
-        log.impressions,
-        versions,
-        service=log.service,
-        seeds=log.seeds,
-        replicates=log.replicates,
-        now=now,
-        table_format=log.table_format,
-    )
-    before, after = found.hit_rate
-    gates = [_make_hit_rate_gate(before, after, limits.max_hit_rate_loss)]
-    for name, auc in found.auc.items():
+    clicks = measure_clicks(settings, log, versions, now=now)
+    gates = [make_hit_rate_gate(*clicks.hit_rate, limits.max_hit_rate_loss)]
+    for name, auc in clicks.auc.items():
         detail = f"{auc.value:+.4f} [{auc.low:+.4f}, {auc.high:+.4f}] on {auc.rows:,} test rows"
         is_gate = name == ALL_ROWS  # a slice of few rows has a wide interval: it is shown, not judged
         passed = not is_gate or auc.low >= -limits.max_auc_loss
@@ -145,7 +101,7 @@ def _check_log(
     return gates
 
 
-def _make_hit_rate_gate(before: float, after: float, max_loss: float) -> Gate:
+def make_hit_rate_gate(before: float, after: float, max_loss: float) -> Gate:
     """Return the gate of the next-click hit rate in production and with the candidate; it fails if one is NaN."""
     detail = f"{before:.3f} in production, {after:.3f} with the candidate"
     return Gate("next-click hit rate", after >= before - max_loss, _to_finite(after - before), -max_loss, detail)

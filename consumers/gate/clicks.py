@@ -7,11 +7,11 @@ the same seeds. The difference has an interval over drawn users and products.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from consumers.gate.options import ClickLogOptions
 from consumers.ranking import lightgbm_ranker, proxies
 from consumers.ranking.baseline_features import compute_baseline
 from consumers.ranking.bootstrap import average_rankers, draw_weights, percentile_interval
@@ -23,7 +23,6 @@ from consumers.ranking.splits import find_test_start
 from consumers.ranking.training_set import RankingTrainingSet
 from feature_repo import schema
 from feature_repo.config import Settings
-from feature_repo.table_format import DEFAULT_FORMAT, TableFormat
 
 ALL_ROWS = "all rows"
 """Name of the slice with every test row."""
@@ -55,41 +54,35 @@ class ClickMeasures:
 
 def measure_clicks(
     settings: Settings,
-    impressions: Path,
+    log: ClickLogOptions,
     versions: tuple[str, str],
     *,
-    service: str,
-    seeds: int,
-    replicates: int,
     now: datetime,
-    table_format: TableFormat = DEFAULT_FORMAT,
 ) -> ClickMeasures:
     """Measure both versions on a log.
 
     Args:
         settings: the deployment.
-        impressions: file with the columns of `schema.IMPRESSIONS` and any context columns.
+        log: the log, a file with the columns of `schema.IMPRESSIONS` and any context columns.
         versions: the encoder version in production, and the candidate.
-        service: name of the feature service with the ranker's features.
-        seeds: rankers that are trained for each version.
-        replicates: bootstrap draws.
         now: time of the measurement, with a time zone; later impressions are refused.
-        table_format: what the user says about the log.
 
     Raises:
         NotFoundError: the log or the feature service does not exist.
         InvalidInputError: the log is unusable or cannot be split.
     """
     joined = [
-        read_and_join(settings, impressions, service, now, encoder_version=version, table_format=table_format)[0]
+        read_and_join(
+            settings, log.impressions, log.service, now, encoder_version=version, table_format=log.table_format
+        )[0]
         for version in versions
     ]
     data = joined[0]
-    check_log(data, str(impressions))
+    check_log(data, str(log.impressions))
     start = find_test_start(data, None)
     test = data.timestamp_us >= start
-    weights = draw_weights(data, test, replicates, seed=0)
-    scores = [score_all_features(each, test, start, range(seeds)) for each in joined]
+    weights = draw_weights(data, test, log.replicates, seed=0)
+    scores = [score_all_features(each, test, start, range(log.seeds)) for each in joined]
     slices = {ALL_ROWS: np.ones(int(test.sum()), bool), **slice_test_rows(data, test)}
     auc = {}
     for name, rows in slices.items():

@@ -11,8 +11,9 @@ from typer.testing import CliRunner
 
 from consumers import cli
 from consumers.gate import measures
-from consumers.gate.check import Limits, _make_hit_rate_gate, check_candidate, format_html
+from consumers.gate.check import check_candidate, format_html, make_hit_rate_gate
 from consumers.gate.measures import Mean
+from consumers.gate.options import GateLimits
 from feature_repo import schema
 from feature_repo.config import Settings
 from feature_repo.errors import InvalidInputError, NotFoundError, UsageError
@@ -102,9 +103,9 @@ def test_agreement_counts_products_with_the_same_newest_tag(settings: Settings) 
 def test_a_gate_passes_at_its_limit_and_fails_below_it_or_without_observations(settings: Settings) -> None:
     overlap = measures.measure_overlap(settings, OLD, NEW, top_k=10, seed=0).value
     agreement = measures.measure_tag_agreement(settings, "child_age", OLD, NEW).value
-    exact = Limits(min_coverage=0.5, min_overlap=overlap, min_tag_agreement=agreement)
+    exact = GateLimits(min_coverage=0.5, min_overlap=overlap, min_tag_agreement=agreement)
     assert not check_candidate(settings, NEW, exact, None, seed=0, now=RANKED).failures
-    above = Limits(min_coverage=0.9, min_overlap=overlap + 1e-9, min_tag_agreement=agreement + 1e-9)
+    above = GateLimits(min_coverage=0.9, min_overlap=overlap + 1e-9, min_tag_agreement=agreement + 1e-9)
     report = check_candidate(settings, NEW, above, None, seed=0, now=RANKED)
     failed = {gate.name for gate in report.failures}
     assert failed == {
@@ -168,6 +169,6 @@ def test_a_report_is_not_written_over_by_its_page(tmp_path: Path) -> None:
     [(0.5, 0.49, True), (0.5, 0.47, False), (0.5, np.nan, False), (np.nan, 0.5, False), (np.nan, np.nan, False)],
 )
 def test_a_hit_rate_that_fell_too_far_or_is_undefined_fails(before: float, after: float, passed: bool) -> None:
-    gate = _make_hit_rate_gate(before, after, 0.02)
+    gate = make_hit_rate_gate(before, after, 0.02)
     assert gate.passed is passed
     assert (gate.value is None) == bool(np.isnan(before) or np.isnan(after))

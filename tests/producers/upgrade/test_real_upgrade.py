@@ -18,8 +18,9 @@ import pytest
 import typer
 from safetensors.numpy import load_file, save_file
 
-from consumers.gate.check import Limits, check_candidate
+from consumers.gate.check import check_candidate
 from consumers.gate.clicks import ALL_ROWS, measure_clicks
+from consumers.gate.options import ClickLogOptions, GateLimits
 from feature_repo import definitions, schema
 from feature_repo.config import Settings
 from feature_repo.offline import delta, production
@@ -72,7 +73,9 @@ def start_arguments() -> list[str]:
 
 def write_gate(settings: Settings) -> None:
     candidate = production.read_current(settings.offline).candidate_version
-    report = check_candidate(settings, candidate, Limits(min_tag_agreement=0.3), None, seed=0, now=datetime.now(UTC))
+    report = check_candidate(
+        settings, candidate, GateLimits(min_tag_agreement=0.3), None, seed=0, now=datetime.now(UTC)
+    )
     assert not report.failures
     report.write(Path("gate.json"))
 
@@ -164,12 +167,12 @@ def test_a_version_differs_by_nothing_from_itself_on_a_log_and_from_noise_in_its
         for row in noisy if table == schema.EMBEDDING_TABLE else ():
             row["fused_vector"] = rng.normal(size=len(row["fused_vector"])).tolist()
         delta.append(settings.table(table), pa.Table.from_pylist(noisy, rows.schema))
-    options = {"service": "ranking", "seeds": 1, "replicates": 20, "now": NOW}
-    same = measure_clicks(settings, Path("shop/impressions.parquet"), (version, version), **options)
+    log = ClickLogOptions(Path("shop/impressions.parquet"), seeds=1, replicates=20)
+    same = measure_clicks(settings, log, (version, version), now=NOW)
     assert same.hit_rate[0] == same.hit_rate[1]
     assert {difference.value for difference in same.auc.values()} == {0.0}
     assert list(same.auc)[:2] == [ALL_ROWS, "new products"]
-    other = measure_clicks(settings, Path("shop/impressions.parquet"), (version, noise), **options)
+    other = measure_clicks(settings, log, (version, noise), now=NOW)
     assert other.hit_rate[0] == same.hit_rate[0] != other.hit_rate[1]
 
 
