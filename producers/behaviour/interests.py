@@ -65,7 +65,7 @@ class InterestSummary:
     def __str__(self) -> str:
         counts = (
             f"{self.added:,} versions of {self.users:,} users added to {schema.INTEREST_TABLE}, "
-            f"{self.already_stored:,} stored before, {self.withdrawn:,} corrected because their click is gone; "
+            f"{self.already_stored:,} up to date, {self.withdrawn:,} corrected because their click is gone; "
             f"{self.clicks:,} clicks, {self.without_vector:,} of them on products without a vector of "
             f"{self.encoder_version} at that time; {self.refused:,} rows of the log quarantined"
         )

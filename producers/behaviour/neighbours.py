@@ -62,7 +62,7 @@ class NeighbourSummary:
     def __str__(self) -> str:
         counts = (
             f"{self.added:,} versions added to {schema.NEIGHBOURS_TABLE} over {self.intervals:,} intervals, "
-            f"{self.already_stored:,} stored before; vectors of {self.encoder_version}; "
+            f"{self.already_stored:,} up to date; vectors of {self.encoder_version}; "
             f"{self.refused:,} rows of the log quarantined"
         )
         lines = [counts, *(f"  {remark}" for remark in self.remarks)]

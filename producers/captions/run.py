@@ -62,7 +62,7 @@ class CaptioningSummary:
     def __str__(self) -> str:
         lines = [
             f"{self.captioner_version} by {self.encoder_version}: {self.written:,} captions written, "
-            f"{self.known:,} rows there already, {self.without_image:,} products without an image"
+            f"{self.known:,} up to date, {self.without_image:,} products without an image"
         ]
         if self.stated:
             lines.append("  " + ", ".join(f"{rows:,} state {tag}" for tag, rows in self.stated.items()))

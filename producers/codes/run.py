@@ -89,7 +89,7 @@ class CodingSummary:
         origin = "trained now" if self.trained else "existing"
         return (
             f"{self.codebook_version} ({origin}, {' x '.join(map(str, self.sizes))} codes): {self.added:,} rows added "
-            f"to {schema.CODES_TABLE}, {self.known:,} there already; vectors of {self.encoder_version}\n"
+            f"to {schema.CODES_TABLE}, {self.known:,} up to date; vectors of {self.encoder_version}\n"
             f"  {self.quality}"
         )
 

@@ -81,8 +81,8 @@ def status(store: StoreOption = None) -> None:
         typer.echo("no encoder version is recorded yet; `produce embeddings` records the first one")
         return
     for one in history[-10:]:
-        other = f", beside it {one.candidate_version}" if one.candidate_version else ""
-        typer.echo(f"{one.created:%Y-%m-%d %H:%M:%S} UTC: {one.state}; in production {one.production_version}{other}")
+        other = f", {one.candidate_version} is kept beside it" if one.candidate_version else ""
+        typer.echo(f"{one.created:%Y-%m-%d %H:%M:%S} UTC: {one.state}; readers get {one.production_version}{other}")
     for version in filter(None, (history[-1].production_version, history[-1].candidate_version)):
         rows = {table: versions.count_rows(settings, table, version) for table in schema.ENCODER_TABLES}
         typer.echo(f"{version}: " + ", ".join(f"{count:,} rows in {table}" for table, count in rows.items()))
@@ -188,5 +188,5 @@ def _print_state(upgrade: "Upgrade") -> None:
     from producers.upgrade import machine
 
     typer.echo(
-        f"{upgrade.state}: {upgrade.production_version} is in production; next: {machine.describe_next(upgrade)}"
+        f"state {upgrade.state}, readers get {upgrade.production_version}; next: {machine.describe_next(upgrade)}"
     )

@@ -39,8 +39,8 @@ class EmbeddingEstimate:
 
     def __str__(self) -> str:
         return (
-            f"{self.encoder_version}: {self.rows:,} rows to add to {schema.EMBEDDING_TABLE}, {self.existing:,} encoded "
-            f"before\n  {self.images:,} images and {self.titles:,} titles to encode"
+            f"{self.encoder_version}: {self.rows:,} rows to add to {schema.EMBEDDING_TABLE}, {self.existing:,} up to "
+            f"date\n  {self.images:,} images and {self.titles:,} titles to encode"
         )
 
 

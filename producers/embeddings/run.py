@@ -68,7 +68,7 @@ class EmbeddingSummary:
 
     def __str__(self) -> str:
         lines = [
-            f"{self.encoder_version}: {self.encoded:,} products encoded, {self.existing:,} encoded before",
+            f"{self.encoder_version}: {self.encoded:,} products encoded, {self.existing:,} up to date",
             f"  {self.images:,} images and {self.titles:,} titles encoded, {self.reused:,} vectors reused",
         ]
         if self.encoded:

@@ -52,12 +52,12 @@ class IndexSummary:
     def __str__(self) -> str:
         """Return one line of counts, and one line of measured recall for each vector."""
         lines = [
-            f"index of {self.encoder_version} {self.how}: {self.changed:,} products new or changed, {self.products:,} "
-            f"can be found, {self.gone:,} are gone; {self.words:,} words of pictures"
+            f"index of {self.encoder_version} {self.how}: {self.changed:,} products new or changed, {self.gone:,} gone"
+            f", {self.products:,} in the index; pictures are scored for {self.words:,} words"
         ]
         for vector, measured in self.recall.items():
             shares = ", ".join(
-                f"{one['recall']:.3f} of {one['share']:.1%} ({one['candidates']} candidates)"
+                f"{one['recall']:.3f} in {one['share']:.1%} of the products ({one['candidates']} candidates)"
                 for one in measured["shares"]
             )
             lines.append(f"  {vector}: recall@10 {shares}")

@@ -53,7 +53,7 @@ def test_a_run_without_new_products_ends_before_torch_is_imported(store: Setting
         "finally: print('loaded:', {'torch', 'transformers'} & set(sys.modules))\n"
     )
     done = subprocess.run([sys.executable, "-c", probe], check=True, capture_output=True, text=True)
-    assert done.stdout.splitlines()[0] == f"{first.encoder_version}: 0 products encoded, 1 encoded before"
+    assert done.stdout.splitlines()[0] == f"{first.encoder_version}: 0 products encoded, 1 up to date"
     assert done.stdout.splitlines()[-1] == "loaded: set()"
     before, last = run_log.read_runs(store, step="embeddings")
     assert last.inputs == before.inputs

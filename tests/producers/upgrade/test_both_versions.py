@@ -139,7 +139,7 @@ def test_the_most_served_products_are_encoded_first_and_a_killed_run_goes_on(sto
         embed_catalogue(store, str(tmp_path / "new"), now=NOW, progress=stop_after_two_groups, first=first)
     assert seen == [["p4"], ["p1", "p3", "p4"]]
     output = embed(store, "new", "--impressions", str(log))
-    assert "3 products encoded, 3 encoded before" in output
+    assert "3 products encoded, 3 up to date" in output
     assert encoded(store, "new") == OLD_PRODUCTS
 
 
