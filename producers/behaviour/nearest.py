@@ -23,8 +23,8 @@ Vectors = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
-ROWS_PER_BLOCK = 4096
-"""Products whose lists are merged at a time."""
+ROWS_PER_BLOCK = 1 << 16
+"""Products whose lists are changed at a time: many, because those near each other share the work of a search."""
 EXACT_MEMBERS = 50_000
 """Number of products with impressions above which they are divided into cells."""
 GROWTH = 4
@@ -99,8 +99,11 @@ class NearestProducts:
         has_new_cells = self.set_members(vectors, is_changed, has_history)
         is_stale = self._remove(is_changed) | is_changed | has_new_cells
         stale = np.flatnonzero(is_stale)
-        cells = None if self.product_cells is None else self.product_cells[stale]
-        self.listed[stale], self.listed_similarity[stale] = self._search(vectors, vectors[stale], stale, cells, width)
+        for start in range(0, len(stale), ROWS_PER_BLOCK):
+            block = stale[start : start + ROWS_PER_BLOCK]
+            cells = None if self.product_cells is None else self.product_cells[block]
+            found = self._search(vectors, vectors[block], block, cells, width)
+            self.listed[block], self.listed_similarity[block] = found
         added = np.flatnonzero(self.has_history & (~had_history | is_changed))
         self._merge(vectors, np.flatnonzero(~is_stale & ~np.isnan(vectors[:, 0])), added)
 
@@ -170,16 +173,22 @@ class NearestProducts:
             self.index = self._build_index(vectors, members)
         # One more, because the product itself may be among them.
         found = min(count + 1, len(members))
-        cosines, positions = self._find(self.index, queries[rows], None if cells is None else cells[rows], found)
+        near = None if cells is None else cells[rows]
+        cosines, positions = self._find(self.index, queries[rows], near, found, np.full(len(rows), -np.inf))
         numbers = np.where(positions >= 0, members[positions], -1)
         neighbours[rows], similarity[rows] = _select_nearest(numbers, cosines, own[rows], count)
         return neighbours, similarity
 
-    def _find(self, index: Any, queries: Vectors, cells: NDArray[np.integer] | None, k: int) -> tuple[Vectors, Int64]:
-        """Return cosines and positions [m, k] in an index of `_build_index`; `cells` are those of the queries."""
+    def _find(
+        self, index: Any, queries: Vectors, cells: NDArray[np.integer] | None, k: int, above: Vectors
+    ) -> tuple[Vectors, Int64]:
+        """Return cosines and positions [m, k] in an index of `_build_index`; `cells` are those of the queries.
+
+        Cosines that are not larger than `above` [m] may be left out.
+        """
         if cells is None:
             return index.search(np.ascontiguousarray(queries), k)
-        return index.search(queries, cells, k)
+        return index.search(queries, cells, k, above)
 
     def _build_index(self, vectors: Vectors, members: Int64) -> Any:
         if self.cells is not None and self.product_cells is not None:
@@ -196,14 +205,14 @@ class NearestProducts:
         index, found = self._build_index(vectors, added), min(width + 1, len(added))
         for start in range(0, len(rows), ROWS_PER_BLOCK):
             block = rows[start : start + ROWS_PER_BLOCK]
-            cells = None if self.product_cells is None else self.product_cells[block]
-            cosines, positions = self._find(index, vectors[block], cells, found)
-            numbers = np.where(positions >= 0, added[positions], -1)
-            numbers, cosines = _select_nearest(numbers, cosines, block, width)
             # A list of k or more may lack products that are farther than its last one, so these cannot be added.
             length = (self.listed[block] >= 0).sum(axis=1)
-            last = self.listed_similarity[block, length - 1]
-            is_nearer = (cosines > last[:, None]) | ((length < self.k)[:, None] & (numbers >= 0))
+            last = np.where(length < self.k, np.float32(-np.inf), self.listed_similarity[block, length - 1])
+            cells = None if self.product_cells is None else self.product_cells[block]
+            cosines, positions = self._find(index, vectors[block], cells, found, last)
+            numbers = np.where(positions >= 0, added[positions], -1)
+            numbers, cosines = _select_nearest(numbers, cosines, block, width)
+            is_nearer = cosines > last[:, None]
             has_nearer = is_nearer.any(axis=1)  # most lists stay as they are
             block, is_nearer = block[has_nearer], is_nearer[has_nearer]
             both = np.concatenate([self.listed[block], np.where(is_nearer, numbers[has_nearer], -1)], axis=1)
