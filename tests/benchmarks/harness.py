@@ -254,14 +254,19 @@ def _module() -> str:
     return spec.name.removesuffix(".__main__") if spec else Path(sys.argv[0]).stem
 
 
-def replace_rows(file: Path, head: list[str], rows: list[str]) -> None:
-    """Write a page of one table: rows whose first cell is among the new ones are replaced, the others are kept.
+def replace_rows(file: Path, head: list[str], rows: list[str], key_cells: int = 1) -> None:
+    """Write a page of one table: rows whose first cells are those of a new one are replaced, the others are kept.
 
     Args:
         file: the page in Markdown, which need not exist.
         head: the lines above the rows, which are written anew.
         rows: the new rows.
+        key_cells: number of cells that name a row.
     """
-    names = {row.split("|")[1] for row in rows}
+    names = {_read_key(row, key_cells) for row in rows}
     kept = file.read_text().splitlines()[len(head) :] if file.exists() else []
-    file.write_text("\n".join([*head, *(row for row in kept if row.split("|")[1] not in names), *rows]) + "\n")
+    file.write_text("\n".join([*head, *(row for row in kept if _read_key(row, key_cells) not in names), *rows]) + "\n")
+
+
+def _read_key(row: str, cells: int) -> tuple[str, ...]:
+    return tuple(row.split("|")[1 : 1 + cells])
