@@ -12,7 +12,6 @@ from dataclasses import replace
 import pyarrow.compute as pc
 
 from feature_repo.arrow.columns import Column
-from feature_repo.arrow.field import Field
 from feature_repo.errors import ConflictError, InvalidInputError, NotFoundError
 from feature_repo.online import entity_keys
 from feature_repo.online.catalog import (
@@ -78,15 +77,14 @@ class StoreCatalog:
             VitrineError: the catalog was written by a later version of this program, or the store does not answer.
         """
         self._read_at = time.monotonic()
-        raw = self._store.get(catalog_key(self._project))
-        catalog = ProjectCatalog.from_bytes(raw)
-        dictionaries = {
-            id_: json.loads(self._store.get(dictionary_key(self._project, *id_)) or b"[]")
-            for id_ in dictionary_ids(list(catalog.views.values()))
-        }
-        with self._lock:
+        with self._lock:  # held while reading: of two threads, the one that read first must not be the last to store
+            raw = self._store.get(catalog_key(self._project))
+            catalog = ProjectCatalog.from_bytes(raw)
+            ids = list(dictionary_ids(list(catalog.views.values())))
+            (stored,) = self._store.read([[dictionary_key(self._project, *id_) for id_ in ids]])
+            dictionaries = {id_: json.loads(words or b"[]") for id_, words in zip(ids, stored, strict=True)}
             self._catalog, self._raw, self._dictionaries = catalog, raw, dictionaries
-        return catalog
+            return catalog
 
     def get_view(self, name: str) -> View:
         """Return a view of the encoder version in production.
@@ -263,37 +261,50 @@ class StoreCatalog:
         """
         return {feature: self._dictionaries.get((view.name, feature, id_), []) for feature, id_ in view.dictionary_ids}
 
-    def extend_dictionary(self, view: View, feature: Field, column: Column) -> list[str]:
-        """Add the texts of a column to the dictionary of a feature, where they are missing; return all of its texts.
+    def extend_dictionaries(self, view: View, features: Mapping[str, Column]) -> dict[str, list[str]]:
+        """Add the texts of columns to the dictionaries of their features; return all texts of each, by feature.
 
-        Known texts keep their codes. New ones are added at the end, in the order in which they first appear.
+        Known texts keep their codes. New ones are added at the end, in the order in which they first appear. The
+        dictionaries are read from the store each time: a store that was restored from a copy lacks texts that this
+        process has added, and gives their codes to others.
 
         Args:
             view: as `register_view` returned it.
-            feature: a field of the view with storage "dictionary".
-            column: texts; nulls are ignored.
+            features: a column of texts, in which nulls are ignored, for each feature with storage "dictionary"; other
+                columns are ignored. A feature without a column is not in the result.
 
         Raises:
-            InvalidInputError: the dictionary would have more than MAX_DICTIONARY_SIZE texts. Nothing is added then.
+            InvalidInputError: a dictionary would have more than MAX_DICTIONARY_SIZE texts. Nothing is added to it then.
         """
-        id_ = (view.name, feature.name, feature.dictionary)
-        texts = pc.unique(column.values.drop_null()).to_pylist()
-        known = self._dictionaries.get(id_, [])
-        while not set(texts) <= set(known):
-            key = dictionary_key(self._project, *id_)
-            old = self._store.get(key)
-            known = json.loads(old or b"[]")
-            known += [text for text in texts if text not in set(known)]
-            if len(known) > MAX_DICTIONARY_SIZE:
-                raise InvalidInputError(
-                    f"feature `{feature.name}` of view `{view.name}` has more than {MAX_DICTIONARY_SIZE} different "
-                    "texts; remove the tag storage=dictionary from its Field"
-                )
-            if not self._store.compare_and_swap(key, old, json.dumps(known, ensure_ascii=False).encode()):
-                known = []
+        fields = [one for one in view.layout.fields if one.storage == "dictionary" and one.name in features]
+        ids = [(view.name, one.name, one.dictionary) for one in fields]
+        (stored,) = self._store.read([[dictionary_key(self._project, *id_) for id_ in ids]])
+        extended = {
+            id_: self._extend_dictionary(id_, raw, pc.unique(features[one.name].values.drop_null()).to_pylist())
+            for one, id_, raw in zip(fields, ids, stored, strict=True)
+        }
         with self._lock:
-            self._dictionaries = {**self._dictionaries, id_: known}
-        return known
+            self._dictionaries = {**self._dictionaries, **extended}
+        return {feature: texts for (_, feature, _), texts in extended.items()}
+
+    def _extend_dictionary(self, id_: tuple[str, str, str], stored: bytes | None, texts: Sequence[str]) -> list[str]:
+        """Add distinct texts to a dictionary whose value in the store is `stored`; return all of its texts."""
+        key = dictionary_key(self._project, *id_)
+        while True:
+            known = json.loads(stored or b"[]")
+            known_texts = set(known)
+            added = [text for text in texts if text not in known_texts]
+            if len(known) + len(added) > MAX_DICTIONARY_SIZE:
+                raise InvalidInputError(
+                    f"feature `{id_[1]}` of view `{id_[0]}` has more than {MAX_DICTIONARY_SIZE} different texts; "
+                    "remove the tag storage=dictionary from its Field"
+                )
+            extended = [*known, *added]
+            if not added or self._store.compare_and_swap(
+                key, stored, json.dumps(extended, ensure_ascii=False).encode()
+            ):
+                return extended
+            stored = self._store.get(key)
 
     def _reload_if_changed(self) -> None:
         """Read the catalog if it has not been read yet, or if another process has changed or deleted it since."""

@@ -176,11 +176,7 @@ class OnlineTable:
             KeyError: a feature with storage "dictionary" has no column.
             UnavailableError: the store does not answer.
         """
-        dictionaries = {
-            one.name: self.catalog.extend_dictionary(view, one, features[one.name])
-            for one in view.layout.fields
-            if one.storage == "dictionary" and one.name in features
-        }
+        dictionaries = self.catalog.extend_dictionaries(view, features)
         rows = encode_rows(view.layout, features, event, created, dictionaries)
         newest = _newest(keys, event, created)
         if newest is None:

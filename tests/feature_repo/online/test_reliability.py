@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, wait
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -17,7 +17,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from feature_repo.arrow import columns
 from feature_repo.arrow.field import Field
 from feature_repo.errors import VitrineError
+from feature_repo.online.catalog import catalog_key, dictionary_key
 from feature_repo.online.decode import DecodedRows, Status
+from feature_repo.online.lmdb_store import LMDBStore
 from feature_repo.online.row_format import Layout
 from feature_repo.online.table import OnlineTable, ViewRequest
 from tests import servers
@@ -89,6 +91,54 @@ def test_rows_of_a_view_that_is_being_dropped_have_status_failed(url: str) -> No
     rows = read_versions(table, ["a", "b"])
     assert rows.status.tolist() == [Status.FAILED, Status.ABSENT]
     assert columns.to_arrow(rows.columns["title"]).to_pylist() == [None, None]
+
+
+def test_texts_are_read_as_written_after_the_store_was_restored_from_a_copy(url: str) -> None:
+    """As by a Redis that is started again from its last snapshot: later texts are lost, writers remember them."""
+    table = open_table(url)
+    view = table.catalog.register_view(VIEW)
+    ((feature, id_),) = view.dictionary_ids
+    key = dictionary_key("shop", "looks", feature, id_)
+    write_versions(table, view, ["a"], [0], [0])
+    copy = table.store.get(key)
+    write_versions(table, view, ["b"], [1], [0])
+    assert table.store.compare_and_swap(key, table.store.get(key), copy)
+    write_versions(table, view, ["b"], [1], [0])
+    other = open_table(url)
+    write_versions(other, other.catalog.register_view(VIEW), ["c"], [2], [0])
+    rows = read_versions(open_table(url), ["a", "b", "c"])
+    assert rows.event_timestamp_us.tolist() == [0, 1, 2]
+    assert_consistent(rows)
+
+
+class SlowStore(LMDBStore):
+    """A store that answers the first request for the catalog late."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, create=True)
+        self.has_read, self.may_answer = threading.Event(), threading.Event()
+
+    def get(self, key: bytes) -> bytes | None:
+        value = super().get(key)
+        if key == catalog_key("shop") and not self.has_read.is_set():
+            self.has_read.set()
+            self.may_answer.wait()
+        return value
+
+
+def test_a_catalog_that_arrives_late_does_not_replace_a_newer_one(tmp_path: Path) -> None:
+    slow = SlowStore(tmp_path)
+    table = OnlineTable(slow, "shop")
+    with ThreadPoolExecutor() as threads:
+        first = threads.submit(table.catalog.reload)
+        slow.has_read.wait()
+        open_table(f"lmdb://{tmp_path}").catalog.register_view(VIEW)
+        second = threads.submit(table.catalog.reload)
+        wait([second], timeout=0.2)
+        slow.may_answer.set()
+        assert "looks" not in first.result().views
+        assert "looks" in second.result().views
+    assert "looks" in table.catalog.load().views
 
 
 class ViewMachine(RuleBasedStateMachine):
