@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -106,24 +107,23 @@ class Watcher:
     def run_check(self, name: str) -> CheckState:
         """Run a check now, in the calling thread, and return its new state.
 
-        A check fails if it writes no JSON report, for example because it was killed after TIMEOUT_SECONDS. That is no
-        exception, but the state's `failure`.
+        A check fails if it writes no JSON report, for example because it was killed after TIMEOUT_SECONDS, or if it
+        cannot be started. That is no exception, but the state's `failure`.
 
         Args:
             name: the check's name; an unknown one raises KeyError.
-
-        Raises:
-            OSError: the command cannot be started.
         """
         state = self._states[name]
         tried, start = self._clock(), time.monotonic()
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "figures.json"
-            message, code = self._run_command([*state.check.command, "--json", str(file)])
-            try:
-                figures = json.loads(file.read_text())
-            except (OSError, ValueError):
-                figures = None
+        figures = None
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                file = Path(folder) / "figures.json"
+                message, code = self._run_command([*state.check.command, "--json", str(file)])
+                with suppress(OSError, ValueError):
+                    figures = json.loads(file.read_text())
+        except OSError as error:  # a full disk, no memory for another process, a missing program
+            message, code = f"{error.filename or state.check.command[0]}: cannot be run: {error.strerror}", 1
         if figures is None:
             state = replace(state, tried=tried, failure=message or f"exit code {code} without a message")
         else:

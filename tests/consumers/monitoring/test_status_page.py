@@ -164,6 +164,17 @@ def test_checks_repeat_and_end_with_the_watcher(tmp_path: Path) -> None:
     assert time.monotonic() - began < 5, "a check under way is stopped"
 
 
+def test_a_check_that_cannot_be_started_is_a_failure_and_the_others_go_on(tmp_path: Path) -> None:
+    code = "import sys; open(sys.argv[2], 'w').write('{\"breaches\": []}')"
+    checks = [
+        WatchedCheck("missing", (str(tmp_path / "no-such-program"),), timedelta(hours=1)),
+        WatchedCheck("sound", ("python3", "-c", code), timedelta(hours=1)),
+    ]
+    with Watcher(checks, clock) as watching:
+        until(lambda: watching.states()[1].figures)
+        assert watching.states()[0].failure == f"{checks[0].command[0]}: cannot be run: No such file or directory"
+
+
 def until(holds: object, seconds: float = 20) -> None:
     end = time.monotonic() + seconds
     while not holds():  # type: ignore[operator]
