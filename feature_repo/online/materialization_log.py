@@ -9,6 +9,7 @@ The log is stored in the online store, so that it is lost together with the rows
 `vitrine:{project}:written:<view>` (see catalog.py) is
 
     {"layout": fingerprint,               rows of another layout count as not written
+     "ttl": microseconds,                 0: none. Rows of a shorter TTL count as not written: Redis drops them after it
      "files": {name: [start, end]},       event times in ISO 8601, both bounds inclusive
      "again": {"window": [start, end], "files": [name, ...]},      null, or an unfinished rewrite: its window, and the
                                                                    files that are done
@@ -86,6 +87,8 @@ class MaterializationState:
     """When the window of each file was last extended, by the file's name; files without a known time are missing."""
     finish_timestamp: datetime | None = None
     """When the last complete run ended; None if unknown."""
+    ttl_us: int | None = None
+    """TTL of the view when the rows were written, in microseconds; 0: none; None if unknown."""
 
     def find_pending(self, files: Iterable[str], window: TimeWindow) -> dict[str, TimeWindow]:
         """Return the window that remains to be written of each file, in the order of the files.
@@ -131,9 +134,10 @@ class MaterializationState:
             now: when the run ended; None keeps the time of the run before.
         """
         kept = {file: self.files[file] for file in files if file in self.files}
-        return MaterializationState(
-            self.layout,
-            kept,
+        return replace(
+            self,
+            files=kept,
+            rewrite=None,
             online_since={file: timestamp for file, timestamp in self.online_since.items() if file in kept},
             finish_timestamp=now or self.finish_timestamp,
         )
@@ -163,6 +167,7 @@ class MaterializationState:
         """Return the state as the JSON that is stored, which the module's docstring describes."""
         state = {
             "layout": self.layout,
+            "ttl": self.ttl_us,
             "files": {file: _window_to_json(window) for file, window in self.files.items()},
             "again": self.rewrite
             and {"window": _window_to_json(self.rewrite.window), "files": sorted(self.rewrite.files)},
@@ -173,7 +178,7 @@ class MaterializationState:
 
     @staticmethod
     def from_bytes(data: bytes) -> "MaterializationState":
-        """Parse what `to_bytes` returned; "since" and "finished" may be missing, as earlier versions wrote it.
+        """Parse what `to_bytes` returned; "ttl", "since" and "finished" may be missing, as earlier versions wrote it.
 
         Raises:
             ValueError: `data` is not JSON, or a time is not in ISO 8601.
@@ -187,6 +192,7 @@ class MaterializationState:
             again and Rewrite(_window_from_json(again["window"]), frozenset(again["files"])),
             {file: datetime.fromisoformat(timestamp) for file, timestamp in state.get("since", {}).items()},
             datetime.fromisoformat(finished) if finished else None,
+            state.get("ttl"),
         )
 
 
@@ -207,7 +213,8 @@ def read_state(online: OnlineTable, view: str) -> MaterializationState | None:
 class MaterializationLog:
     """The log of one view, for a run that writes to it. Several runs may write to one log at once.
 
-    Opening it writes to the store, and discards what was written in another layout. `state` is the log as last written.
+    Opening it writes to the store, and discards what was written in another layout or with a shorter TTL. `state` is
+    the log as last written.
 
     Args:
         online: the rows of the project.
@@ -235,8 +242,9 @@ class MaterializationLog:
         self._key = materialization_log_key(online.project, view.name)
 
         def begin(state: MaterializationState | None) -> MaterializationState:
-            if state is None or state.layout != view.layout.fingerprint:
+            if state is None or state.layout != view.layout.fingerprint or _is_shorter(state.ttl_us, view.ttl_us):
                 state = MaterializationState(view.layout.fingerprint)
+            state = replace(state, ttl_us=view.ttl_us)
             unfinished = state.rewrite.window if state.rewrite else None
             if unfinished == rewrite:
                 return state
@@ -259,7 +267,7 @@ class MaterializationLog:
             UnavailableError: the store does not answer.
         """
         now = self._clock()
-        self.state = self._update(lambda state: self._check_layout(state).with_files(files, window, now))
+        self.state = self._update(lambda state: self._check_view(state).with_files(files, window, now))
 
     def add_rewritten(self, origins: Mapping[str, Collection[str]]) -> None:
         """Record files that hold rows of other files only, as `MaterializationState.with_rewritten` describes.
@@ -272,7 +280,7 @@ class MaterializationLog:
             UnavailableError: the store does not answer.
         """
         if origins:
-            self.state = self._update(lambda state: self._check_layout(state).with_rewritten(origins))
+            self.state = self._update(lambda state: self._check_view(state).with_rewritten(origins))
 
     def finish(self, files: Sequence[str]) -> None:
         """Record that the run is complete. A rewrite is finished by it.
@@ -285,11 +293,11 @@ class MaterializationLog:
             UnavailableError: the store does not answer.
         """
         now = self._clock()
-        self.state = self._update(lambda state: self._check_layout(state).with_only(files, now))
+        self.state = self._update(lambda state: self._check_view(state).with_only(files, now))
 
-    def _check_layout(self, state: MaterializationState | None) -> MaterializationState:
-        """Return the state; raise ConflictError if it is gone or of another layout."""
-        if state is None or state.layout != self._view.layout.fingerprint:
+    def _check_view(self, state: MaterializationState | None) -> MaterializationState:
+        """Return the state; raise ConflictError if it is gone, or of another layout or TTL."""
+        if state is None or (state.layout, state.ttl_us) != (self._view.layout.fingerprint, self._view.ttl_us):
             raise ConflictError(
                 f"view `{self._view.name}` was dropped or changed while it was being materialized; run this again"
             )
@@ -302,6 +310,13 @@ class MaterializationLog:
             state = change(None if old is None else MaterializationState.from_bytes(old))
             if self._online.store.compare_and_swap(self._key, old, state.to_bytes()):
                 return state
+
+
+def _is_shorter(ttl_us: int | None, other_us: int) -> bool:
+    """Return whether a TTL is shorter than another; 0 is no TTL, and an unknown one is not shorter."""
+    if not ttl_us:
+        return False
+    return other_us == 0 or ttl_us < other_us
 
 
 def _window_to_json(window: TimeWindow) -> list[str]:

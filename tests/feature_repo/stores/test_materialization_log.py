@@ -271,6 +271,7 @@ def _within(timestamp: Any, window: TimeWindow) -> bool:
     layout=st.integers(0, 2**32 - 1),
     since=st.dictionaries(st.text(), HOURS.map(at)),
     finished=st.none() | HOURS.map(at),
+    ttl_us=st.none() | st.integers(0, 2**53),
 )
 def test_a_state_is_read_as_it_was_written(
     files: dict[str, TimeWindow],
@@ -278,8 +279,9 @@ def test_a_state_is_read_as_it_was_written(
     layout: int,
     since: dict[str, datetime],
     finished: datetime | None,
+    ttl_us: int | None,
 ) -> None:
-    state = MaterializationState(layout, files, rewrite, since, finished)
+    state = MaterializationState(layout, files, rewrite, since, finished, ttl_us)
     assert MaterializationState.from_bytes(state.to_bytes()) == state
 
 

@@ -1,8 +1,10 @@
 """`feast materialize` with our engine puts the newest version of each entity online."""
 
+import copy
 import random
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,7 +15,9 @@ from consumers.online import IncompleteStoreError, OnlineReader, Status
 from feature_repo.offline import delta
 from feature_repo.online.table import OnlineTable
 from tests.arrow_rows import write_arrow
+from tests.feature_repo.online.conftest import REDIS
 from tests.feature_repo.stores import world
+from tests.servers import RedisServer
 
 PRODUCTS = ["a", "b", "c", "毛绒", "x" * 500]
 
@@ -94,6 +98,24 @@ def feast(folder: Path, *arguments: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
+
+
+def test_rows_are_written_again_after_their_view_got_a_longer_ttl(redis: RedisServer, tmp_path: Path) -> None:
+    """Redis would drop them a day after the end of the former TTL."""
+    world.make(tmp_path, {"type": REDIS, "connection_string": redis.address})
+    store, looks, server = world.open_store(tmp_path), copy.copy(world.looks), redis.client()
+    server.flushall()
+    hour = (datetime.now(UTC) - world.START) // world.HOUR
+    world.append_looks(tmp_path, [("a", hour, hour)])
+    days_left = []
+    for run, days in enumerate([1, 30, 30, 7, 0]):
+        looks.ttl = timedelta(days=days)
+        store.apply([world.product, looks])
+        store.materialize_incremental(world.at(hour + 1 + run))
+        table = store._get_provider().online_store.online_table(store.config)
+        (key,) = table.make_keys(table.catalog.get_view("looks"), {"product_id": ["a"]}, 1)
+        days_left.append(round(server.pttl(key) / 86_400_000))
+    assert days_left == [2, 31, 31, 31, 0]
 
 
 @pytest.mark.slow
