@@ -130,8 +130,8 @@ def _compute_affinity(
     candidates = Candidates(
         products=product_ids,
         vectors=vectors,
-        ages=_vectors(batch, schema.TAGS_TABLE, "child_age_distribution", stages),
-        genders=_vectors(batch, schema.TAGS_TABLE, "child_gender_distribution", len(CHILD_GENDERS)),
+        ages=_distributions(batch, "child_age_distribution", stages),
+        genders=_distributions(batch, "child_gender_distribution", len(CHILD_GENDERS)),
         codes=_codes(batch),
     )
     return affinity.compute_user_affinity(user, candidates, now_us, age_bounds)
@@ -168,6 +168,24 @@ def _vectors(batch: FeatureBatch, view: str, feature: str, width: int = 1) -> ND
     if values.dtype == object:
         raise EncoderMismatchError(f"{view}.{feature}: vectors differ in length; materialize those of one encoder")
     return values if values.shape[1] else np.full((batch.count, width), np.nan, np.float32)
+
+
+def _distributions(batch: FeatureBatch, feature: str, width: int) -> NDArray[np.float32]:
+    """Return a distribution of the tags of each row [n, width], NaN rows where it is missing or has another width.
+
+    Rows have another width while they are written again for other child age stages.
+    """
+    result = np.full((batch.count, width), np.nan, np.float32)
+    rows = batch.views.get(schema.TAGS_TABLE)
+    if rows is None or feature not in rows.rows.columns:
+        return result
+    values = rows.expand(columns.to_numpy(rows.rows.columns[feature]))
+    if values.dtype != object:
+        return values if values.shape[1] == width else result
+    for row, value in zip(result, values, strict=True):
+        if value is not None and len(value) == width:
+            row[:] = value
+    return result
 
 
 def _codes(batch: FeatureBatch) -> NDArray[np.int64]:

@@ -87,6 +87,11 @@ def test_offline_online_and_feast_follow_the_scale_of_the_deployment(
     with OnlineReader(f"lmdb://{tmp_path / 'online'}", project=deployment.project) as reader:
         assert reader.child_age_bounds() == BOUNDS
         online = fetch_with_affinity(reader, "ranking_with_affinity", user, shop.products, RANKED).affinity
+        reader._table.catalog.set_age_bounds((*BOUNDS, 200))  # as a materialization of another scale does first
+        between = fetch_with_affinity(reader, "ranking_with_affinity", user, shop.products, RANKED).affinity
+        unknown = {"age_match", "age_gap"}
+        assert {name for name in NAMES if not np.array_equal(between[name], online[name], equal_nan=True)} == unknown
+        assert all(np.isnan(between[name]).all() for name in unknown)
     monkeypatch.setenv(config.ENVIRONMENT_VARIABLE, str(file))
     last = [product for product, _ in reversed(shop.clicks[user])][:50]
     request = {
