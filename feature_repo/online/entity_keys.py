@@ -15,6 +15,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from numbers import Integral
 from typing import Any
@@ -100,11 +101,11 @@ def from_arrow(column: pa.ChunkedArray | pa.Array) -> list[Any]:
 
 
 def _make_text_keys(prefix: bytes, values: Sequence[Any]) -> list[bytes] | None:
-    """Return the keys of texts, all encoded in one step; None if a value is no text."""
+    """Return the keys of texts, all encoded in one step; None if a value is no text, or none in UTF-8."""
     start = "\n" + prefix.decode()
     try:
         keys = (start + start.join(values)).encode()
-    except TypeError:
+    except (TypeError, UnicodeEncodeError):
         return None
     # Texts of visible ASCII characters are normalized already. Without those only the line feeds are left.
     if len(keys.translate(None, _VISIBLE_ASCII)) != len(values):
@@ -122,7 +123,8 @@ def _join_texts(texts: Sequence[Sequence[bytes]]) -> Iterable[bytes]:
 def _encode_value(value: Any) -> bytes:
     """Return the bytes of one value; raise InvalidInputError if it is missing or of another type."""
     if isinstance(value, str):
-        return text.normalize_id(value).encode()
+        with suppress(UnicodeEncodeError):  # half of a surrogate pair
+            return text.normalize_id(value).encode()
     if isinstance(value, bytes):
         return value
     if isinstance(value, Integral) and not isinstance(value, bool):

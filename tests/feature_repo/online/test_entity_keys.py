@@ -38,7 +38,7 @@ def test_texts_that_look_equal_have_one_key_and_bytes_stay_as_they_are() -> None
     assert len(set(entity_keys.make_keys(PREFIX, [odd[:4], ["u\xa0", "u", "\u3000u", "u"]]))) == 1
 
 
-@pytest.mark.parametrize("value", [None, 1.5, True])
+@pytest.mark.parametrize("value", [None, 1.5, True, "half of a pair: \ud83d"])
 def test_a_value_that_cannot_be_a_join_key_is_refused(value: Any) -> None:
     with pytest.raises(VitrineError, match="a join key is"):
         entity_keys.make_keys(PREFIX, [["a", value]])
