@@ -22,6 +22,7 @@ from feature_repo.errors import InvalidInputError, UnavailableError
 from feature_repo.offline import delta, production, versions
 from feature_repo.offline.input_files import read_table
 from feature_repo.offline.validation import parse_text, require_columns
+from feature_repo.online.catalog import FILL_AGAIN
 from feature_repo.online.open_store import LMDB, REDIS, open_configured_table
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID
 from feature_repo.table_format import DEFAULT_FORMAT, TableFormat
@@ -81,8 +82,8 @@ class Freshness:
     views: list[ViewFreshness]
     """In the order in which the views are computed."""
     gaps: list[str] = field(default_factory=list)
-    """One line for each view that a service names and the online store lacks, or that it has none or does not answer.
-    Empty without an online store."""
+    """One line for each view that a service names and the online store lacks, or that it has none, does not exist or
+    does not answer. Empty if the deployment has no online store."""
 
     @property
     def breaches(self) -> list[str]:
@@ -193,14 +194,14 @@ def read_active_products(
 
 
 def _find_gaps(settings: Settings) -> list[str]:
-    """Return what the online store lacks, in one line each; empty if it is another kind of store or does not exist."""
+    """Return what the online store lacks, in one line each; empty if there is none, or one of another kind."""
     online_store = settings.raw.get("online_store")
     if not isinstance(online_store, dict) or online_store.get("type") not in (LMDB, REDIS):
         return []
     try:
         online = open_configured_table(settings)
         if online is None:
-            return []
+            return [f"the online store does not exist: it is new, or its files were deleted; {FILL_AGAIN}"]
         try:
             return online.catalog.reload().find_gaps()
         finally:

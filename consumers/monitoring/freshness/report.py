@@ -1,6 +1,7 @@
 """Freshness by view and slice, compared with objectives: what is late, and what to do first."""
 
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -158,18 +159,18 @@ def build_report(
 
 
 def _read_states(settings: Settings, views: Iterable[str]) -> dict[str, MaterializationState]:
-    """Return the materialization log of each view; empty if there is no online store yet."""
-    online = open_configured_table(settings)
-    if online is None:
+    """Return the materialization log of each view; empty if the deployment has no online store."""
+    if not settings.raw.get("online_store"):
         return {}
-    try:
-        catalog = online.catalog.load()
-        states = {
-            view: read_materialization(online, catalog.find_stored_name(view), settings.table(view)) for view in views
-        }
-    finally:
-        online.store.close()
-    # A view without a log has not been materialized: none of its rows is online.
+    online = open_configured_table(settings)
+    states: dict[str, MaterializationState | None] = dict.fromkeys(views)
+    if online is not None:
+        with closing(online.store):
+            catalog = online.catalog.load()
+            for view in views:
+                stored_name = catalog.find_stored_name(view)
+                states[view] = read_materialization(online, stored_name, settings.table(view))
+    # A view without a log, or without a store, has not been materialized: none of its rows is online.
     return {view: MaterializationState(0) if state is None else state for view, state in states.items()}
 
 

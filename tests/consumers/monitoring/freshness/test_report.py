@@ -1,6 +1,7 @@
 """Freshness by slice and compared with objectives, on a store with known timestamps."""
 
 import json
+import shutil
 from datetime import timedelta
 from pathlib import Path
 
@@ -311,6 +312,18 @@ def test_the_command_shows_slices_and_exits_with_1_on_a_missed_objective(store: 
         "product_tags: active products covered 66.7%, at least 90.0% required; run `produce tags`"
     )
     assert json.loads(figures.read_text())["missed"] == [done.stderr.strip()]
+
+
+def test_nothing_is_online_after_the_files_of_the_online_store_were_deleted(store: Settings) -> None:
+    fill(store, [("a", 1), ("b", 2)])
+    assert {one.online for one in measure(store).slices if one.slice == "all"} == {2}
+    shutil.rmtree(store.file.parent / "online")
+    after = measure(store)
+    assert {one.online for one in after.slices if one.slice == "all"} == {0}
+    assert after.breaches == [
+        "the online store does not exist: it is new, or its files were deleted; run `feast apply`, then "
+        "`feast materialize-incremental`"
+    ]
 
 
 @pytest.mark.parametrize("by_slice", [(), ("--slices",)])
