@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from consumers.online.errors import NoServicesError, UnknownFeaturesError
 from consumers.online.two_hops import Link, fetch_two_hops
 from feature_repo.arrow import timestamps
-from feature_repo.errors import IncompleteStoreError
-from feature_repo.online.catalog import ProjectCatalog, ServiceView
+from feature_repo.errors import IncompleteStoreError, NotFoundError
+from feature_repo.online.catalog import ProjectCatalog, Service, ServiceView
 from feature_repo.online.feature_batch import FeatureBatch
 from feature_repo.online.open_store import open_store
 from feature_repo.online.request_plan import Ids, PlannedRequest, RequestPlan, keep_plan
@@ -66,7 +66,6 @@ class OnlineReader:
     def _open(self, table: OnlineTable, refresh: float) -> None:
         self._table = table
         self._refresh_seconds = refresh
-        self._refreshed = time.monotonic()
         self._plans: dict[tuple[Any, ...], RequestPlan] = {}
 
     def fetch(
@@ -184,7 +183,7 @@ class OnlineReader:
                 array of `out` does not fit its feature.
             UnavailableError: the store does not answer.
         """
-        if self._table.catalog.is_loaded() and not self._is_due():
+        if self._table.catalog.is_fresh(self._refresh_seconds):
             request = self._make_request(view_or_service, ids, features, full_feature_names, out)
         else:
             request = await asyncio.to_thread(
@@ -270,15 +269,9 @@ class OnlineReader:
     ) -> None:
         self.close()
 
-    def _is_due(self) -> bool:
-        """Return whether the last refresh, or the opening, is more than `refresh` seconds ago."""
-        return time.monotonic() - self._refreshed > self._refresh_seconds
-
     def _refresh(self) -> None:
-        """Read the catalog again if that is due."""
-        if self._is_due():
-            self._refreshed = time.monotonic()
-            self._table.catalog.reload()
+        """Read the catalog again if it was read more than `refresh` seconds ago."""
+        self._table.catalog.refresh(self._refresh_seconds)
 
     def _make_request(
         self,
@@ -297,40 +290,40 @@ class OnlineReader:
         key = (name, None if features is None else tuple(features), full_feature_names)
         plan, catalog = self._plans.get(key), self._table.catalog.load()
         if plan is None or plan.catalog is not catalog:
-            catalog, views, on_demand = self._service_views(name, features)
-            plan = RequestPlan.build(self._table, catalog, name, views, on_demand, full_feature_names)
+            try:
+                plan = self._build_plan(catalog, *key)
+            except (NotFoundError, NoServicesError):  # perhaps it is new, and the catalog as last read lacks it
+                plan = self._build_plan(self._table.catalog.reload(), *key)
             keep_plan(self._plans, key, plan)
         return plan
 
-    def _service_views(
-        self, name: str, features: Sequence[str] | None
-    ) -> tuple[ProjectCatalog, tuple[ServiceView, ...], tuple[str, ...]]:
-        """Return what a service or view reads from each view, its on-demand views, and the catalog that has them."""
-        catalog = self._table.catalog.load()
+    def _build_plan(
+        self, catalog: ProjectCatalog, name: str, features: tuple[str, ...] | None, full_feature_names: bool
+    ) -> RequestPlan:
+        """Return the plan of a service, or of a view or some of its features, from one catalog."""
         service = catalog.services.get(name)
-        needed = [name] if service is None else [view.view for view in service.views]
-        if any(catalog.find_view(view) is None for view in needed):
-            catalog = self._table.catalog.reload()
-            service = catalog.services.get(name)
-        if service is not None and features is None:
-            return catalog, service.views, service.on_demand
-        view = catalog.find_view(name)
-        if view is None:
-            error = UnknownFeaturesError if catalog.services else NoServicesError
-            raise error(_describe_missing(name, self._table.project, catalog))
-        known = tuple(field.name for field in view.layout.fields)
-        missing = [feature for feature in features or () if feature not in known]
-        if missing:
-            raise UnknownFeaturesError(f"view `{name}` has no feature {', '.join(missing)}; it has {', '.join(known)}")
-        return catalog, (ServiceView(name, name, known if features is None else tuple(features)),), ()
+        if service is None or features is not None:
+            service = Service((_select_features(catalog, self._table.project, name, features),))
+        return RequestPlan.build(self._table, catalog, name, service.views, service.on_demand, full_feature_names)
 
 
-def _describe_missing(name: str, project: str, catalog: ProjectCatalog) -> str:
-    views, services = ", ".join(sorted(catalog.list_views())) or "none", ", ".join(sorted(catalog.services)) or "none"
-    return (
-        f"the online store has no service or view `{name}` in project `{project}`; services: {services}; "
-        f"views: {views}. Run `feast apply`, then materialize"
-    )
+def _select_features(catalog: ProjectCatalog, project: str, name: str, features: tuple[str, ...] | None) -> ServiceView:
+    """Return some features of a view, None for all; raise an error if the catalog lacks the view or a feature."""
+    view = catalog.find_view(name)
+    if view is None and name in catalog.services:
+        raise UnknownFeaturesError(f"`{name}` is a feature service; features can be selected from a view only")
+    if view is None:
+        error = UnknownFeaturesError if catalog.services else NoServicesError
+        services, views = (", ".join(sorted(names)) or "none" for names in (catalog.services, catalog.list_views()))
+        raise error(
+            f"the online store has no service or view `{name}` in project `{project}`; services: {services}; "
+            f"views: {views}. Run `feast apply`, then materialize"
+        )
+    known = tuple(field.name for field in view.layout.fields)
+    missing = [feature for feature in features or () if feature not in known]
+    if missing:
+        raise UnknownFeaturesError(f"view `{name}` has no feature {', '.join(missing)}; it has {', '.join(known)}")
+    return ServiceView(name, name, known if features is None else features)
 
 
 def _microseconds(now: datetime | None) -> int:

@@ -51,9 +51,9 @@ class StoreCatalog:
         self._read_at = 0.0
         self._dictionaries: dict[tuple[str, str, str], list[str]] = {}
 
-    def is_loaded(self) -> bool:
-        """Return whether the catalog has been read, so that `load` needs no round trip to the store."""
-        return self._catalog is not None
+    def is_fresh(self, seconds: float) -> bool:
+        """Return whether the catalog was read at most `seconds` ago, so that `refresh` and `load` do not read it."""
+        return self._catalog is not None and time.monotonic() - self._read_at <= seconds
 
     def load(self) -> ProjectCatalog:
         """Return the catalog as last read; read it if it has not been read yet.
@@ -65,7 +65,7 @@ class StoreCatalog:
 
     def refresh(self, seconds: float) -> None:
         """Read the catalog again if it was read more than `seconds` ago. One that was not read yet is not read."""
-        if self._catalog is not None and time.monotonic() - self._read_at > seconds:
+        if self._catalog is not None and not self.is_fresh(seconds):
             self.reload()
 
     def reload(self) -> ProjectCatalog:

@@ -179,8 +179,9 @@ def test_a_reader_that_has_the_old_catalog_reads_rows_of_a_changed_view(own_stor
     from tests.feature_repo.stores.online.feast_world import product, source
 
     write(own_store, "looks", [BEAR])
-    reader = OnlineReader(url, project="shop")
-    assert reader.fetch("looks", ["bear"]).status.tolist() == [Status.PRESENT]
+    reader, other = OnlineReader(url, project="shop"), OnlineReader(url, project="shop")
+    for one in (reader, other):
+        assert one.fetch("looks", ["bear"]).status.tolist() == [Status.PRESENT]
     kept = [field for field in looks.features if field.name != "title"]
     changed = FeatureView(
         name="looks",
@@ -191,6 +192,7 @@ def test_a_reader_that_has_the_old_catalog_reads_rows_of_a_changed_view(own_stor
     )
     own_store.apply([changed], partial=True)
     own_store.refresh_registry()
+    assert other.fetch("looks", ["bear"], features=["added"]).values["added"].tolist() == [None]
     row = {name: value for name, value in CAR.items() if name != "title"} | {"added": 5, "colour": "a new colour"}
     write(own_store, "looks", [row])
     batch = reader.fetch("looks", ["bear", "car"], features=["title", "price", "colour"])
@@ -216,6 +218,8 @@ def test_errors_name_the_missing_view_feature_or_ids(store: FeatureStore, reader
     for single in ("bear", b"bear", 7):
         with pytest.raises(VitrineError, match=rf"`looks`: ids is {single!r}, a single id; expected a sequence"):
             reader.fetch("looks", single)
+    with pytest.raises(VitrineError, match="`ranking` is a feature service; features can be selected from a view only"):
+        reader.fetch("ranking", ["bear"], features=["price"])
     assert len(reader.fetch("looks", {"product_id": "bear"}).status) == 1
     with pytest.raises(VitrineError, match="a join key is None"):
         reader.fetch("looks", [None])
