@@ -145,6 +145,28 @@ class StoreCatalog:
             )
         return self._change(lambda catalog: catalog.with_view(view)).views[view.name]
 
+    def register_layout(self, view: View, encoder_version: str | None = None) -> View:
+        """Return a view with the layout of rows to write as its last one, and register it if the store lacks it.
+
+        A layout that the store has is left as it is, and so is the view's TTL: the writer's definitions may be older
+        than those that were applied, and readers must not lose the features of the newest layout.
+
+        Args:
+            view: the view under its own name; its last layout is that of the rows to write.
+            encoder_version: as for `register_view`.
+
+        Raises:
+            ConflictError: another view's keys have the same prefix, or an older layout has the same fingerprint.
+        """
+        self._reload_if_changed()
+        name = self.load().find_stored_name(view.name, encoder_version)
+        known = self.load().views.get(name)
+        if known is not None:
+            layouts = self.load().with_view(replace(view, name=name)).views[name].layouts
+            if set(layouts) == set(known.layouts):
+                return replace(known, layouts=layouts)
+        return self.register_view(view, encoder_version)
+
     def set_services(self, services: Mapping[str, Service]) -> None:
         """Replace all feature services of the project; write nothing if the store has the same.
 

@@ -362,11 +362,11 @@ class PackedOnlineStore(DocumentStore):
     def _register(
         self, config: RepoConfig, table: FeatureView, encoder_version: str | None = None
     ) -> tuple[OnlineTable, View]:
-        """Return the project's rows and the registered view; if the store lacks it, all views are registered."""
+        """Return the project's rows, and the view to pack rows for; if the store lacks it, all views are registered."""
         online, view = self.online_table(config), views.stored_view(config, table)
         if not online.catalog.has_view(view.name):
             views.publish_catalog(online.catalog, config, FeatureStore(config=config).registry)
-        return online, online.catalog.register_view(view, encoder_version)
+        return online, online.catalog.register_layout(view, encoder_version)
 
     def _pack(self, online: OnlineTable, view: View, data: list[FeastRow]) -> tuple[list[bytes], list[bytes]]:
         """Return keys and packed rows of Feast's rows; for a repeated entity only its newest row."""

@@ -1,5 +1,6 @@
 """Views that change, are deleted or are applied without rows, and what becomes of the rows online."""
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from feast.types import Int64, String
 from consumers.online import OnlineReader, Status
 from consumers.serving.response import build_response
 from feature_repo.errors import InvalidInputError
+from feature_repo.online.table import OnlineTable
 from tests.feature_repo.stores.online.feast_world import (
     BEAR,
     CAR,
@@ -88,6 +90,25 @@ def test_a_view_whose_fields_change_keeps_its_rows(own_store: FeatureStore) -> N
         "title": ["毛绒 bear", "auto"],
         "price": [None, "9"],
     }
+
+
+def test_a_writer_with_older_definitions_takes_no_feature_and_no_ttl_from_readers(own_store: FeatureStore) -> None:
+    """As a feature server does, which keeps the registry for minutes after `feast apply`."""
+    table = online(own_store).online_table(own_store.config)
+    changed = FeatureView(
+        name="looks",
+        entities=[product],
+        ttl=20 * DAY,
+        schema=[*looks.features, Field(name="brand", dtype=String)],
+        source=source("looks"),
+    )
+    own_store.apply([changed])
+    row = (entity(product_id="bear"), {"title": Value(string_val="bear")}, NOW, None)
+    online(own_store).online_write_batch(own_store.config, looks, [row], None)
+    reader = OnlineReader.from_table(OnlineTable(table.store, table.project))
+    batch = reader.fetch("looks", ["bear"], features=["title", "brand"])
+    assert (batch.values["title"].tolist(), batch.values["brand"].tolist()) == (["bear"], [None])
+    assert table.catalog.get_view("looks").ttl_us == 20 * DAY / timedelta(microseconds=1)
 
 
 def test_deleting_a_view_deletes_its_rows_and_no_others(own_store: FeatureStore) -> None:
