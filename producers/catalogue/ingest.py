@@ -5,8 +5,9 @@ only these are encoded later. The comparison reads the day's table once, and of 
 timestamps and hashes.
 """
 
+import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -23,6 +24,7 @@ from feature_repo.config import Settings
 from feature_repo.errors import ConflictError, InvalidInputError
 from feature_repo.location import BucketPath
 from feature_repo.offline import delta, input_files, quarantine, validation
+from feature_repo.offline.csv_text import DELIMITERS
 from feature_repo.offline.delta_blocks import append_blocks_if_version
 from feature_repo.offline.quarantine import RejectedRow
 from feature_repo.offline.validation import RowCheck
@@ -209,7 +211,9 @@ def _ingest_once(
 
     product = stored.find_products(id_hashes)
     gone_before = read_gone_products(active_path)
-    gone, returned = _find_moves(stored, product[~validation.is_blank(product_ids)], gone_before)
+    named = _find_named(stored, misshapen, table_format.delimiter or DELIMITERS)
+    in_table = np.concatenate([product[~validation.is_blank(product_ids)], named])
+    gone, returned = _find_moves(stored, in_table, gone_before)
     active = len(stored.products) - len(gone_before)
     if partial:
         gone = gone[:0]
@@ -363,6 +367,17 @@ def _take_or_zero(column: RowHashes, row_index: NDArray[np.int64]) -> RowHashes:
     return np.where((row_index >= 0)[:, None], column[row_index], np.uint64(0))
 
 
+def _find_named(stored: StoredVersions, misshapen: Sequence[RejectedRow], delimiters: str) -> NDArray[np.int64]:
+    """Return the stored products whose id is a field of a row that does not fit the header, as product numbers.
+
+    In which field of such a row the id is cannot be known, so a product that any field names counts as present.
+    """
+    lines = [re.split(f"[{re.escape(delimiters)}]", row.value or "") for row in misshapen]
+    fields = pa.array({field.strip(' "') for line in lines for field in line}, pa.string())
+    product = stored.find_products(row_hash.hash_texts(pa.chunked_array([text.normalize_ids(fields)])))
+    return product[product >= 0]
+
+
 def _find_moves(
     stored: StoredVersions, present: NDArray[np.int64], gone_before: pa.ChunkedArray
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -370,7 +385,7 @@ def _find_moves(
 
     Args:
         stored: the stored versions.
-        present: product numbers of the table's rows; -1 for new products.
+        present: product numbers of the table's rows, in any order and with repeats; -1 for new products.
         gone_before: ids of the products that were gone before.
     """
     is_present, was_active = np.zeros(len(stored.products), bool), np.ones(len(stored.products), bool)

@@ -35,7 +35,8 @@ class IngestSummary:
     unchanged: int
     """Products that equal the stored version that is valid at their `updated_at`. Nothing is written for them."""
     gone: int
-    """Products that were active and are not in the table; 0 for a partial table. A refused row counts as present."""
+    """Products that were active and are not in the table; 0 for a partial table. A refused row counts as present; of
+    a line of a CSV that does not fit the header, any field may be its id."""
     active: int
     """Stored products that were active before."""
     returned: int

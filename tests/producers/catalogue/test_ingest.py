@@ -141,6 +141,21 @@ def test_a_product_whose_row_is_refused_is_not_gone(store: Settings) -> None:
     assert ingest(store, {"product_id": "a"}, {"product_id": "b", "updated_at": "soon"}, now=NOW + DAY).gone == 0
 
 
+def test_a_product_whose_line_does_not_fit_the_header_of_a_csv_is_not_gone(store: Settings) -> None:
+    ingest(store, *({"product_id": name} for name in ("a", " b", "c", "d")))
+    lines = [
+        "title,product_id,image,category,brand,price,updated_at",
+        "dress,a,,,,1,2026-01-02T00:00:00Z",
+        'dress, red," b ",,,,1,2026-01-02T00:00:00Z',
+        'dress,"c,,,,1,2026-01-02T00:00:00Z',
+    ]
+    file = store.file.parent / "products.csv"
+    file.write_text("\n".join(lines) + "\n")
+    summary = ingest_products(store, file, NOW + DAY)
+    assert (summary.changed, len(summary.refused), summary.gone) == (1, 2, 1)
+    assert read_gone(store) == ["d"]
+
+
 def test_with_partial_no_product_is_gone(store: Settings) -> None:
     ingest(store, {"product_id": "a"}, {"product_id": "b"})
     assert ingest_products(store, write_products(store, {"product_id": "a"}), NOW + DAY, partial=True).gone == 0
