@@ -29,7 +29,6 @@ from producers.catalogue import validate
 from producers.downloads import download_log
 
 IMAGES_FOLDER, PRODUCTS_FILE = "pictures", "products.parquet"
-IS_URL = validate.IMAGE_IS_URL.partition(":")[0]
 BLOCK_ROWS = 1024
 """Products whose images are in memory at a time."""
 
@@ -44,14 +43,14 @@ class PackSummary:
     """Rows whose image is in the LMDB. Rows with equal images share one entry there."""
     unreadable: dict[str, int]
     """The number of images that could not be used, by reason, the most frequent reason first. Rows without an image are
-    not among them. `produce catalogue` or `produce embeddings` later reports each."""
+    not among them. `produce catalogue` or `produce embeddings` later reports each, except further images."""
     table: Path
     """The written products.parquet."""
 
     def __str__(self) -> str:
         lines = [f"{self.table}: {self.products:,} products, {self.images:,} of them with an image in the LMDB"]
         lines += [f"  not read {count:,}: {reason}" for reason, count in self.unreadable.items()]
-        urls = self.unreadable.get(IS_URL, 0)
+        urls = self.unreadable.get(_shorten(validate.IMAGE_IS_URL), 0)
         return "\n".join(lines + [f"  {urls:,} products have the URL of an image: --download fetches it"] * bool(urls))
 
 
@@ -66,7 +65,8 @@ def pack_images(
     """Write the pictures, and the table `output`/products.parquet.
 
     The table is `products` with every row that fits the header of a CSV, in its order; only the columns `image` and
-    `images` differ. Further images are not copied; their paths become absolute.
+    `images` differ. Further images are not copied; their paths become absolute. Those that cannot be used are left out,
+    and the summary counts their rows.
     An image in the LMDB, also one that was downloaded from its URL, becomes `lmdb://pictures#KEY`, and null stays null.
     The path of a file that cannot be read becomes absolute. Another URL, and a path that leaves the table's folder by
     `..`, stay as they are; a text that is not UTF-8 becomes null.
@@ -98,7 +98,9 @@ def pack_images(
         writer: pq.ParquetWriter | None = None
         for block in input_files.read_blocks(products, BLOCK_ROWS, schema.PRODUCTS.names, table_format=table_format):
             validation.require_columns(block, schema.PRODUCTS.names, products)
-            rows = validate.validate_products(block, row_count, products, now, timezone=table_format.timezone).rows
+            validated = validate.validate_products(block, row_count, products, now, timezone=table_format.timezone)
+            rows = validated.rows
+            unreadable.update(_shorten(one.reason) for _, one in validated.repairs if one.column == "images")
             given, utf8_checks = validation.null_invalid_utf8(block, ["image"])
             failed_checks = [
                 check for check in (*utf8_checks, *validate.resolve_images(given, products)[2]) if check.bad.any()
@@ -118,7 +120,7 @@ def pack_images(
                 names[row] = folder.name(key)
             for check in failed_checks:
                 failed_rows = [row for row in np.flatnonzero(check.bad).tolist() if row not in downloaded]
-                unreadable.update({check.reason.partition(":")[0]: len(failed_rows)} if failed_rows else {})
+                unreadable.update({_shorten(check.reason): len(failed_rows)} if failed_rows else {})
                 for row in failed_rows:
                     names[row] = given["image"][row].as_py()
             for row, key in downloaded.items():
@@ -133,6 +135,11 @@ def pack_images(
         if writer is not None:
             writer.close()
     return PackSummary(row_count, image_count, dict(unreadable.most_common()), output / PRODUCTS_FILE)
+
+
+def _shorten(reason: str) -> str:
+    """Return the reason of a repair without what `produce catalogue` does about it."""
+    return reason.partition(":")[0]
 
 
 def _find_downloaded(

@@ -55,6 +55,13 @@ def test_unusable_image_values_are_counted_and_kept(store: Settings) -> None:
     assert len(ingest_products(store, packed.table, NOW).repairs) == 3
 
 
+def test_further_images_that_cannot_be_used_are_left_out_and_counted(store: Settings) -> None:
+    file = write_products(store, {"image": None, "images": "a.png|https://shop.example/b.jpg"}, {"product_id": "b"})
+    packed = pack_images(file, store.file.parent / "x", NOW)
+    assert packed.unreadable["a further image is a URL, leaves the table's folder by `..` or has a backslash"] == 1
+    assert pq.read_table(packed.table)["images"].to_pylist()[0] == [str(store.file.parent / "shop" / "a.png")]
+
+
 def test_images_as_bytes_are_packed_like_files(store: Settings) -> None:
     packed = pack_images(
         write_products(store, {"image": b"red"}, {"product_id": "b", "image": b"red"}), store.file.parent / "x", NOW
