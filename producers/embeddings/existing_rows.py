@@ -132,5 +132,10 @@ def hash_contents(rows: pa.Table) -> RowHashes:
     return row_hash.combine_columns([row_hash.from_arrow(rows[name]) for name in HASH_COLUMNS])
 
 
+def hash_versions(keys: RowHashes, contents: RowHashes) -> RowHashes:
+    """Return a digest of each row's product, event time and contents, from `hash_keys` and `hash_contents`: [n, 2]."""
+    return row_hash.combine_columns([keys, contents])
+
+
 NO_CONTENT = row_hash.combine_columns([np.zeros((1, 2), np.uint64)] * len(HASH_COLUMNS))[0]
 """`hash_contents` of a row without hashes."""

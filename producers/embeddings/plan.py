@@ -6,7 +6,7 @@ reads keys and hashes, and by Delta's statistics only of files whose event times
 reads nothing, and any other run reads as much as was added. Rows of other encoders do not count.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -37,6 +37,7 @@ class KnownContents(Protocol):
 
 HASHES_PER_LOOKUP = 65_536
 """Hashes that are Python objects at a time."""
+NO_ROWS: RowHashes = np.empty((0, 2), np.uint64)
 NOTHING_ENCODED = -1
 """Value of the marker of an encoder whose rows have been deleted."""
 
@@ -65,7 +66,7 @@ class EncodingPlan:
     """The other rows that need an embedding row."""
     is_image_encoded: NDArray[np.bool_]
     """For each row of `encoded`, whether its image is passed to the encoder [encoded]. It is for the first row of each
-    image that is not in the cache, and for every row whose image has no hash."""
+    image that is not in the cache, and for every row whose image has no hash, or one of `changed_images`."""
     is_title_encoded: NDArray[np.bool_]
     """For each row of `encoded`, whether its title is passed to the encoder [encoded]: the first row of each title that
     is not in the cache."""
@@ -121,7 +122,14 @@ def _catalogue_marker(table_id: object, encoder_version: str) -> str:
 
 
 def plan_encoding(
-    settings: Settings, new: pyarrow.dataset.Dataset, encoder_version: str, cache: KnownContents, *, has_images: bool
+    settings: Settings,
+    new: pyarrow.dataset.Dataset,
+    encoder_version: str,
+    cache: KnownContents,
+    *,
+    has_images: bool,
+    changed_images: Collection[bytes] = (),
+    without_vector: RowHashes = NO_ROWS,
 ) -> EncodingPlan:
     """Decide which catalogue rows need an embedding row, and which of their contents have to be encoded.
 
@@ -134,6 +142,9 @@ def plan_encoding(
         encoder_version: the encoder, as `name@fingerprint`.
         cache: of that encoder's vectors, or what will be in it; nothing is written to it.
         has_images: whether the encoder has an image tower; if not, images are ignored.
+        changed_images: hashes of which some file has changed since it was hashed: each row has to be encoded by itself.
+        without_vector: `existing_rows.hash_versions` [k, 2] of rows that turned out to have no vector; they are left
+            out.
 
     Returns:
         The rows that need an embedding row, all others left out.
@@ -143,6 +154,8 @@ def plan_encoding(
     _, is_done = existing_rows.find_existing_keys(
         settings, rows.keys[latest], rows.contents[latest], encoder_version, rows.event_times
     )
+    versions = existing_rows.hash_versions(rows.keys[latest], rows.contents[latest])
+    is_done |= row_hash.find_positions(versions, without_vector[row_hash.sort_order(without_vector)]) >= 0
     needed = np.sort(latest[~is_done])
 
     title_hash, image_hash = (column.take(pa.array(needed)) for column in (rows.title_hash, rows.image_hash))
@@ -150,7 +163,8 @@ def plan_encoding(
     unhashed_image = rows.has_image[needed] & image_hash.is_null().to_numpy(zero_copy_only=False)
     encoded = new_title | new_image | unhashed_image
     is_title_encoded = new_title & _find_first(title_hash)
-    is_image_encoded = (new_image & _find_first(image_hash)) | unhashed_image
+    has_changed = pc.is_in(image_hash, pa.array(changed_images, row_hash.HASH_TYPE)).to_numpy(zero_copy_only=False)
+    is_image_encoded = (new_image & (_find_first(image_hash) | has_changed)) | unhashed_image
     return EncodingPlan(needed[~encoded], needed[encoded], is_image_encoded[encoded], is_title_encoded[encoded])
 
 

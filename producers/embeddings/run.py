@@ -14,6 +14,7 @@ from datetime import datetime
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -24,10 +25,11 @@ from feature_repo.distributed import cluster
 from feature_repo.errors import ConflictError
 from feature_repo.offline import delta, encoder_licence, production, quarantine, training_products
 from producers.catalogue import row_hash
+from producers.catalogue.row_hash import RowHashes
 from producers.embeddings import encoder_check
 from producers.embeddings.adapted_vectors import cache_adapted_vectors
 from producers.embeddings.existing_rows import KEY, STEP, RowIndices, txn_app_id
-from producers.embeddings.plan import CatalogueChanges, EncodingPlan, plan_encoding, read_changes
+from producers.embeddings.plan import NO_ROWS, CatalogueChanges, EncodingPlan, plan_encoding, read_changes
 from producers.embeddings.row_builder import RowBuilder
 from producers.embeddings.shared_cache import fill_from_rows, is_shared
 from producers.embeddings.tower_outputs import TowerOutputs, cache_kept_outputs, open_caches
@@ -198,6 +200,10 @@ class _EmbeddingRun:
     unusable: Counter[str] = field(default_factory=Counter)
     """Contents and products without a vector, by reason."""
     seconds: StageSeconds = ZERO_SECONDS
+    changed_images: set[bytes] = field(default_factory=set)
+    """`RowBuilder.changed_images` of all passes."""
+    without_vector: RowHashes = field(default_factory=NO_ROWS.copy)
+    """`BuiltRows.without_vector` of all chunks: rows that another pass need not try again."""
     txn_version: int = 0
     """Transaction version of the table after this run's last commit."""
 
@@ -217,7 +223,7 @@ class _EmbeddingRun:
     def encode_pass(self, where: pc.Expression | None) -> bool:
         """Encode and commit what is new; return whether nothing is left.
 
-        Rows are left if they share an image whose file has changed meanwhile; another pass encodes them.
+        Rows are left if they share an image whose file has changed meanwhile; another pass encodes each by itself.
 
         Args:
             where: filter of the catalogue rows; None encodes all, and stores that this version of the catalogue is
@@ -240,14 +246,21 @@ class _EmbeddingRun:
         cache_kept_outputs(changes.new, self.cache, self.outputs)
         cache_adapted_vectors(changes.new, self.cache, self.model)
         plan = plan_encoding(
-            self.settings, changes.new, self.model.version, self.cache, has_images=self.model.has_images
+            self.settings,
+            changes.new,
+            self.model.version,
+            self.cache,
+            has_images=self.model.has_images,
+            changed_images=self.changed_images,
+            without_vector=self.without_vector,
         )
         total = len(plan.reused) + len(plan.encoded)
         if where is None:
-            self.existing = self.existing or changes.rows - total - self.written
+            self.existing = self.existing or changes.rows - total - self.written - len(self.without_vector)
         builder = RowBuilder(self.model, self.cache, self.now, self.outputs, self.settings.pictures)
         for done in self._commit_chunks(changes, plan, builder):
             self.progress(done, total)
+        self.changed_images |= builder.changed_images
         if builder.deferred:
             return False
         if where is not None:
@@ -310,6 +323,7 @@ class _EmbeddingRun:
             self.txn_version = delta.append_if_version(path, built.rows, app_id, self.txn_version)
         reasons = Counter(refusal.reason for refusal in refused)
         self.written += len(built.rows)
+        self.without_vector = np.concatenate([self.without_vector, built.without_vector])
         self.counts.update(built.counts)
         self.unusable.update(reasons)
         self.run.add_counts(rows=len(built.rows), **built.counts)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -38,7 +39,7 @@ def store(tmp_path: Path) -> Settings:
     return open_deployment(tmp_path)
 
 
-def embed(store: Settings, encoder: Path, day: int = 0, **options: bool) -> EmbeddingSummary:
+def embed(store: Settings, encoder: Path, day: int = 0, **options: Any) -> EmbeddingSummary:
     return embed_catalogue(store, str(encoder), now=NOW + day * DAY, progress=lambda *_: None, **options)
 
 
@@ -146,6 +147,13 @@ def test_a_product_without_any_vector_is_tried_again_only_when_it_changes(store:
     assert counts(embed(store, encoder, 2)) == (1, 1, 0, 0)
 
 
+def test_a_product_without_any_vector_is_counted_once_in_several_passes(store: Settings, encoder: Path) -> None:
+    ingest(store, {"product_id": "a", "title": None, "image": "gone.jpg"}, {"product_id": "b", "image": None})
+    done = embed(store, encoder, first=[pc.field("product_id") == "a"])
+    assert done.unusable == {MISSING: 1, NOTHING_USABLE: 1}
+    assert (done.encoded, done.existing) == (1, 0)
+
+
 def test_an_image_that_changed_after_it_was_hashed_is_not_cached_under_the_old_hash(
     store: Settings, encoder: Path
 ) -> None:
@@ -159,6 +167,36 @@ def test_an_image_that_changed_after_it_was_hashed_is_not_cached_under_the_old_h
     ingest(store, {"product_id": "a", "image": red}, {"product_id": "b", "image": copy}, now=NOW - DAY)
     done = embed(store, encoder, 1)
     assert (done.encoded, done.images) == (1, 1)
+
+
+def test_an_image_is_encoded_from_another_file_if_the_first_one_with_its_content_is_deleted(
+    store: Settings, encoder: Path
+) -> None:
+    red = draw_image(store.file.parent / "red.png", "red")
+    copy = str(shutil.copy(red, store.file.parent / "copy.png"))
+    ingest(store, {"product_id": "a", "image": red}, {"product_id": "b", "image": copy})
+    Path(red).unlink()
+    done = embed(store, encoder)
+    assert (done.encoded, done.images, done.unusable) == (2, 1, {MISSING: 1})
+    assert row(store, "a")["image_vector"] is None
+    assert row(store, "b")["image_vector"] is not None
+
+
+def test_an_image_of_many_products_that_changed_after_it_was_hashed_takes_one_more_pass(
+    store: Settings, encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    red = draw_image(store.file.parent / "red.png", "red")
+    ingest(store, *({"product_id": name, "image": red} for name in "abcd"))
+    draw_image(Path(red), "blue")
+    plans = []
+    plan_encoding = embeddings.plan_encoding
+    monkeypatch.setattr(
+        embeddings, "plan_encoding", lambda *given, **options: plans.append(1) or plan_encoding(*given, **options)
+    )
+    assert embed(store, encoder).encoded == 4
+    assert len(plans) == 2
+    for name in "bcd":
+        assert row(store, name)["image_vector"] == pytest.approx(row(store, "a")["image_vector"], abs=1e-5)
 
 
 def test_vectors_that_are_not_finite_are_quarantined_and_never_stored(
