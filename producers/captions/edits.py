@@ -75,7 +75,7 @@ def learn_labels(
     output: Path,
     now: datetime,
 ) -> EditsSummary:
-    """Write the labels so far with those of merchants' edits, which replace labels of the same product and tag.
+    """Write the labels so far with those of merchants' edits, which replace all labels of the same product and tag.
 
     An edited caption labels its product with each value that it states, if it states one value of the attribute and the
     attribute is a tag: one of schema.TAGS, or one of `labels`.
@@ -98,9 +98,11 @@ def learn_labels(
         raise UsageError(f"--output is {output}; expected a .parquet file that is no input")
     newest, superseded = _read_edits(settings, edits, now)
     rows = [] if labels is None else read_labels(labels).to_pylist()
-    value_of = {(row[PRODUCT_ID], row["tag"]): row for row in rows}
-    group_of = {row[PRODUCT_ID]: row.get("group") for row in rows}
+    # Of several labels of one product and tag `produce tags` uses the first.
+    value_of = {(row[PRODUCT_ID], row["tag"]): row["value"] for row in reversed(rows)}
+    group_of = {row[PRODUCT_ID]: row.get("group") for row in reversed(rows)}
     tags = {*TAGS, *(row["tag"] for row in rows)}
+    learned: dict[tuple[str, str], dict[str, str | None]] = {}
     outcomes: dict[str, Counter[str]] = {}
     counts: Counter[str] = Counter()
     for edit in newest.to_pylist():
@@ -116,21 +118,19 @@ def learn_labels(
                 counts["ambiguous"] += 1
             else:
                 product, value = edit[PRODUCT_ID], after.pop()
-                former = value_of.get((product, tag))
-                counts["added" if former is None else "confirmed" if former["value"] == value else "changed"] += 1
-                value_of[product, tag] = {
-                    PRODUCT_ID: product,
-                    "tag": tag,
-                    "value": value,
-                    "group": group_of.get(product),
-                }
-    if not value_of:
+                is_new = (product, tag) not in value_of
+                is_same = value_of.get((product, tag)) == value
+                counts["added" if is_new else "confirmed" if is_same else "changed"] += 1
+                group = group_of.get(product)
+                learned[product, tag] = {PRODUCT_ID: product, "tag": tag, "value": value, "group": group}
+    rows = [row for row in rows if (row[PRODUCT_ID], row["tag"]) not in learned] + list(learned.values())
+    if not rows:
         raise InvalidInputError(
             f"{edits}: no label can be learned: {counts['ambiguous']:,} edited attributes have several values, "
             f"{counts['not_tags']:,} statements are about no tag; name the labels so far with --labels"
         )
     is_grouped = any(group is not None for group in group_of.values())
-    table = pa.Table.from_pylist(list(value_of.values()), CHECKED_SCHEMA if is_grouped else LABELS)
+    table = pa.Table.from_pylist(rows, CHECKED_SCHEMA if is_grouped else LABELS)
     with replace_atomically(output) as unfinished:
         pq.write_table(table, unfinished)
     return EditsSummary(

@@ -82,8 +82,8 @@ def caption_catalogue(
 ) -> CaptioningSummary:
     """Write a caption for every product version with an image that has no current one of this captioner.
 
-    A caption is current if it is the one created last, and was made from the same image and the same sure values of
-    tags. A version for which nothing can be stated gets a row with the reason instead of a caption.
+    A caption is current if it is the one created last, and was made from the same image, brand and sure values of tags.
+    A version for which nothing can be stated gets a row with the reason instead of a caption.
 
     If a product version has both a path and the bytes of an image, the bytes are captioned.
 
@@ -110,11 +110,12 @@ def caption_catalogue(
     facts = read_facts(open_tags(settings), with_image, options.min_probability)
     captioner = open_captioner(encoder)
     version = compute_captioner_version(captioner.version, vocabulary, options)
-    digests = input_digest.combine(
+    seeds = input_digest.combine(
         input_digest.hash_texts(with_image["image_hash"]),
         input_digest.hash_texts(with_image["unhashed_path"]),
         input_digest.hash_texts(pa.array([_describe_facts(one) for one in facts], pa.string())),
     )
+    digests = input_digest.combine(seeds, input_digest.hash_texts(with_image["brand"]))
     outdated = find_outdated(
         settings.table(schema.CAPTION_TABLE),
         with_image,
@@ -135,7 +136,7 @@ def caption_catalogue(
                 rows = outdated[done : done + len(chunk)]
                 decoded = decode_images(_list_sources(settings, chunk), captioner.geometry, pool)
                 products = [
-                    CaptionedProduct(facts[row], brand, int(digests[row]))
+                    CaptionedProduct(facts[row], brand, int(seeds[row]))
                     for row, brand, is_usable in zip(rows, chunk["brand"].to_pylist(), decoded.usable, strict=True)
                     if is_usable
                 ]

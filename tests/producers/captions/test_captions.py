@@ -222,6 +222,16 @@ def test_a_corrected_image_and_changed_tags_are_captioned_again(
     assert captioned(shop, captioner, 8, recompute=True).written == 4
 
 
+def test_a_corrected_brand_is_captioned_again(shop: Settings, captioner: Path, images: dict[str, Path]) -> None:
+    captioned(shop, captioner)
+    rows = [{"product_id": name, "title": "帽子", "image": str(images[name])} for name in ("红色", "蓝色")]
+    ingest_products(
+        shop, write_products(shop, rows[0] | {"brand": "Bolt"}, rows[1]), NOW + timedelta(days=1), partial=True
+    )
+    assert captioned(shop, captioner, 2).written == 1
+    assert captioned(shop, captioner, 3).written == 0
+
+
 def test_a_store_without_tags_and_a_checkpoint_without_a_language_head_are_refused(
     store: Settings, captioner: Path, images: dict[str, Path], tmp_path: Path
 ) -> None:

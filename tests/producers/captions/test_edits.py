@@ -11,7 +11,7 @@ import pytest
 from feature_repo.config import Settings
 from feature_repo.errors import InvalidInputError, UsageError, VitrineError
 from producers.captions.edits import EditsSummary, learn_labels
-from producers.tags.labels import list_tag_values, read_labels
+from producers.tags.labels import check_labels, list_tag_values, read_labels
 from tests.deployments import run_main
 from tests.producers.catalogue.shop import ingest, open_deployment
 
@@ -76,6 +76,21 @@ def test_the_value_that_an_edited_caption_states_becomes_a_label(store: Settings
         "claim": {"added": 1},
     }
     assert "child_age: 1 changed, 1 withdrawn" in str(summary)
+
+
+def test_labels_that_repeat_or_contradict_an_earlier_one_stay_for_produce_tags_to_refuse(store: Settings) -> None:
+    labels = [
+        {"product_id": "b", "tag": "colour", "value": "red", "group": "h"},
+        {"product_id": "b", "tag": "colour", "value": "blue", "group": "h"},
+        {"product_id": "a", "tag": "colour", "value": "red", "group": "g"},
+        {"product_id": "a", "tag": "colour", "value": "blue", "group": None},
+    ]
+    summary, rows = learn(store, {"edited_caption": "红色裙子"}, labels=labels)
+    assert (summary.labels, summary.confirmed, summary.changed) == (3, 1, 0)
+    assert rows["a", "colour"] == {"product_id": "a", "tag": "colour", "value": "red", "group": "g"}
+    valid, refused = check_labels(read_labels(summary.output), {"a", "b"}, {})
+    assert valid["value"].to_pylist() == ["red", "red"]
+    assert [(row.row_id, row.reason) for row in refused] == [("b", "contradicts an earlier label")]
 
 
 def test_without_labels_only_tags_with_columns_are_learned(store: Settings) -> None:
