@@ -22,7 +22,7 @@ from producers.input_digest import Digests
 Bools = NDArray[np.bool_]
 Int64 = NDArray[np.int64]
 
-TEXT_COLUMNS = ("title", "brand", "category", schema.SELLER_ID)
+HASHED_COLUMNS = ("title", "brand", "category", schema.SELLER_ID, "image_hash")
 
 
 @dataclass(frozen=True)
@@ -115,15 +115,15 @@ def hash_inputs(rows: pa.Table, vectors: Mapping[str, NDArray[np.float32]]) -> D
         rows: [n] rows of INDEX_ROWS.
         vectors: float32 [n, d] by name; NaN where a product has none.
     """
-    columns = [input_digest.hash_texts(rows[name]) for name in TEXT_COLUMNS]
+    columns = [input_digest.hash_texts(rows[name]) for name in HASHED_COLUMNS]
     columns.append(input_digest.hash_numbers(rows["price"].fill_null(np.nan).to_numpy().view(np.int64)))
     columns += [input_digest.hash_vectors(vectors[name]) for name in sorted(vectors)]
     return input_digest.combine(*columns)
 
 
-def add_maker(digests: Digests, made_by: str) -> Digests:
-    """Return digests [n] of inputs and of what compares them: the verifier and the options that decide groups."""
-    maker = input_digest.hash_texts(pa.array([made_by]))
+def add_maker(digests: Digests, verifier_version: str, *, one_per_seller: bool, top_k: int) -> Digests:
+    """Return digests [n] of inputs and of what compares them: the verifier, and the options of a run."""
+    maker = input_digest.hash_texts(pa.array([f"{verifier_version} {one_per_seller} {top_k}"]))
     return input_digest.combine(np.repeat(maker, len(digests)), digests)
 
 

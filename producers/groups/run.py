@@ -118,7 +118,7 @@ def group_products(
     product_ids = table[PRODUCT_ID].combine_chunks()
     former = FormerGroups.read(settings, product_ids)
     digests = group_rows.add_maker(
-        matching_index.read_digests(index, index_rows), f"{verifier.version} {one_per_seller}"
+        matching_index.read_digests(index, index_rows), verifier.version, one_per_seller=one_per_seller, top_k=top_k
     )
     is_changed = ~former.is_current(digests)
     stored = pairs.read_pairs(settings, product_ids, verifier.version)

@@ -109,7 +109,9 @@ def make_store(folder: Path, products: int, verifier: PairVerifier) -> Settings:
     order = pc.sort_indices(ids).to_numpy()
     of = np.empty(products, np.int64)
     of[order] = design  # ids are numbered in the order of `design`
-    digests = group_rows.add_maker(matching_index.read_digests(index, rows), f"{verifier.version} {False}")
+    digests = group_rows.add_maker(
+        matching_index.read_digests(index, rows), verifier.version, one_per_seller=False, top_k=30
+    )
     groups = pa.array([f"g-{one:016x}" for one in of.tolist()])
     time_ = pa.repeat(pa.scalar(START, schema.TIMESTAMP), products)
     version = pa.repeat(pa.scalar(verifier.version), products)

@@ -67,14 +67,14 @@ def judge(offers: GeneratedOffers, file: Path, *, others: float = 0.3) -> Path:
 
 
 def group(
-    store: Settings, day: int, judgements: Path | None = None, *, one_per_seller: bool = False
+    store: Settings, day: int, judgements: Path | None = None, *, one_per_seller: bool = False, top_k: int = 30
 ) -> GroupingSummary:
     return group_products(
         store,
         judgements=judgements,
         encoder_version=None,
         one_per_seller=one_per_seller,
-        top_k=30,
+        top_k=top_k,
         seed=0,
         now=NOW + day * DAY,
     )
@@ -181,6 +181,20 @@ def test_a_product_that_becomes_another_one_is_split_off_and_written_in_the_jour
     rows = delta.read(store.table(schema.GROUP_TABLE)).to_pylist()
     times = {row["group_id"]: row["event_timestamp"] for row in rows if row["product_id"] == product}
     assert times == {before[product]: START, after[product]: START + 5 * DAY}  # joinable as of a time
+
+
+def test_a_product_whose_image_alone_changed_is_compared_again(store: Settings, offers: GeneratedOffers) -> None:
+    assert group(store, 1).compared == 0
+    image = offers.products.append_column("image_hash", pa.array([b"another image..."] * len(offers.products)))
+    write(store, GeneratedOffers(image, offers.design), np.array([0]), 5)
+    assert group(store, 5).compared == 1
+    assert group(store, 6).compared == 0
+
+
+def test_all_products_are_compared_again_with_another_number_of_candidates(store: Settings) -> None:
+    products = group(store, 1).products
+    assert group(store, 2, top_k=20).compared == products
+    assert group(store, 3, top_k=20).compared == 0
 
 
 def test_two_products_of_one_seller_are_in_two_groups_by_choice(store: Settings, offers: GeneratedOffers) -> None:
