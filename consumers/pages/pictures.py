@@ -22,7 +22,7 @@ from feature_repo.images.decoding import UnusableImageError
 from feature_repo.images.thumbnails import shrink_picture
 from feature_repo.location import BucketObject
 from feature_repo.offline import delta
-from feature_repo.schema import EVENT_TIMESTAMP, PRODUCT_ID
+from feature_repo.schema import PRODUCT_ID
 from feature_repo.server.page_service import PageService
 from feature_repo.web.assets import has_etag
 from feature_repo.web.pages import quote_path
@@ -94,7 +94,7 @@ def _respond(shop: Shop, cache: PictureCache, request: Request, product_id: str,
         return Response(status_code=304, headers=headers)
     copy = cache.find((origin, side))
     if copy is None:
-        content = _read_stored(shop, product_id) if picture is None else picture
+        content = _read_stored(shop, product_id, bytes.fromhex(origin)) if picture is None else picture
         try:
             copy = shrink_picture(content, side)
         except UnusableImageError as error:
@@ -115,14 +115,14 @@ def _find_origin(shop: Shop, product_id: str, number: int) -> tuple[str, Path | 
     raise NotFoundError(f"product {product_id!r} has no such picture")
 
 
-def _read_stored(shop: Shop, product_id: str) -> bytes:
-    """Return the newest picture that the catalogue has as bytes."""
-    where = (pc.field(PRODUCT_ID) == product_id) & pc.field("image_bytes").is_valid()
-    columns = ["image_bytes", EVENT_TIMESTAMP]
-    rows = delta.read(shop.settings.table(schema.CATALOGUE_TABLE), columns, where=where).sort_by(EVENT_TIMESTAMP)
+def _read_stored(shop: Shop, product_id: str, image_hash: bytes) -> bytes:
+    """Return the picture with a hash that the catalogue has as bytes."""
+    is_wanted = (pc.field(PRODUCT_ID) == product_id) & (pc.field("image_hash") == image_hash)
+    where = is_wanted & pc.field("image_bytes").is_valid()
+    rows = delta.read(shop.settings.table(schema.CATALOGUE_TABLE), ["image_bytes"], where=where)
     if not len(rows):
         raise NotFoundError(f"product {product_id!r} has no such picture")
-    content: bytes = rows["image_bytes"][-1].as_py()
+    content: bytes = rows["image_bytes"][0].as_py()
     return content
 
 

@@ -69,21 +69,20 @@ def render_sheet(result: SearchResult, pictures: Sequence[Source | None]) -> str
 
 
 def read_pictures(settings: Settings, products: pa.Table) -> list[Source | None]:
-    """Return the source of each product's picture, in their order; bytes are read from the catalogue."""
-    paths = products["image"].to_pylist()
+    """Return the source of each product's picture, in their order; bytes are read from the catalogue, by their hash."""
     has_bytes = pc.and_(pc.is_null(products["image"]), pc.is_valid(products["image_hash"]))
     without = products.filter(has_bytes)[PRODUCT_ID].combine_chunks()
-    stored: dict[str, bytes] = {}
+    stored: dict[bytes, bytes] = {}
     if len(without):
         rows = delta.read(
             settings.table(schema.CATALOGUE_TABLE),
-            [PRODUCT_ID, schema.EVENT_TIMESTAMP, "image_bytes"],
+            ["image_hash", "image_bytes"],
             where=pc.field(PRODUCT_ID).isin(without) & pc.field("image_bytes").is_valid(),
-        ).sort_by(schema.EVENT_TIMESTAMP)
-        stored = dict(zip(rows[PRODUCT_ID].to_pylist(), rows["image_bytes"].to_pylist(), strict=True))
+        )
+        stored = dict(zip(rows["image_hash"].to_pylist(), rows["image_bytes"].to_pylist(), strict=True))
     return [
-        stored.get(product_id) if path is None else settings.find_picture(path)
-        for product_id, path in zip(products[PRODUCT_ID].to_pylist(), paths, strict=True)
+        stored.get(image_hash) if path is None else settings.find_picture(path)
+        for path, image_hash in zip(products["image"].to_pylist(), products["image_hash"].to_pylist(), strict=True)
     ]
 
 

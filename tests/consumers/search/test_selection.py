@@ -4,21 +4,24 @@ import csv
 import html
 import re
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from typer.testing import CliRunner, Result
 
 from consumers.cli import app
 from consumers.search.calibration import SearchCalibration
+from consumers.search.contact_sheet import read_pictures
 from consumers.search.selection import search_products
+from feature_repo import schema
 from feature_repo.errors import EncoderMismatchError, InvalidInputError, NotFoundError
 from feature_repo.index import saved_searches
 from feature_repo.index.filters import ProductFilter
-from feature_repo.offline import production
+from feature_repo.offline import delta, production
 from producers import maintenance
 from producers.encoders import load
 from tests.consumers.search.conftest import TITLES, SearchWorld
@@ -140,6 +143,21 @@ def test_a_contact_sheet_is_one_escaped_page_with_its_pictures(world: SearchWorl
     assert page.count("data:image/jpeg;base64,") == 1
     assert page.count("no picture") == len(TITLES) - 1
     assert not re.search(r"""(src|href)=["']?(https?:)?//""", page)
+
+
+def test_a_picture_of_the_catalogue_is_the_one_with_the_hash_of_the_index(world: SearchWorld) -> None:
+    time = datetime(2026, 1, 1, tzinfo=UTC)
+    for first, second in (("a", "b"), ("b", "a")):  # the corrections of each product are in the other commit
+        rows = [
+            {"product_id": "x", "image_hash": first.encode() * 16, "image_bytes": first.encode()},
+            {"product_id": "y", "image_hash": second.encode() * 16, "image_bytes": second.encode()},
+        ]
+        times = {"event_timestamp": time, "created_timestamp": time + timedelta(days=first == "b")}
+        catalogue = pa.Table.from_pylist([row | times for row in rows], schema=schema.CATALOGUE)
+        delta.append(world.settings.table(schema.CATALOGUE_TABLE), catalogue)
+    hashes = pa.array([b"b" * 16] * 2)
+    products = pa.table({"product_id": ["x", "y"], "image": pa.nulls(2, pa.string()), "image_hash": hashes})
+    assert read_pictures(world.settings, products) == [b"b", b"b"]
 
 
 def test_a_saved_search_says_what_came_and_went(world: SearchWorld) -> None:
