@@ -7,7 +7,6 @@ similar, different and unsure.
 """
 
 import json
-from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from consumers.labels.frame import SamplingFrame
+from consumers.labels.sample import make_pair_id, make_repeat_id
 from feature_repo.errors import InvalidInputError, NotFoundError
 from feature_repo.files.atomic_write import replace_atomically
 from feature_repo.files.csv_export import restore_text, write_csv
@@ -64,7 +64,6 @@ def read_judged(file: Path) -> pa.Table:
         raise NotFoundError(f"{file}: no such file; expected judged pairs, as `consume labels sample` writes them")
     rows = _read_tasks(file) if file.suffix == ".json" else _read_csv(file)
     parsed = [_parse(row, f"{file} row {number}") for number, row in enumerate(rows, start=1)]
-    _mark_repeats(parsed)
     judged = [row for row in parsed if row["label"]]
     if not judged:
         raise InvalidInputError(f"{file}: none of {len(rows):,} rows has a label; judge pairs before the import")
@@ -76,15 +75,6 @@ def read_judged(file: Path) -> pa.Table:
                 f"{file}: pair {row['pair_id']} has two answers, {label} and {row['label']}; keep one row of it"
             )
     return pa.Table.from_pylist(judged, schema=PAIR_LABEL)
-
-
-def _mark_repeats(rows: Sequence[dict[str, Any]]) -> None:
-    """Set `is_repeat`: whether the `pair_id` is that of another pair's repeat."""
-    from consumers.labels.sample import make_pair_id
-
-    repeats = {make_pair_id(f"repeat {row['pair_id']}") for row in rows}
-    for row in rows:
-        row["is_repeat"] = row["pair_id"] in repeats
 
 
 def _read_csv(file: Path) -> list[dict[str, Any]]:
@@ -101,7 +91,7 @@ def _read_csv(file: Path) -> list[dict[str, Any]]:
             f"{file}: no column {', '.join(missing)}; judge the file that "
             "`consume labels sample` wrote, and keep its columns"
         )
-    escaped = ("product_id_l", "product_id_r", "category")
+    escaped = ("product_id_l", "product_id_r", "week", "category")
     return [row | {name: restore_text(row[name] or "") for name in escaped} for row in table.to_pylist()]
 
 
@@ -160,4 +150,5 @@ def _parse(row: dict[str, Any], place: str) -> dict[str, Any]:
     if not 1 <= values["rank"] < 2**31:
         raise InvalidInputError(f"{place}: rank is {values['rank']}; expected the sample's, from 1")
     check_judgement(values, place)
-    return values
+    first = make_pair_id(values["week"], values["product_id_r"], values["product_id_l"])
+    return values | {"is_repeat": values["pair_id"] == make_repeat_id(first)}

@@ -66,6 +66,8 @@ def read_frame(settings: Settings, at: datetime) -> SamplingFrame:
         event_timestamp=CREATED_TIMESTAMP,
         created_timestamp=CREATED_TIMESTAMP,
     )
+    if not len(pairs):
+        raise NotFoundError("`produce groups` found no two products that could be the same; there is nothing to judge")
     newest = pairs.sort_by([(CREATED_TIMESTAMP, "descending")])["verifier_version"][0]
     groups = _read_newest(settings, schema.GROUP_TABLE, ["group_id"])
     catalogue = _read_newest(settings, schema.CATALOGUE_TABLE, ["category", "title", "image"])

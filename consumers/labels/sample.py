@@ -59,7 +59,7 @@ def draw_pairs(frame: SamplingFrame, rates: SamplingRates, *, week: str, seed: i
     kept = np.array([draw_number(f"{seed} pair {name}") for name in names]) < rate
     drawn = [
         {
-            "pair_id": make_pair_id(f"{week} {name}"),
+            "pair_id": make_pair_id(week, ids[frame.anchor[row]], ids[frame.recalled[row]]),
             "product_id_l": ids[frame.anchor[row]],
             "product_id_r": ids[frame.recalled[row]],
             "inclusion_probability": float(anchor_rate[frame.anchor[row]] * chance),
@@ -78,7 +78,7 @@ def draw_pairs(frame: SamplingFrame, rates: SamplingRates, *, week: str, seed: i
     drawn += [
         {
             **row,
-            "pair_id": make_pair_id(f"repeat {row['pair_id']}"),
+            "pair_id": make_repeat_id(row["pair_id"]),
             "product_id_l": row["product_id_r"],
             "product_id_r": row["product_id_l"],
             "is_repeat": True,
@@ -93,8 +93,17 @@ def draw_number(name: str) -> float:
     return int.from_bytes(blake2b(name.encode(), digest_size=8).digest()) / 2**64
 
 
-def make_pair_id(name: str) -> str:
-    """Return an id of 12 hex digits that does not tell a labeller which pairs are repeats."""
+def make_pair_id(week: str, left: str, right: str) -> str:
+    """Return the id of a pair in the sample of a week: 12 hex digits."""
+    return _hash_to_id(f"{week} {left} {right}")
+
+
+def make_repeat_id(pair_id: str) -> str:
+    """Return the id of the repeat of a pair, which does not tell a labeller that it is one: 12 hex digits."""
+    return _hash_to_id(f"repeat {pair_id}")
+
+
+def _hash_to_id(name: str) -> str:
     return blake2b(name.encode(), digest_size=6).hexdigest()
 
 

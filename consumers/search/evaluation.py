@@ -66,8 +66,8 @@ def read_labels(table: pa.Table, index: ProductIndex) -> list[JudgedQuery]:
         index: unknown products are left out.
 
     Raises:
-        InvalidInputError: a column is missing or has another type, a value is not 0 or 1, a query has two categories, a
-            product has two labels for one query, or no product is in the index.
+        InvalidInputError: a column is missing or has another type, a value is not 0 or 1, a row has no query, a query
+            has two categories, a product has two labels for one query, or no product is in the index.
     """
     if missing := sorted({"query", "product_id", "relevant"} - set(table.column_names)):
         raise InvalidInputError(f"the labels have no column {', '.join(missing)}; expected query, product_id, relevant")
@@ -84,7 +84,9 @@ def read_labels(table: pa.Table, index: ProductIndex) -> list[JudgedQuery]:
     }
     members: dict[str, list[int]] = {}
     for number, text in enumerate(texts):
-        if text and rows[number] >= 0:
+        if not (text or "").strip():
+            raise InvalidInputError(f"row {number + 1} of the labels has no query; give one, or remove the row")
+        if rows[number] >= 0:
             members.setdefault(text, []).append(number)
     if not members:
         raise InvalidInputError("no labelled product is in the index")
@@ -164,7 +166,13 @@ def fit_queries(encoder_version: str, queries: Sequence[ScoredQuery], **options:
 
 
 def fit_by_halves(encoder_version: str, queries: Sequence[ScoredQuery], seed: int = 0) -> list[SearchCalibration]:
-    """Return for each query a calibration that was fitted on the other half of the queries."""
+    """Return for each query a calibration that was fitted on the other half of the queries.
+
+    Raises:
+        InvalidInputError: there are fewer queries than halves, or a half has too few labels.
+    """
+    if len(queries) < FOLDS:
+        raise InvalidInputError(f"there is {len(queries)} query; expected at least {FOLDS}, one for each half")
     fold = np.random.default_rng(seed).permutation(len(queries)) % FOLDS
     fitted = [
         fit_queries(encoder_version, [query for query, own in zip(queries, fold, strict=True) if own != one])

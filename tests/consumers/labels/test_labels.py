@@ -94,6 +94,14 @@ def test_label_studio_gets_tasks_and_gives_annotations(world: JudgedWorld, tmp_p
         read_judged(tmp_path / "export.json")
 
 
+def test_a_repeat_is_known_as_one_in_a_file_without_its_first_pair(world: JudgedWorld, tmp_path: Path) -> None:
+    judged = world.judge(draw(world))
+    repeats = judged.filter(judged["is_repeat"])
+    for part in (repeats, judged.filter(pa.compute.invert(judged["is_repeat"]))):
+        write_sample(part, world.frame, tmp_path / "part.csv")
+        assert read_judged(tmp_path / "part.csv")["is_repeat"].to_pylist() == part["is_repeat"].to_pylist()
+
+
 def test_unjudged_and_unsure_pairs_are_not_wrong(world: JudgedWorld) -> None:
     judged = world.judge(draw(world))
     labels = np.array(judged["label"].to_pylist(), object)
@@ -246,3 +254,11 @@ def test_two_answers_for_one_pair_are_refused(tmp_path: Path) -> None:
     file.write_text("\n".join([header, *rows]) + "\n")
     with pytest.raises(InvalidInputError, match="pair 1 has two answers, same and different"):
         read_judged(file)
+
+
+def test_a_sample_of_a_store_without_pairs_is_refused_with_one_line(tmp_path: Path) -> None:
+    store = deployment(tmp_path)
+    delta.append(store.table(schema.PAIR_TABLE), schema.PRODUCT_PAIR.empty_table())
+    code, output = consume(store, "sample", "--output", str(tmp_path / "sample.csv"))
+    assert code == 1
+    assert "there is nothing to judge" in output

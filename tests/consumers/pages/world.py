@@ -94,11 +94,11 @@ class PageWorld:
 
 def make_sample(name: str, pairs: list[tuple[str, str]]) -> pa.Table:
     """Return pairs as a sample, and the first one a second time with the sides exchanged."""
-    from consumers.labels.sample import make_pair_id
+    from consumers.labels.sample import make_pair_id, make_repeat_id
 
     rows = [
         {
-            "pair_id": make_pair_id(f"{name} {left} {right}"),
+            "pair_id": make_pair_id(name, left, right),
             "product_id_l": left,
             "product_id_r": right,
             "inclusion_probability": 0.25,
@@ -113,7 +113,7 @@ def make_sample(name: str, pairs: list[tuple[str, str]]) -> pa.Table:
     ]
     first = rows[0]
     exchanged = {"product_id_l": first["product_id_r"], "product_id_r": first["product_id_l"], "is_repeat": True}
-    rows.append(first | exchanged | {"pair_id": make_pair_id(f"repeat {first['pair_id']}")})
+    rows.append(first | exchanged | {"pair_id": make_repeat_id(first["pair_id"])})
     return pa.Table.from_pylist(rows, schema.PAIR_LABEL)
 
 

@@ -139,9 +139,17 @@ def test_reads_labels_and_leaves_unjudged_products_out(world: SearchWorld) -> No
     assert '"rows"' in report.to_json()
 
 
+def test_the_report_of_a_single_query_says_why_it_has_no_calibrated_row(world: SearchWorld) -> None:
+    queries = evaluation.read_labels(make_table([("红色", "p0", 1), ("红色", "p1", 0)]), world.index)
+    report = report_search(world.index, world.encoder, queries, replicates=20)
+    assert report.notes == ("not calibrated: there is 1 query; expected at least 2, one for each half",)
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
+        ([("红色", "p0", 1.0), (None, "p1", 1.0)], "row 2 of the labels has no query"),
+        ([(" ", "p1", 1.0)], "row 1 of the labels has no query"),
         ([("红色", "p0", 2.0)], "row 1"),
         ([("红色", "p0", 1.0), ("红色", "p0", 0.0)], "two labels for p0"),
         ([("红色", "unknown", 1.0)], "no labelled product"),
