@@ -19,10 +19,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from feature_repo.errors import CorruptDataError
+from feature_repo.errors import ConflictError, CorruptDataError
 
 FILE = "downloads.sqlite"
 """The file's name, in the folder that `produce images` writes."""
+BUSY_SECONDS = 30.0
+"""How long a run waits for another one that writes."""
 
 
 @dataclass(frozen=True)
@@ -75,18 +77,23 @@ def open_log(folder: Path) -> Iterator[DownloadLog]:
     """Open the log of a folder; create both if they do not exist. It is closed when the context ends.
 
     Raises:
+        ConflictError: another run has written for BUSY_SECONDS.
         CorruptDataError: the file is not a SQLite file, or cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / FILE).touch(0o600)
     try:
-        with closing(sqlite3.connect(folder / FILE)) as connection:
+        with closing(sqlite3.connect(folder / FILE, timeout=BUSY_SECONDS)) as connection:
             connection.execute(
                 "CREATE TABLE IF NOT EXISTS downloads "
                 "(url TEXT PRIMARY KEY, key TEXT, etag TEXT, last_modified TEXT, asked_at TEXT, error TEXT)"
             )
             yield DownloadLog(connection)
     except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
+            raise ConflictError(
+                f"{folder / FILE}: another run writes to it; run this again when it has ended"
+            ) from error
         raise CorruptDataError(
             f"{folder / FILE}: {error}; check the free disk space, or remove the file; all URLs are then requested anew"
         ) from error

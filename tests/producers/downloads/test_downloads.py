@@ -2,8 +2,10 @@
 
 import ipaddress
 import socket
+import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from io import BytesIO
@@ -17,12 +19,14 @@ from typer.testing import CliRunner
 
 from feature_repo.config import Settings
 from feature_repo.content_hash import content_hash
+from feature_repo.errors import ConflictError
 from feature_repo.images import image_store
 from feature_repo.images.decoding import open_image
 from producers import cli
 from producers.catalogue.ingest import ingest_products
 from producers.catalogue.pack import pack_images
-from producers.downloads import addresses, fetch, run
+from producers.downloads import addresses, download_log, fetch, run
+from producers.downloads.download_log import KnownUrl
 from producers.downloads.fetch import FetchLimits
 from producers.downloads.run import DownloadOptions, DownloadSummary, download_images
 from tests.producers.catalogue.shop import NOW, read_catalogue, write_products
@@ -331,3 +335,13 @@ def test_the_command_downloads_and_writes_the_table(store: Settings, server: Ima
     assert result.exit_code == 0
     assert "1 image URLs: 1 downloaded, 0 unchanged, 0 here already, 0 failed" in result.output
     assert "1 products, 1 of them with an image in the LMDB" in result.output
+
+
+def test_a_log_that_another_run_writes_is_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download_log, "BUSY_SECONDS", 0.05)
+    with download_log.open_log(tmp_path) as log:
+        log.record([KnownUrl("https://shop.example/a.jpg")], NOW)
+    with closing(sqlite3.connect(tmp_path / download_log.FILE)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(ConflictError, match="another run writes to it"), download_log.open_log(tmp_path) as log:
+            log.record([KnownUrl("https://shop.example/b.jpg")], NOW)
