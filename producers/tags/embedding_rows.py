@@ -72,9 +72,9 @@ def read_embedding_rows(settings: Settings, encoder_version: str) -> pa.Table:
         NotFoundError: a table does not exist, or a row with a text vector has no row in `product_catalogue`.
         CorruptDataError: the vectors have more than one length.
     """
-    columns = [*KEY, *VECTOR_COLUMNS, *FLAG_COLUMNS, "encoder_version", CREATED_TIMESTAMP]
-    rows = delta.read(settings.table(schema.EMBEDDING_TABLE), columns)
-    rows = _select_newest_rows(rows.filter(pc.field("encoder_version") == encoder_version))
+    columns = [*KEY, *VECTOR_COLUMNS, *FLAG_COLUMNS, CREATED_TIMESTAMP]
+    of_encoder = pc.field(ENCODER_VERSION) == encoder_version
+    rows = _select_newest_rows(delta.read(settings.table(schema.EMBEDDING_TABLE), columns, where=of_encoder))
     catalogue = delta.read(settings.table(schema.CATALOGUE_TABLE), [*KEY, "title", CREATED_TIMESTAMP])
     catalogue = _select_newest_rows(catalogue)
     numbered = rows.select(KEY).append_column("row", pa.array(np.arange(len(rows))))
