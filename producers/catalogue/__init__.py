@@ -8,6 +8,8 @@ image_paths.py      paths of images, made absolute
 prices.py           prices as shops write them, with marks and currencies
 decimal_mark.py     decimal point or comma, an option
 repeated_ids.py     product ids of several rows, and those spelled in several ways
+activity.py         which products have left the table, and which are back
+fingerprint.py      the fingerprint of a version of a product
 stored_versions.py  the stored versions of products, by hash
 row_hash.py         hashes of whole columns and rows
 image_bytes.py      bytes of images in the table, read again for the rows to write

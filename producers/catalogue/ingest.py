@@ -5,16 +5,14 @@ only these are encoded later. The comparison reads the day's table once, and of 
 timestamps and hashes.
 """
 
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from feature_repo import schema
@@ -22,7 +20,7 @@ from feature_repo.arrow import text
 from feature_repo.arrow.text import NormalizedValues
 from feature_repo.config import Settings
 from feature_repo.errors import ConflictError, InvalidInputError
-from feature_repo.location import BucketPath
+from feature_repo.location import BucketPath, Location
 from feature_repo.offline import delta, input_files, quarantine, validation
 from feature_repo.offline.csv_text import DELIMITERS
 from feature_repo.offline.delta_blocks import append_blocks_if_version
@@ -30,13 +28,14 @@ from feature_repo.offline.quarantine import RejectedRow
 from feature_repo.offline.validation import RowCheck
 from feature_repo.offline.versions import read_gone_products
 from feature_repo.table_format import DEFAULT_FORMAT, TableFormat
-from producers.catalogue import image_hashes, prices, row_hash, stored_versions, validate
+from producers.catalogue import activity, image_hashes, prices, row_hash, stored_versions, validate
 from producers.catalogue.decimal_mark import DecimalMark
+from producers.catalogue.fingerprint import compute_fingerprints
 from producers.catalogue.image_bytes import attach_image_bytes
 from producers.catalogue.repeated_ids import DUPLICATE_ID, find_collisions, find_repeated
 from producers.catalogue.row_hash import RowHashes
 from producers.catalogue.stored_versions import StoredVersions
-from producers.catalogue.summary import MAX_GONE_SHARE, MIN_GONE, IngestSummary
+from producers.catalogue.summary import IngestSummary
 
 STEP = "catalogue"
 COLUMNS = (*schema.PRODUCTS.names, *schema.OPTIONAL_PRODUCTS.names)
@@ -64,6 +63,8 @@ class _IngestProgress:
     """Valid rows that are new or changed, without `image_bytes`, and with their number in the whole table as `row`."""
     has_image_bytes: bool = False
     """Whether the column `image` holds bytes. Those of rows to write are read again when they are written."""
+    misshapen: list[RejectedRow] = field(default_factory=list)
+    """Lines of a CSV that do not fit its header."""
     refused: list[RejectedRow] = field(default_factory=list)
     """Refused rows of all blocks, without the rows of a repeated id."""
     spellings: dict[int, str] = field(default_factory=dict)
@@ -80,6 +81,20 @@ class _IngestProgress:
     """Columns of the table that are not in COLUMNS."""
     rows: int = 0
     """Rows read so far."""
+
+
+@dataclass(frozen=True)
+class _ChosenRows:
+    """The outcome for the n rows of the whole table."""
+
+    product_ids: pa.ChunkedArray
+    """[n]"""
+    id_hashes: RowHashes
+    """[n, 2], hashes of these ids."""
+    is_used: NDArray[np.bool_]
+    """[n], False for refused rows."""
+    refused: list[RejectedRow]
+    """All refused rows."""
 
 
 def ingest_products(
@@ -172,9 +187,65 @@ def _ingest_once(
     path, active_path = settings.table(schema.CATALOGUE_TABLE), settings.table(schema.ACTIVE_TABLE)
     txn_version, active_txn_version = delta.txn_version(path, STEP), delta.txn_version(active_path, STEP)
     stored = stored_versions.read_versions(path)
+    blocks = _compare_file(
+        settings, file, stored, now, rehash=rehash, decimal=decimal, progress=progress, table_format=table_format
+    )
+    rows = _choose_rows(blocks)
+    repairs = [repair for row, repair in blocks.repairs if rows.is_used[row]]
+
+    product = stored.find_products(rows.id_hashes)
+    named = activity.find_named(stored, blocks.misshapen, table_format.delimiter or DELIMITERS)
+    in_table = np.concatenate([product[~validation.is_blank(rows.product_ids)], named])
+    gone_before = read_gone_products(active_path)
+    gone, returned = activity.find_moves(stored, in_table, gone_before)
+    active = len(stored.products) - len(gone_before)
+    if partial:
+        gone = gone[:0]
+    elif not allow_shrink and rows.is_used.any():
+        activity.check_shrinkage(file, len(gone), active)
+    if not dry_run:
+        quarantine.add(settings, STEP, [*rows.refused, *repairs], now)
+    if not rows.is_used.any():
+        reasons = ", ".join(f"{n:,} x {reason}" for reason, n in quarantine.count_by_reason(rows.refused).items())
+        raise InvalidInputError(f"{file}: none of its {blocks.rows:,} rows is usable: {reasons}")
+
+    if not dry_run:
+        _write_increment(path, blocks, rows.is_used, file, now, txn_version, table_format)
+        if len(gone) or len(returned):
+            moves = activity.build_activity_rows(stored, gone, returned, now)
+            delta.append_if_version(active_path, moves, STEP, active_txn_version)
+    is_unchanged = np.concatenate(blocks.is_unchanged)
+    return IngestSummary(
+        read=blocks.rows + len(blocks.misshapen),
+        new=int((rows.is_used & (product < 0)).sum()),
+        changed=int((rows.is_used & (product >= 0) & ~is_unchanged).sum()),
+        unchanged=int((rows.is_used & is_unchanged).sum()),
+        gone=len(gone),
+        active=active,
+        returned=len(returned),
+        refused=tuple(rows.refused),
+        repairs=tuple(repairs),
+        normalized=text.sum_normalized(blocks.normalized),
+        currencies=dict(blocks.currencies.most_common()),
+        given=dict(blocks.given),
+        ignored=blocks.ignored,
+    )
+
+
+def _compare_file(
+    settings: Settings,
+    file: Path,
+    stored: StoredVersions,
+    now: datetime,
+    *,
+    rehash: bool,
+    decimal: DecimalMark | None,
+    progress: Callable[[int], None],
+    table_format: TableFormat,
+) -> _IngestProgress:
+    """Validate the day's table block by block, and compare it with the stored versions."""
     blocks = _IngestProgress()
-    misshapen: list[RejectedRow] = []  # rows that do not fit the header
-    tables, price_columns = _open_blocks(file, table_format, misshapen)
+    tables, price_columns = _open_blocks(file, table_format, blocks.misshapen)
     for block in tables:
         if not blocks.rows:
             validation.require_columns(block, schema.PRODUCTS.names, file)
@@ -192,8 +263,12 @@ def _ingest_once(
             pictures=settings.pictures,
         )
         progress(blocks.rows)
-    is_valid, is_unchanged = np.concatenate(blocks.is_valid), np.concatenate(blocks.is_unchanged)
-    id_hashes = np.concatenate(blocks.id_hashes)
+    return blocks
+
+
+def _choose_rows(blocks: _IngestProgress) -> _ChosenRows:
+    """Return which row of each product is used, and all refusals, those of repeated ids included."""
+    is_valid, id_hashes = np.concatenate(blocks.is_valid), np.concatenate(blocks.id_hashes)
     product_ids = pa.chunked_array([chunk for column in blocks.product_ids for chunk in column.chunks])
     is_repeated = find_repeated(id_hashes, is_valid)
     colliding = find_collisions(product_ids, np.flatnonzero(is_repeated), blocks.spellings)
@@ -202,59 +277,41 @@ def _ingest_once(
     is_superseded = validation.is_superseded(product_ids, np.concatenate(blocks.updated_at_us), is_repeated)
     superseded = RowCheck(schema.PRODUCT_ID, DUPLICATE_ID, is_superseded)
     refused = [
-        *misshapen,
+        *blocks.misshapen,
         *blocks.refused,
         *colliding.values(),
         *validation.list_failures(pa.table({schema.PRODUCT_ID: product_ids}), product_ids, superseded),
     ]
-    repairs = [repair for row, repair in blocks.repairs if is_valid[row] and not is_superseded[row]]
+    return _ChosenRows(product_ids, id_hashes, is_valid & ~is_superseded, refused)
 
-    product = stored.find_products(id_hashes)
-    gone_before = read_gone_products(active_path)
-    named = _find_named(stored, misshapen, table_format.delimiter or DELIMITERS)
-    in_table = np.concatenate([product[~validation.is_blank(product_ids)], named])
-    gone, returned = _find_moves(stored, in_table, gone_before)
-    active = len(stored.products) - len(gone_before)
-    if partial:
-        gone = gone[:0]
-    elif not allow_shrink and is_valid.any():
-        _check_shrinkage(file, len(gone), active)
-    if not dry_run:
-        quarantine.add(settings, STEP, [*refused, *repairs], now)
-    if not is_valid.any():
-        reasons = ", ".join(f"{rows:,} x {reason}" for reason, rows in quarantine.count_by_reason(refused).items())
-        raise InvalidInputError(f"{file}: none of its {blocks.rows:,} rows is usable: {reasons}")
 
-    is_used = is_valid & ~is_superseded
+def _write_increment(
+    path: Location,
+    blocks: _IngestProgress,
+    is_used: NDArray[np.bool_],
+    file: Path,
+    now: datetime,
+    txn_version: int,
+    table_format: TableFormat,
+) -> None:
+    """Write the used rows that are new or changed, in one commit; nothing if there are none.
+
+    Raises:
+        CommitConflictError: another run has written to the catalogue since `txn_version`.
+        InvalidInputError: the file was changed while it was read.
+    """
     increment = pa.concat_tables(blocks.increment)
     increment = increment.filter(pa.array(is_used[increment["row"].to_numpy()]))
-    if len(increment) and not dry_run:
-        created = pa.repeat(pa.scalar(now, schema.TIMESTAMP), len(increment))
-        increment = increment.append_column(schema.CREATED_TIMESTAMP, created)
-        if blocks.has_image_bytes:
-            rows_with_bytes = attach_image_bytes(increment, file, BLOCK_ROWS, table_format)
-            append_blocks_if_version(path, schema.CATALOGUE, rows_with_bytes, STEP, txn_version)
-        else:
-            rows = increment.append_column("image_bytes", pa.nulls(len(increment), pa.binary()))
-            delta.append_if_version(path, rows.select(schema.CATALOGUE.names).cast(schema.CATALOGUE), STEP, txn_version)
-    if (len(gone) or len(returned)) and not dry_run:
-        rows = _build_activity_rows(stored, gone, returned, now)
-        delta.append_if_version(active_path, rows, STEP, active_txn_version)
-    return IngestSummary(
-        read=blocks.rows + len(misshapen),
-        new=int((is_used & (product < 0)).sum()),
-        changed=int((is_used & (product >= 0) & ~is_unchanged).sum()),
-        unchanged=int((is_used & is_unchanged).sum()),
-        gone=len(gone),
-        active=active,
-        returned=len(returned),
-        refused=tuple(refused),
-        repairs=tuple(repairs),
-        normalized=text.sum_normalized(blocks.normalized),
-        currencies=dict(blocks.currencies.most_common()),
-        given=dict(blocks.given),
-        ignored=blocks.ignored,
-    )
+    if not len(increment):
+        return
+    created = pa.repeat(pa.scalar(now, schema.TIMESTAMP), len(increment))
+    increment = increment.append_column(schema.CREATED_TIMESTAMP, created)
+    if blocks.has_image_bytes:
+        rows_with_bytes = attach_image_bytes(increment, file, BLOCK_ROWS, table_format)
+        append_blocks_if_version(path, schema.CATALOGUE, rows_with_bytes, STEP, txn_version)
+    else:
+        rows = increment.append_column("image_bytes", pa.nulls(len(increment), pa.binary()))
+        delta.append_if_version(path, rows.select(schema.CATALOGUE.names).cast(schema.CATALOGUE), STEP, txn_version)
 
 
 def _open_blocks(
@@ -323,92 +380,8 @@ def _compare_block(
     blocks.rows += len(block)
 
 
-def compute_fingerprints(rows: pa.Table, image_hash: pa.Array) -> RowHashes:
-    """Return for each row a hash [n, 2] of everything that makes a version, but not of its product id and its time.
-
-    Two versions of a product are the same if their fingerprints are equal. Stored fingerprints are compared with new
-    ones, so the result for a given row must never change. Optional columns count only in rows that have a value in one
-    of them, because version 0.2 had none. A null differs from an empty text. A null price equals NaN,
-    and 0.0 equals -0.0.
-
-    Args:
-        rows: n rows with title, image (the path), category, brand, price and the columns of schema.OPTIONAL_PRODUCTS.
-        image_hash: [n], the hashes of the images' bytes; null where unknown. Two nulls are equal.
-    """
-    # There are few distinct categories and brands: each is hashed once.
-    repeated = [_hash_repeated(rows[name]) for name in ("category", "brand")]
-    price = rows["price"].fill_null(np.nan).to_numpy().astype(np.float64)
-    price = np.where(np.isnan(price), np.nan, price + 0.0)  # one bit pattern for all nulls, one for 0.0 and -0.0
-    columns = [row_hash.hash_texts(rows[name]) for name in ("title", "image")]
-    images = row_hash.hash_texts(pa.chunked_array([image_hash]))
-    hashes = row_hash.combine_columns([*columns, images, *repeated, row_hash.hash_numbers(price.view(np.int64))])
-    has_options = np.zeros(len(rows), bool)
-    for name in schema.OPTIONAL_PRODUCTS.names:
-        has_options |= rows[name].is_valid().to_numpy()
-    if not has_options.any():
-        return hashes
-    texts = {name: rows[name].cast(pa.string()) for name in (schema.SELLER_ID, "in_stock", "sales")}
-    texts["images"] = pc.binary_join(rows["images"], "\n")
-    options = row_hash.combine_columns([hashes, *map(row_hash.hash_texts, texts.values())])
-    return np.where(has_options[:, None], options, hashes)
-
-
-def _hash_repeated(column: pa.ChunkedArray) -> RowHashes:
-    """Return the hash of each text [n, 2], computed once for each distinct text."""
-    encoded = column.combine_chunks().dictionary_encode(null_encoding="encode")
-    hashes = row_hash.hash_texts(pa.chunked_array([encoded.dictionary]))
-    return hashes[encoded.indices.to_numpy()]
-
-
 def _take_or_zero(column: RowHashes, row_index: NDArray[np.int64]) -> RowHashes:
     """Return rows by index; zeros for -1."""
     if not len(column):
         return np.zeros((len(row_index), 2), np.uint64)
     return np.where((row_index >= 0)[:, None], column[row_index], np.uint64(0))
-
-
-def _find_named(stored: StoredVersions, misshapen: Sequence[RejectedRow], delimiters: str) -> NDArray[np.int64]:
-    """Return the stored products whose id is a field of a row that does not fit the header, as product numbers.
-
-    In which field of such a row the id is cannot be known, so a product that any field names counts as present.
-    """
-    lines = [re.split(f"[{re.escape(delimiters)}]", row.value or "") for row in misshapen]
-    fields = pa.array({field.strip(' "') for line in lines for field in line}, pa.string())
-    product = stored.find_products(row_hash.hash_texts(pa.chunked_array([text.normalize_ids(fields)])))
-    return product[product >= 0]
-
-
-def _find_moves(
-    stored: StoredVersions, present: NDArray[np.int64], gone_before: pa.ChunkedArray
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the stored products that are newly gone, and those that have returned, as product numbers.
-
-    Args:
-        stored: the stored versions.
-        present: product numbers of the table's rows, in any order and with repeats; -1 for new products.
-        gone_before: ids of the products that were gone before.
-    """
-    is_present, was_active = np.zeros(len(stored.products), bool), np.ones(len(stored.products), bool)
-    is_present[present[present >= 0]] = True
-    before = stored.find_products(row_hash.hash_texts(gone_before))
-    was_active[before[before >= 0]] = False
-    return np.flatnonzero(was_active & ~is_present), np.flatnonzero(~was_active & is_present)
-
-
-def _check_shrinkage(file: Path, gone: int, active: int) -> None:
-    """Raise InvalidInputError if more than MAX_GONE_SHARE of the active products, and MIN_GONE of them, are gone."""
-    if gone >= MIN_GONE and gone > MAX_GONE_SHARE * active:
-        raise InvalidInputError(
-            f"{file}: {gone:,} of {active:,} active products are not in it; give --partial if it is a part of the "
-            "catalogue, or --allow-shrink if they are gone; nothing was written"
-        )
-
-
-def _build_activity_rows(
-    stored: StoredVersions, gone: NDArray[np.int64], returned: NDArray[np.int64], now: datetime
-) -> pa.Table:
-    """Return rows of schema.PRODUCT_ACTIVE: first the gone products, then the returned ones."""
-    product_ids = stored.take_product_ids(np.concatenate([gone, returned]))
-    is_active = pa.array(np.repeat([False, True], [len(gone), len(returned)]))
-    timestamps = pa.repeat(pa.scalar(now, schema.TIMESTAMP), len(product_ids))
-    return pa.table([product_ids, is_active, timestamps, timestamps], schema=schema.PRODUCT_ACTIVE)

@@ -137,20 +137,13 @@ def validate_products(
         ],
     )
     is_too_long = validation.to_mask(pc.greater(pc.utf8_length(titles), MAX_TITLE_CHARACTERS))
-    repairs: list[tuple[int, RejectedRow]] = []
-    for check in (
+    repair_checks = [
         RowCheck("title", TITLE_TOO_LONG, is_too_long),
         RowCheck("price", INVALID_PRICE, has_invalid_price & ~is_ambiguous),
         RowCheck("price", AMBIGUOUS_PRICE, is_ambiguous),
         *image_checks,
         *optional_checks,
-    ):
-        is_repaired = check.bad & is_valid
-        repairs += zip(
-            np.flatnonzero(is_repaired).tolist(),
-            validation.list_failures(table, names, RowCheck(check.column, check.reason, is_repaired)),
-            strict=True,
-        )
+    ]
     columns = {
         schema.PRODUCT_ID: product_ids,
         "title": pc.utf8_slice_codeunits(titles, 0, MAX_TITLE_CHARACTERS),
@@ -171,13 +164,25 @@ def validate_products(
         rows=pa.table(columns),
         is_valid=is_valid,
         refused=refused,
-        repairs=repairs,
+        repairs=_list_repairs(table, names, repair_checks, is_valid),
         normalized=[
             one for one in (text.count_normalized(schema.PRODUCT_ID, ids, product_ids), *counts) if one is not None
         ],
         currencies=currencies,
         given=Counter({name: len(table) - table[name].null_count for name in ("price", "image")}),
     )
+
+
+def _list_repairs(
+    table: pa.Table, names: pa.ChunkedArray, checks: Sequence[RowCheck], is_valid: NDArray[np.bool_]
+) -> list[tuple[int, RejectedRow]]:
+    """Return the values of valid rows that fail a check, check by check, each with its row number."""
+    repairs: list[tuple[int, RejectedRow]] = []
+    for check in checks:
+        is_repaired = check.bad & is_valid
+        failures = validation.list_failures(table, names, RowCheck(check.column, check.reason, is_repaired))
+        repairs += zip(np.flatnonzero(is_repaired).tolist(), failures, strict=True)
+    return repairs
 
 
 def _parse_prices(

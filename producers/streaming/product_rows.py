@@ -20,6 +20,7 @@ from producers import input_digest
 from producers.catalogue import image_hashes, row_hash, validate
 from producers.catalogue import ingest as catalogue
 from producers.catalogue.decimal_mark import DecimalMark
+from producers.catalogue.fingerprint import compute_fingerprints
 from producers.codes import run as codes
 from producers.codes.codebook import Codebook
 from producers.encoders.encoder import Encoder
@@ -173,7 +174,7 @@ def _validate(
     added = {
         "image_hash": image_hash,
         "image_stat": image_stat,
-        "fingerprint": row_hash.to_arrow(catalogue.compute_fingerprints(checked.rows, image_hash)),
+        "fingerprint": row_hash.to_arrow(compute_fingerprints(checked.rows, image_hash)),
         schema.CREATED_TIMESTAMP: pa.array([message.arrived_us for message, _ in decoded], schema.TIMESTAMP),
     }
     versions = checked.rows
