@@ -1,11 +1,11 @@
 """Online features for ranking services, without Feast and without a registry.
 
-reader.py  `OnlineReader`: features of n entities as arrays
-two_hops.py  a fetch of some entities and of others that they name
-errors.py  what a store may lack: views, services, features
-affinity.py  features of a user's candidates, with their affinity to the user's clicks
+reader.py         `OnlineReader`: features of n entities as arrays
+two_hops.py       a fetch of some entities and of others that they name
+errors.py         what a store may lack: views, services, features
+affinity.py       features of a user's candidates, with their affinity to the user's clicks
 encoder_guard.py  refuses features of two encoder versions in one request
-coverage.py  features that say what is missing for each candidate, and how old its vector is
+coverage.py       features that say what is missing for each candidate, and how old its vector is
 """
 
 import warnings
