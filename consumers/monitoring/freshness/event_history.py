@@ -4,7 +4,7 @@ The online store's catalog does not record Feast's field mappings. So a view can
 view's name and its columns have the features' names, as in this repository.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,7 +44,21 @@ def read_materialization(online: OnlineTable, view: str, path: Location) -> Mate
     state = read_state(online, view)
     if state is None or not state.files or not delta.exists(path):
         return state
-    files = delta_files.list_files(delta.open_table(path))
+    return follow_rewrites(state, path, delta_files.list_files(delta.open_table(path)))
+
+
+def follow_rewrites(state: MaterializationState, path: Location, files: Collection[str]) -> MaterializationState:
+    """Return a materialization log with those of a table's files that compactions and deletions wrote since.
+
+    Args:
+        state: the log.
+        path: location of the Delta table.
+        files: the table's files, relative to `path`.
+
+    Raises:
+        UnavailableError: the bucket does not answer.
+        CorruptDataError: the log of the Delta table cannot be read.
+    """
     return state.with_rewritten(rewritten_files.find_origins(path, files, state.files))
 
 

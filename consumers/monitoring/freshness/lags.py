@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from consumers.monitoring.freshness.event_history import MaterializedRows
+from consumers.monitoring.freshness.event_history import MaterializedRows, follow_rewrites
 from consumers.monitoring.freshness.slices import ALL, ActiveProducts
 from feature_repo.arrow import timestamps
 from feature_repo.location import Location
@@ -26,6 +26,7 @@ from feature_repo.offline import delta, production
 from feature_repo.offline.impressions import read_impressions
 from feature_repo.offline.input_files import warn_of_rows
 from feature_repo.online.materialization_log import MaterializationState
+from feature_repo.online.materialize import identify_file
 from feature_repo.schema import EVENT_TIMESTAMP, PRODUCT_ID
 from feature_repo.table_format import DEFAULT_FORMAT, TableFormat
 
@@ -134,6 +135,8 @@ class ViewTimeline:
         table = delta.open_dataset(path) if delta.exists(path) else None
         if table is None or PRODUCT_ID not in table.schema.names:
             return None
+        if state is not None and state.files:  # the table may have been compacted since the log was read
+            state = follow_rewrites(state, path, [identify_file(fragment) for fragment in table.get_fragments()])
         versions = [VERSION] if VERSION in table.schema.names else []
         columns = table.to_table(columns=[PRODUCT_ID, EVENT_TIMESTAMP, *versions])
         event_us, row_index = timestamps.to_ticks(columns[EVENT_TIMESTAMP], "us"), np.arange(len(columns))

@@ -14,6 +14,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from consumers.monitoring.freshness import lags
+from consumers.monitoring.freshness.event_history import read_materialization
 from consumers.monitoring.freshness.lags import SliceFreshness
 from consumers.monitoring.freshness.objectives import STEPS, Objectives, load_objectives
 from consumers.monitoring.freshness.report import FreshnessBySlice, build_report
@@ -21,7 +22,8 @@ from consumers.ranking import joined_log
 from feature_repo import run_log
 from feature_repo.config import Settings
 from feature_repo.errors import UsageError, VitrineError
-from feature_repo.offline import quarantine
+from feature_repo.offline import quarantine, retention
+from feature_repo.online.open_store import open_configured_table
 from feature_repo.schema import TIMESTAMP
 from producers.behaviour import interests, neighbours
 from producers.captions import run as captions
@@ -83,6 +85,19 @@ def test_a_row_answers_every_earlier_event_of_its_product(store: Settings) -> No
     put_online(store, "product_embedding", hours=6)
     lag = the(measure(store), "product_embedding").lag
     assert (lag.n, lag.p50) == (2, pytest.approx((14 + 2) / 2 * 3600))
+
+
+def test_rows_that_a_compaction_moves_during_the_check_are_online(store: Settings) -> None:
+    fill(store, [("a", 1)])
+    append(store, "product_embedding", [("b", 2)])
+    put_online(store, "product_embedding", hours=0.5)
+    online, path = open_configured_table(store), store.table("product_embedding")
+    assert online is not None
+    state = read_materialization(online, "product_embedding", path)
+    retention.compact(path)
+    timeline = lags.ViewTimeline.read(path, state, NOW)
+    assert timeline is not None
+    assert timeline.rows["online"].tolist() == [True, True]
 
 
 def test_rows_that_came_online_after_now_have_no_lag(store: Settings) -> None:
