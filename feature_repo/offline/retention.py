@@ -18,6 +18,7 @@ from deltalake import DeltaTable, WriterProperties
 
 from feature_repo.location import Location
 from feature_repo.offline import asof, delta, delta_columns, delta_files, delta_log
+from feature_repo.offline.storage import open_storage, translate_errors
 
 KEPT_SINCE = "vitrine.kept_since"
 """Name of the table property that holds the time, in ISO 8601."""
@@ -218,10 +219,12 @@ def vacuum(
 
     Raises:
         CorruptDataError: there is no table at `path`, or its log cannot be read.
+        UnavailableError: a file cannot be removed. Others may be removed.
     """
     hours = -(-grace // timedelta(hours=1))
     table = delta.open_table(path)
-    removed = len(table.vacuum(retention_hours=hours, enforce_retention_duration=False, dry_run=dry_run, full=True))
+    with translate_errors(open_storage(path).uri):
+        removed = len(table.vacuum(retention_hours=hours, enforce_retention_duration=False, dry_run=dry_run, full=True))
     if not dry_run:
         delta_log.shorten_log(path, keep_log)
     return removed

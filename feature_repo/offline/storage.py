@@ -15,6 +15,7 @@ from deltalake.exceptions import DeltaError
 from pyarrow.fs import FileSelector, FileType, LocalFileSystem, SubTreeFileSystem
 
 from feature_repo import bucket
+from feature_repo.bucket_url import is_url
 from feature_repo.errors import InvalidInputError, UnavailableError
 from feature_repo.location import BucketPath, Location
 
@@ -79,12 +80,15 @@ def make_parent(location: Location) -> None:
 
 @contextmanager
 def translate_errors(uri: str) -> Iterator[None]:
-    """Raise UnavailableError with one line for an error of the network or the store. `uri` is the location."""
+    """Raise UnavailableError with one line for an error of the network, a store or a disk. `uri` is the location."""
     try:
         yield
     except (OSError, DeltaError) as error:
+        cause = first_line(error)
         raise UnavailableError(
-            f"{uri} does not answer ({first_line(error)}); check the address, the network and the credentials"
+            f"{uri} does not answer ({cause}); check the address, the network and the credentials"
+            if is_url(uri)
+            else f"{uri} cannot be read or written ({cause}); check the path, its permissions and the disk"
         ) from error
 
 

@@ -210,6 +210,29 @@ def test_lists_of_a_table_with_vectors_have_no_dictionary_and_plain_columns_have
     assert pa.table(stated)["max.event_timestamp"].to_pylist() == [2]
 
 
+def test_a_disk_error_names_the_path_and_not_the_network(tmp_path: Path) -> None:
+    (tmp_path / "products").touch()
+    with pytest.raises(UnavailableError, match=r"products cannot be read or written \(.*\); check the path") as refused:
+        delta.exists(tmp_path / "products")
+    assert "network" not in str(refused.value)
+
+
+def test_a_file_that_cannot_be_removed_is_reported_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "products"
+    for _ in range(2):
+        delta.append(path, ROWS)
+    retention.compact(path)
+    (unused, *_) = {file.name for file in path.glob("*.parquet")} - delta_files.list_files(
+        delta.open_table(path)
+    ).keys()
+    (path / unused).unlink()
+    (path / unused / "folder").mkdir(parents=True)
+    (path / unused / "folder" / "file").touch()
+    with pytest.raises(UnavailableError, match=r"products cannot be read or written \(.*Is a directory") as refused:
+        retention.vacuum(path, grace=timedelta(0))
+    assert "\n" not in str(refused.value)
+
+
 def drop_first_version(path: Path) -> None:
     keys = {"keys": ["product_id"], "event": "event_timestamp", "created": "created_timestamp"}
     assert retention.drop_corrected(path, **keys, before=datetime(2026, 1, 3, tzinfo=UTC)) == 1
