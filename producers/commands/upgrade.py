@@ -59,7 +59,7 @@ def start(
         steps = versions.parse_steps(settings, step or [], before.production_version)
         options = versions.UpgradeOptions(versions.to_absolute(encoder), former_encoder, steps)
         for arguments in versions.list_commands(options, options.encoder, version):
-            _check_options(context, arguments)
+            _prepare_command(context, arguments)  # wrong options are found here, not after the backfill
         costs = cost.estimate(settings, embeddings, before.production_version, version)
         typer.echo(f"{before.production_version} -> {version}")
         typer.echo(f"{embeddings.images:,} images and {embeddings.titles:,} titles to encode")
@@ -161,25 +161,34 @@ def _change_state(context: typer.Context, store: Path | None, change: Callable[.
     _print_state(after)
 
 
-def _check_options(context: typer.Context, arguments: Sequence[str]) -> None:
-    """Raise click's UsageError if a command of `produce` does not take these arguments. It is not run."""
+def _prepare_command(context: typer.Context, arguments: Sequence[str]) -> Callable[[], None]:
+    """Parse the options of a command of `produce`, and return the function that runs it in this process.
+
+    Options before the command, such as --quiet, stay those of this process.
+
+    Raises:
+        UsageError: click's; the command does not take these arguments.
+    """
     name, *options = arguments
-    produce = context.find_root().command
-    assert isinstance(produce, typer.core.TyperGroup)
-    command = produce.get_command(context, name)
+    produce = context.find_root()
+    assert isinstance(produce.command, typer.core.TyperGroup)
+    command = produce.command.get_command(context, name)
     assert command is not None
-    command.make_context(name, options, parent=context.find_root())
+    parsed = command.make_context(name, options, parent=produce)
+
+    def run() -> None:
+        with parsed:
+            command.invoke(parsed)
+
+    return run
 
 
 def _make_step_runner(context: typer.Context, settings: "Settings") -> "RunStep":
-    """Return a function that runs a command of `produce` in this process, as its own run in the run log."""
-    produce = context.find_root().command
+    """Return a function that runs a command of `produce`, as its own run in the run log."""
 
     def run_step(arguments: Sequence[str]) -> None:
         typer.echo(f"produce {' '.join(arguments)}")
-        code = produce.main([*arguments, "--store", str(settings.file)], "produce", standalone_mode=False)
-        if code:
-            raise typer.Exit(code)
+        _prepare_command(context, [*arguments, "--store", str(settings.file)])()
 
     return run_step
 

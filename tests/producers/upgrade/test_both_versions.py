@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from feature_repo import schema
+from feature_repo import console, schema
 from feature_repo.config import Settings
+from feature_repo.console import LogFormat, LogOptions
 from feature_repo.offline import delta, production
 from feature_repo.offline.production import State
 from producers import cli
@@ -192,3 +193,13 @@ def test_options_that_cannot_be_used_are_refused_at_the_start_and_not_after_the_
     current = production.read_current(store.offline)
     assert current is not None
     assert current.state is State.IN_PRODUCTION
+
+
+def test_the_steps_of_an_upgrade_log_as_the_command_was_told(store: Settings) -> None:
+    set_state(store, State.BACKFILLING)
+    try:
+        CliRunner().invoke(cli.app, ["--log-format", "json", "upgrade", "advance", "--store", str(store.file)])
+        assert encoded(store, "new") == OLD_PRODUCTS
+        assert console.current_log_options().log_format is LogFormat.JSON
+    finally:
+        LogOptions().apply()
