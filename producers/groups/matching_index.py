@@ -70,7 +70,9 @@ def update_matching_index(
         index: ProductIndex | None = open_index(folder, encoder_version)
     except VitrineError:  # there is none, or it is damaged
         index = None
-    sources = {name: version for name, version in changes.read_source_versions(settings).items() if name in SOURCES}
+    sources = changes.read_source_versions(settings, SOURCES)
+    if index is not None and changes.is_of_other_tables(index, sources):
+        index = None
     if index is not None and index.manifest.sources == sources:
         return index
     changed = changes.read_changes(settings, encoder_version, VECTORS, index, TABLES)

@@ -20,6 +20,7 @@ from feature_repo.offline import delta, versions
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID
 
 SOURCES = (schema.CATALOGUE_TABLE, schema.EMBEDDING_TABLE, schema.TAGS_TABLE, schema.ACTIVE_TABLE)
+_ID = " id"
 _TIMES = {
     schema.CATALOGUE_TABLE: "catalogue_us",
     schema.EMBEDDING_TABLE: "embedding_us",
@@ -42,10 +43,29 @@ class IndexChanges:
     """[n], file, object or bytes of each picture."""
 
 
-def read_source_versions(settings: Settings) -> dict[str, int]:
-    """Return the newest version of each table that an index is made from; tables that do not exist are left out."""
-    found = {name: delta.latest_version(settings.table(name)) for name in SOURCES}
-    return {name: version for name, version in found.items() if version is not None}
+def read_source_versions(settings: Settings, tables: Sequence[str] = SOURCES) -> dict[str, int]:
+    """Return the newest version of each table, and under `TABLE id` the first 48 bits of its id.
+
+    Tables that do not exist are left out. A table that was removed and written anew has another id.
+    """
+    sources = {}
+    for name in tables:
+        path = settings.table(name)
+        if delta.exists(path):
+            table = delta.open_table(path)
+            sources[name] = table.version()
+            sources[name + _ID] = int(str(table.metadata().id).replace("-", "")[:12], 16)
+    return sources
+
+
+def is_of_other_tables(index: ProductIndex, sources: Mapping[str, int]) -> bool:
+    """Return whether an index was made from a table that is not there any more, even if another has its name.
+
+    Args:
+        index: the index; one that does not say the ids of its tables counts as one of these.
+        sources: from `read_source_versions`.
+    """
+    return any(sources.get(name) != table_id for name, table_id in index.manifest.sources.items() if name.endswith(_ID))
 
 
 def read_changes(

@@ -74,7 +74,8 @@ def index_products(
 ) -> IndexSummary:
     """Build the index of an encoder version, or bring it up to date.
 
-    A run without new rows in any table changes nothing. Up to `update.FLAT_ROWS` products, and when many have changed,
+    A run without new rows in any table changes nothing. After a table was removed and written anew, the index is built
+    anew. Up to `update.FLAT_ROWS` products, and when many have changed,
     the index is built anew; otherwise the changed products are added beside the main segment. Building also learns the
     word model anew.
 
@@ -98,6 +99,8 @@ def index_products(
     if index is not None and set(index.vectors) != set(vectors):
         index = None
     sources = changes.read_source_versions(settings)
+    if index is not None and changes.is_of_other_tables(index, sources):
+        index = None
     if index is not None and index.manifest.sources == sources:
         return _summarize(index, "unchanged", 0)
     changed = changes.read_changes(settings, version, vectors, index)

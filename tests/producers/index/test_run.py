@@ -1,5 +1,6 @@
 """`produce index` builds an index from the tables and follows them."""
 
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -123,6 +124,17 @@ def test_rows_that_a_compaction_moved_are_not_changes(store: Settings) -> None:
     write_catalogue(store, 9, {"b": {"price": 4.0, "brand": "Acme"}})
     assert index_products(store, encoder_version=None).changed == 1
     assert read_state(store) == before | {"b": ("b", 4.0, before["b"][2])}
+
+
+def test_an_index_of_tables_that_were_removed_is_built_anew(store: Settings) -> None:
+    for title in ("old", "new"):
+        for table in (schema.CATALOGUE_TABLE, schema.EMBEDDING_TABLE):
+            shutil.rmtree(store.table(table), ignore_errors=True)
+        write_catalogue(store, 0, {"a": {"title": title}, title: {}})
+        write_vectors(store, 0, {"a": [1.0, 0.0], title: [0.0, 1.0]})
+        assert index_products(store, encoder_version=None).how == "built"
+        assert index_products(store, encoder_version=None).how == "unchanged"
+        assert {name: state[0] for name, state in read_state(store).items()} == {"a": title, title: title}
 
 
 def test_an_index_is_of_one_encoder_version(store: Settings) -> None:
