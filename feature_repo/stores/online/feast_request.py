@@ -18,10 +18,11 @@ from feast.protos.feast.types.Value_pb2 import RepeatedValue, Value
 from feast.repo_config import RepoConfig
 from feast.value_type import ValueType
 
-from feature_repo.errors import InvalidInputError
+from feature_repo.errors import EncoderMismatchError, InvalidInputError
 from feature_repo.online.catalog import ProjectCatalog
 from feature_repo.online.decode import DecodedRows, Status
 from feature_repo.online.request_plan import PlannedRequest, RequestPlan, ViewPlan, keep_plan
+from feature_repo.online.store_catalog import StoreCatalog
 from feature_repo.online.table import OnlineTable
 from feature_repo.stores.feast_compat import FeastRequestContext, request_context, track_feature_statuses
 from feature_repo.stores.online import views
@@ -126,6 +127,29 @@ def convert_entity_rows(
         name: _convert(name, values, context.types.get(name, ValueType.UNKNOWN)) if name in join_keys else values
         for name, values in columns.items()
     }
+
+
+class OneVersion:
+    """Notes whether the encoder version in production stays the same during a `with` statement.
+
+    If it does not, an EncoderMismatchError that the statement raises is dropped: both versions were read.
+
+    Args:
+        catalog: the project's catalog, which others may read again meanwhile.
+    """
+
+    def __init__(self, catalog: StoreCatalog) -> None:
+        self._catalog = catalog
+        self.is_kept = False
+        """Whether the version has stayed the same; False until the statement has ended."""
+
+    def __enter__(self) -> "OneVersion":
+        self._version = self._catalog.load().production_version
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
+        self.is_kept = self._catalog.load().production_version == self._version
+        return kind is not None and issubclass(kind, EncoderMismatchError) and not self.is_kept
 
 
 class FeastPlanCache:

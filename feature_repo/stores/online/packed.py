@@ -24,7 +24,7 @@ from feature_repo.online.store import Store
 from feature_repo.online.table import OnlineTable, ViewRequest
 from feature_repo.stores.online import values, views
 from feature_repo.stores.online.documents import DocumentStore
-from feature_repo.stores.online.feast_request import EntityRows, FeastPlanCache, convert_entity_rows
+from feature_repo.stores.online.feast_request import EntityRows, FeastPlanCache, OneVersion, convert_entity_rows
 
 REFRESH_SECONDS = 60.0  # age of the catalog at which a call reads it again
 FeastRow = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
@@ -229,15 +229,13 @@ class PackedOnlineStore(DocumentStore):
         online = self.online_table(config)
         plan = self._plans.get(online, config, features, registry, project, full_feature_names)
         if plan is None:
-            return super().get_online_features(
-                config,
-                features,
-                convert_entity_rows(entity_rows, features, registry, project, full_feature_names),
-                registry,
-                project,
-                full_feature_names,
-                include_feature_view_version_metadata,
-            )
+            entity_rows = convert_entity_rows(entity_rows, features, registry, project, full_feature_names)
+            arguments = (config, features, entity_rows, registry, project, full_feature_names)
+            while True:  # Feast reads view by view, and the encoder version may be switched between two of them
+                with OneVersion(online.catalog) as version:
+                    response = super().get_online_features(*arguments, include_feature_view_version_metadata)
+                if version.is_kept:
+                    return response
         request = plan.bind(entity_rows)
         rows = online.read(request.request.view_requests(), _now(), keep_stale=True)
         return request.build_response(rows, include_feature_view_version_metadata)
@@ -266,15 +264,15 @@ class PackedOnlineStore(DocumentStore):
         online = await asyncio.to_thread(self.online_table, config)
         plan = await asyncio.to_thread(self._plans.get, online, config, features, registry, project, full_feature_names)
         if plan is None:
-            return await super().get_online_features_async(
-                config,
-                features,
-                convert_entity_rows(entity_rows, features, registry, project, full_feature_names),
-                registry,
-                project,
-                full_feature_names,
-                include_feature_view_version_metadata,
-            )
+            entity_rows = convert_entity_rows(entity_rows, features, registry, project, full_feature_names)
+            arguments = (config, features, entity_rows, registry, project, full_feature_names)
+            while True:  # as in `get_online_features`
+                with OneVersion(online.catalog) as version:
+                    response = await super().get_online_features_async(
+                        *arguments, include_feature_view_version_metadata
+                    )
+                if version.is_kept:
+                    return response
         request = plan.bind(entity_rows)
         requests = request.request.view_requests()
         raw = await online.store.read_async([one.keys for one in requests])

@@ -1,5 +1,6 @@
 """A training set, a request and a materialization hold the encoder version in production, whatever was written last."""
 
+import asyncio
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,6 +18,7 @@ from feature_repo.errors import ConflictError
 from feature_repo.offline import delta, production
 from feature_repo.offline.production import State
 from feature_repo.stores import encoder_views
+from feature_repo.stores.feast_compat import get_online_store
 from feature_repo.stores.feature_store import open_feature_store
 from feature_repo.stores.online import packed
 from tests.consumers.serving.running import materialized
@@ -171,6 +173,38 @@ def test_rows_that_come_after_a_switch_are_written_to_the_version_in_production(
         batch = fresh.fetch("product_embedding", ["p1", "p2"])
         assert batch.values["encoder_version"].tolist() == [NEW, NEW]
         assert batch.values["has_image"].tolist() == [True, False]
+
+
+def test_feast_computes_affinity_from_one_version_if_the_switch_comes_between_two_views(
+    settings: Settings, reader: OnlineReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, writer = open_feature_store(settings), open_feature_store(settings)
+    encoder_views.write_version(writer, NEW, OLD, RANKED)
+    online = get_online_store(store).online_table(store.config)
+    switched_after: list[str] = []
+
+    def switch(view: str, *_: object) -> None:
+        if view in schema.ENCODER_TABLES and not switched_after:
+            switched_after.append(view)
+            encoder_views.switch_version(writer, NEW, OLD)
+
+    monkeypatch.setattr(packed, "REFRESH_SECONDS", 0.0)
+    rows = {"product_id": PRODUCTS, "user_id": ["u3"] * len(PRODUCTS)}
+    rows |= {name: [None] * len(PRODUCTS) for name in ("history_vectors", "history_codes", "ranked_at")}
+    service = store.get_feature_service(SERVICE)
+    for answer in (
+        lambda: store.get_online_features(service, rows, True),
+        lambda: asyncio.run(store.get_online_features_async(service, rows, True)),
+    ):
+        encoder_views.switch_version(writer, OLD, OLD)
+        switched_after.clear()
+        online.on_read = switch
+        values = answer().to_dict()
+        online.on_read = None
+        assert switched_after
+        names = [name for name in values if name.endswith("encoder_version")]
+        assert len(names) > 1
+        assert len({value for name in names for value in values[name]} - {None}) == 1
 
 
 def test_every_table_with_an_encoder_version_is_pinned() -> None:
