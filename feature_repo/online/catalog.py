@@ -142,6 +142,10 @@ class ProjectCatalog:
         found = {name: self.find_view(name) for name in names}
         return {name: view for name, view in found.items() if view is not None}
 
+    def list_versions(self, name: str) -> "list[View]":
+        """Return a view of every encoder version by its own name; none if the store has no such view."""
+        return [view for stored, view in self.views.items() if name in (stored, stored.partition(VERSION_SEPARATOR)[0])]
+
     def with_view(self, view: View) -> "ProjectCatalog":
         """Return the catalog with the view added or replaced. Layouts of the replaced view stay readable.
 

@@ -250,9 +250,8 @@ class StoreCatalog:
 
         The rows of all encoder versions are removed. Services that name the view are kept; a fetch of one fails then.
         """
-        for stored_name in self.reload().views:
-            if name in (stored_name, stored_name.partition(VERSION_SEPARATOR)[0]):
-                self._drop_stored_view(stored_name)
+        for view in self.reload().list_versions(name):
+            self._drop_stored_view(view.name)
 
     def _drop_stored_view(self, name: str) -> None:
         """Remove one view by its name in the store."""

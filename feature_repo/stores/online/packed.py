@@ -339,7 +339,7 @@ class PackedOnlineStore(DocumentStore):
             online.catalog.drop_project()
 
     def delete_entities(self, config: RepoConfig, table: FeatureView, join_keys: Mapping[str, Sequence[Any]]) -> None:
-        """Delete the rows of some entities from a view. Entities without a row are ignored.
+        """Delete the rows of some entities from a view, of every encoder version. Entities without a row are ignored.
 
         Args:
             config: the deployment.
@@ -354,8 +354,10 @@ class PackedOnlineStore(DocumentStore):
             UnavailableError: the store does not answer.
         """
         online = self.online_table(config)
-        view = online.catalog.get_view(views.stored_name(config, table))
-        online.store.delete(online.make_keys(view, join_keys, len(next(iter(join_keys.values()), [""]))))
+        name = views.stored_name(config, table)
+        # Without any version, `get_view` raises the error.
+        for view in online.catalog.reload().list_versions(name) or [online.catalog.get_view(name)]:
+            online.store.delete(online.make_keys(view, join_keys, len(next(iter(join_keys.values()), [""]))))
 
     def _register(
         self, config: RepoConfig, table: FeatureView, encoder_version: str | None = None

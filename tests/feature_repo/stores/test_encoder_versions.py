@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pytest
 from feast import FeatureStore
 
-from consumers.online import OnlineReader
+from consumers.online import OnlineReader, Status
 from feature_repo import schema
 from feature_repo.config import Settings
 from feature_repo.errors import ConflictError
@@ -205,6 +205,20 @@ def test_feast_computes_affinity_from_one_version_if_the_switch_comes_between_tw
         names = [name for name in values if name.endswith("encoder_version")]
         assert len(names) > 1
         assert len({value for name in names for value in values[name]} - {None}) == 1
+
+
+def test_a_deleted_entity_has_no_row_of_any_version(settings: Settings, reader: OnlineReader) -> None:
+    store = open_feature_store(settings)
+    encoder_views.write_version(store, NEW, OLD, RANKED)
+    view = store.get_feature_view("product_embedding")
+    with OnlineReader.from_table(reader._table, refresh=0.0) as fresh:
+        status = fresh.fetch("product_embedding", PRODUCTS).status
+        ids = [product for product, one in zip(PRODUCTS, status, strict=True) if one == Status.PRESENT][:2]
+        get_online_store(store).delete_entities(store.config, view, {"product_id": ids[:1]})
+        for version in (OLD, NEW):
+            encoder_views.switch_version(store, version, OLD)
+            status = fresh.fetch("product_embedding", ids).status
+            assert status.tolist() == [Status.ABSENT, Status.PRESENT]
 
 
 def test_every_table_with_an_encoder_version_is_pinned() -> None:
