@@ -57,7 +57,7 @@ class NearestProducts:
     cells_made_for: int = 0
     """Number of products with impressions when the cells were made."""
     index: Any = None
-    """The faiss index of the products with impressions; None until the first search after a change."""
+    """Of the products with impressions: of faiss, or a CellIndex with cells; None until a search after a change."""
 
     @staticmethod
     def create_empty(k: int, exact_members: int = EXACT_MEMBERS) -> "NearestProducts":
