@@ -15,7 +15,7 @@ entity_keys.py          the keys of packed rows
 catalog.py              what a store records about a project: views, layouts, dictionaries, services
 store_catalog.py        the catalog of one project in a store: read, kept current, changed
 table.py                the packed rows of one project: columns in, columns out
-request_plan.py         which rows of which views a fetch needs
+request_plan.py         the views and rows that a fetch reads
 feature_batch.py        the features that a fetch returns
 materialize.py          write an offline table to an online store, in bounded memory
 newest_rows.py          which rows are the newest of their entity in a run

@@ -1,4 +1,4 @@
-"""Plans which rows of which views a fetch reads: once for a set of features, then for any entities.
+"""Plans the views and rows that a fetch reads: once for a set of features, then for any entities.
 
 A `RequestPlan` names the views, fields and join keys. `RequestPlan.bind` adds the entities: the `PlannedRequest` makes
 the keys, each distinct entity once, and assigns the rows that were read to the rows of the request. `OnlineReader` and

@@ -17,10 +17,9 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from producers.behaviour.cell_index import Int64, Vectors
 from producers.behaviour.cells import VectorCells, train_cells
 
-Vectors = NDArray[np.float32]
-Int64 = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 ROWS_PER_BLOCK = 1 << 16
@@ -173,18 +172,17 @@ class NearestProducts:
             self.index = self._build_index(vectors, members)
         # One more, because the product itself may be among them.
         found = min(count + 1, len(members))
-        near = None if cells is None else cells[rows]
-        cosines, positions = self._find(self.index, queries[rows], near, found, np.full(len(rows), -np.inf))
+        cosines, positions = self._find(self.index, queries[rows], None if cells is None else cells[rows], found)
         numbers = np.where(positions >= 0, members[positions], -1)
         neighbours[rows], similarity[rows] = _select_nearest(numbers, cosines, own[rows], count)
         return neighbours, similarity
 
     def _find(
-        self, index: Any, queries: Vectors, cells: NDArray[np.integer] | None, k: int, above: Vectors
+        self, index: Any, queries: Vectors, cells: NDArray[np.integer] | None, k: int, above: Vectors | None = None
     ) -> tuple[Vectors, Int64]:
         """Return cosines and positions [m, k] in an index of `_build_index`; `cells` are those of the queries.
 
-        Cosines that are not larger than `above` [m] may be left out.
+        Cosines that are not larger than `above` [m], if it is given, may be left out.
         """
         if cells is None:
             return index.search(np.ascontiguousarray(queries), k)

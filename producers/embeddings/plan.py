@@ -142,7 +142,7 @@ def plan_encoding(
         encoder_version: the encoder, as `name@fingerprint`.
         cache: of that encoder's vectors, or what will be in it; nothing is written to it.
         has_images: whether the encoder has an image tower; if not, images are ignored.
-        changed_images: hashes of which some file has changed since it was hashed: each row has to be encoded by itself.
+        changed_images: hashes of images that a file lost after it was hashed: each row with one of them is encoded.
         without_vector: `existing_rows.hash_versions` [k, 2] of rows that turned out to have no vector; they are left
             out.
 

@@ -132,7 +132,6 @@ def run_training(
         ConflictError: the folder has the state of another training.
         UsageError: the batch is not divided into equal parts.
     """
-    settings.micro_batch(context.process_group.count)  # before long work
     state = LoopState.create(model, settings.learning_rate, settings.weight_decay)
     state.resume(context.folder, context.identity, context.device)
     resumed_at = len(state.losses)

@@ -39,6 +39,14 @@ def store(tmp_path: Path) -> Settings:
     return open_deployment(tmp_path)
 
 
+def ingest_one_image_in_two_files(store: Settings) -> tuple[str, str]:
+    """Add the products a and b, which name two files with the same content; return the paths of the files."""
+    red = draw_image(store.file.parent / "red.png", "red")
+    copy = str(shutil.copy(red, store.file.parent / "copy.png"))
+    ingest(store, {"product_id": "a", "image": red}, {"product_id": "b", "image": copy})
+    return red, copy
+
+
 def embed(store: Settings, encoder: Path, day: int = 0, **options: Any) -> EmbeddingSummary:
     return embed_catalogue(store, str(encoder), now=NOW + day * DAY, progress=lambda *_: None, **options)
 
@@ -157,9 +165,7 @@ def test_a_product_without_any_vector_is_counted_once_in_several_passes(store: S
 def test_an_image_that_changed_after_it_was_hashed_is_not_cached_under_the_old_hash(
     store: Settings, encoder: Path
 ) -> None:
-    red = draw_image(store.file.parent / "red.png", "red")
-    copy = str(shutil.copy(red, store.file.parent / "copy.png"))
-    ingest(store, {"product_id": "a", "image": red}, {"product_id": "b", "image": copy})
+    red, copy = ingest_one_image_in_two_files(store)
     draw_image(Path(red), "blue")
     assert embed(store, encoder).images == 2
     assert row(store, "a")["image_hash"] == row(store, "b")["image_hash"]
@@ -172,9 +178,7 @@ def test_an_image_that_changed_after_it_was_hashed_is_not_cached_under_the_old_h
 def test_an_image_is_encoded_from_another_file_if_the_first_one_with_its_content_is_deleted(
     store: Settings, encoder: Path
 ) -> None:
-    red = draw_image(store.file.parent / "red.png", "red")
-    copy = str(shutil.copy(red, store.file.parent / "copy.png"))
-    ingest(store, {"product_id": "a", "image": red}, {"product_id": "b", "image": copy})
+    red, _ = ingest_one_image_in_two_files(store)
     Path(red).unlink()
     done = embed(store, encoder)
     assert (done.encoded, done.images, done.unusable) == (2, 1, {MISSING: 1})
